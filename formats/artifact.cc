@@ -1,0 +1,45 @@
+// The only file that knows all artifact formats.
+#include "formats/artifact.h"
+
+#include "formats/compressed_tensors.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+
+std::string_view NameOf(TensorProblem::Kind kind) {
+  switch (kind) {
+    case TensorProblem::Kind::kMissing:
+      return "missing";
+    case TensorProblem::Kind::kExtra:
+      return "extra";
+    case TensorProblem::Kind::kConstant:
+      return "constant";
+    case TensorProblem::Kind::kNonFinite:
+      return "not finite";
+    case TensorProblem::Kind::kInvalid:
+      return "invalid";
+  }
+  return "";
+}
+
+std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint) {
+  const auto found = checkpoint.config().find("quantization_config");
+  if (found == checkpoint.config().end() || found->is_null()) return nullptr;
+  const std::string where = (checkpoint.folder() / "config.json").string();
+  const auto method = found->is_object() ? found->find("quant_method") : found->end();
+  if (method == found->end() || !method->is_string()) {
+    throw Error(ErrorCode::kBadInput, where, "quantization_config has no quant_method");
+  }
+  if (*method == "compressed-tensors") return OpenCompressedTensors(checkpoint);
+  throw Error(
+      ErrorCode::kBadInput, where,
+      "quant_method '" + method->get<std::string>() + "' cannot be read, only compressed-tensors");
+}
+
+const ArtifactWriterFormat& FindArtifactFormat(std::string_view name) {
+  if (name == CompressedTensorsFormat().name()) return CompressedTensorsFormat();
+  throw Error(ErrorCode::kUsage, "--format",
+              "unknown format '" + std::string(name) + "'; known: compressed-tensors");
+}
+
+}  // namespace quantmill

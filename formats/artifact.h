@@ -1,0 +1,91 @@
+// The narrow interface of quantized formats. A format packs and unpacks QuantizedLinear; it never
+// knows which method made the numbers or what the module is for.
+#ifndef QUANTMILL_FORMATS_ARTIFACT_H_
+#define QUANTMILL_FORMATS_ARTIFACT_H_
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/checkpoint.h"
+#include "formats/checkpoint_writer.h"
+#include "kernels/core/scheme.h"
+
+namespace quantmill {
+
+// A linear layer that is, or will be, stored quantized. `name` is the module's: its dense tensor
+// would be `<name>.weight`. A bias stays a dense tensor and is no business of the format.
+struct QuantizedModule {
+  std::string name;
+  QuantScheme scheme;
+  int64_t out = 0;
+  int64_t in = 0;
+};
+
+// How one format stores modules. Stateless: methods may be called from any thread.
+// Order of use: CheckSupported for every module, Declare for every module (before the
+// CheckpointWriter is made), Write for every module, QuantizationConfig into config.json.
+class ArtifactWriterFormat {
+ public:
+  virtual ~ArtifactWriterFormat() = default;
+
+  // As --format spells it.
+  virtual std::string_view name() const = 0;
+  // Throws Error(kUsage, module name) with the reason if the format cannot hold the module.
+  virtual void CheckSupported(const QuantizedModule& module) const = 0;
+  virtual std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const = 0;
+  // REQUIRES: `writer` was made with Declare of this module (same scheme, out, in).
+  virtual void Write(const std::string& module, const QuantizedLinear& linear,
+                     CheckpointWriter& writer) const = 0;
+  // The value of `quantization_config`. `dense`: names of the linear layers left unquantized.
+  virtual nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
+                                            std::span<const std::string> dense) const = 0;
+};
+
+// One defect that CheckTensors found.
+struct TensorProblem {
+  enum class Kind { kMissing, kExtra, kConstant, kNonFinite, kInvalid };
+  Kind kind;
+  std::string tensor;
+  std::string what;
+};
+std::string_view NameOf(TensorProblem::Kind kind);  // "missing", "extra", ...
+
+// Reads a quantized checkpoint, which must outlive it. Const methods may be called from any thread.
+// Errors are Error(kBadInput) whose `where` is Checkpoint::Location of the tensor.
+class ArtifactReader {
+ public:
+  virtual ~ArtifactReader() = default;
+
+  virtual std::string_view format() const = 0;
+  // Names of the modules whose quantized tensors are in the file, sorted.
+  virtual const std::vector<std::string>& modules() const = 0;
+  // `module`: any linear layer of the model. Empty if it is stored dense. Throws if configuration
+  // and tensors disagree: a target left dense, or an ignored layer that is packed.
+  virtual std::optional<QuantScheme> SchemeOf(const std::string& module) const = 0;
+  // Shape and scheme, without unpacking. REQUIRES: SchemeOf(module) has a value.
+  virtual QuantizedModule Describe(const std::string& module) const = 0;
+  // Everything is checked: dtypes, shapes, padding bits, scales finite and above zero.
+  virtual QuantizedLinear Read(const std::string& module) const = 0;
+  // Names of the tensors that hold the module's quantized weight (no bias).
+  virtual std::vector<std::string> TensorsOf(const std::string& module) const = 0;
+  // Looks at every tensor of the file, dense ones too (NaN, infinity, a 2-D weight that is
+  // constant); never stops at the first. Empty: sound. Sorted by tensor. Reads the whole file.
+  virtual std::vector<TensorProblem> CheckTensors() const = 0;
+};
+
+// Null for a checkpoint without `quantization_config`. Throws Error(kBadInput) naming a
+// quant_method or an option that this build cannot read.
+std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint);
+
+// The writer that --format names; the object is static. Throws Error(kUsage) listing the names.
+const ArtifactWriterFormat& FindArtifactFormat(std::string_view name);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_FORMATS_ARTIFACT_H_

@@ -1,0 +1,41 @@
+// Signed codes of 2 to 8 bits <-> a dense little-endian bitstream, row by row.
+// Field i of a row occupies bits [i * bits, (i + 1) * bits) of its words; field = code +
+// 2^(bits-1).
+#ifndef QUANTMILL_FORMATS_BITSTREAM_H_
+#define QUANTMILL_FORMATS_BITSTREAM_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace quantmill {
+
+// 32-bit words of one row: a row starts at a word; the rest of its last word is zero.
+constexpr int64_t WordsPerRow(int64_t cols, int bits) { return (cols * bits + 31) / 32; }
+
+// codes: [rows, cols], each in [-2^(bits-1), 2^(bits-1) - 1] (Check). words: [rows, WordsPerRow],
+// preallocated, no aliasing. Several GB of codes a second on one core.
+void PackCodes(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
+               std::span<uint32_t> words);
+
+// The inverse; every bit pattern is a valid code, pad bits are ignored.
+void UnpackCodes(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits,
+                 std::span<int8_t> codes);
+
+// First row whose pad bits are not all zero.
+std::optional<int64_t> FindDirtyPadding(std::span<const uint32_t> words, int64_t rows, int64_t cols,
+                                        int bits);
+
+// [rows, cols] -> [cols, rows]; no aliasing.
+template <typename T>
+void Transpose(std::span<const T> in, int64_t rows, int64_t cols, std::span<T> out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      out[static_cast<size_t>(c * rows + r)] = in[static_cast<size_t>(r * cols + c)];
+    }
+  }
+}
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_FORMATS_BITSTREAM_H_

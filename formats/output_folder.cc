@@ -1,0 +1,248 @@
+#include "formats/output_folder.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <system_error>
+#include <utility>
+
+#include "formats/file.h"
+#include "formats/file_calls.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Temporary folders of this process. A leaked list: destructors of statics must not race with it.
+std::mutex& RegistryMutex() {
+  static auto& mutex = *new std::mutex;
+  return mutex;
+}
+std::vector<fs::path>& Registry() {
+  static auto& folders = *new std::vector<fs::path>;
+  return folders;
+}
+
+void Remember(const fs::path& folder) {
+  const std::lock_guard lock(RegistryMutex());
+  Registry().push_back(folder);
+}
+
+void Forget(const fs::path& folder) {
+  const std::lock_guard lock(RegistryMutex());
+  std::erase(Registry(), folder);
+}
+
+[[noreturn]] void ThrowEnvironment(const fs::path& path, const std::string& doing, int error) {
+  throw Error(ErrorCode::kEnvironment, path.string(), "cannot " + doing + ": " + Explain(error));
+}
+
+[[noreturn]] void ThrowExists(const fs::path& path) {
+  throw Error(ErrorCode::kUsage, path.string(),
+              "exists already; give another output or --force to replace it");
+}
+
+// Links count as existing, whatever they point at.
+bool Exists(const fs::path& path) {
+  struct stat info {};
+  return lstat(path.c_str(), &info) == 0;
+}
+
+// Absolute and without a trailing slash, so that it has a parent and a name.
+fs::path Normalized(const fs::path& path) {
+  if (path.empty()) throw Error(ErrorCode::kUsage, "output", "is empty: no name for a folder");
+  fs::path result = fs::absolute(path).lexically_normal();
+  if (!result.has_filename()) result = result.parent_path();
+  return result;
+}
+
+std::string PartialPrefix(const fs::path& final_path) {
+  return "." + final_path.filename().string() + ".partial-";
+}
+
+// What separates the temporary folders of two objects of one process that have the same name.
+std::string UniqueSuffix() {
+  static std::atomic<int> made = 0;
+  const int count = made++;
+  return std::to_string(getpid()) + (count == 0 ? "" : "-" + std::to_string(count));
+}
+
+void SyncTree(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.is_symlink()) continue;
+    if (entry.is_directory()) {
+      SyncTree(entry.path());
+      continue;
+    }
+    const int fd = open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) ThrowEnvironment(entry.path(), "sync", errno);
+    const int result = calls::Sync(fd);
+    const int error = errno;
+    close(fd);
+    if (result != 0) ThrowEnvironment(entry.path(), "sync", error);
+  }
+  SyncFolder(folder);
+}
+
+// What --force may delete: a folder that an output of ours, or a model, could be. Without this,
+// `-o ~/models --force` would remove every model there.
+void CheckReplaceable(const fs::path& path) {
+  const auto refuse = [&](const std::string& why) {
+    throw Error(
+        ErrorCode::kUsage, path.string(),
+        why + ", so --force does not replace it: give another output or remove it yourself");
+  };
+  std::error_code error;
+  if (!fs::is_directory(fs::symlink_status(path, error))) refuse("is not a folder");
+  bool empty = true;
+  bool model = false;
+  for (const auto& entry : fs::directory_iterator(path, error)) {
+    empty = false;
+    if (entry.is_directory(error))
+      refuse("holds the subfolder " + entry.path().filename().string());
+    const std::string name = entry.path().filename().string();
+    model |= name == "config.json" || name == "manifest.json";
+  }
+  if (error) ThrowEnvironment(path, "read", error.value());
+  if (!empty && !model) refuse("has no config.json: it does not look like a model");
+}
+
+void CheckParent(const fs::path& parent) {
+  struct stat info {};
+  if (stat(parent.c_str(), &info) != 0) {
+    throw Error(ErrorCode::kEnvironment, parent.string(),
+                std::string(std::strerror(errno)) + ": create this folder first");
+  }
+  if (!S_ISDIR(info.st_mode)) {
+    throw Error(ErrorCode::kEnvironment, parent.string(), "is not a folder");
+  }
+}
+
+}  // namespace
+
+OutputFolder::OutputFolder(fs::path final_path, bool force)
+    : final_(Normalized(final_path)), force_(force) {
+  if (final_ == final_.root_path()) {
+    throw Error(ErrorCode::kUsage, final_path.string(), "is no name for an output folder");
+  }
+  CheckParent(final_.parent_path());
+  if (Exists(final_)) {
+    if (!force_) ThrowExists(final_);
+    CheckReplaceable(final_);
+  }
+  partial_ = final_.parent_path() / (PartialPrefix(final_) + UniqueSuffix());
+  // A leftover with this very name: the process number was used before, by a process now gone.
+  std::error_code ignored;
+  fs::remove_all(partial_, ignored);
+  if (mkdir(partial_.c_str(), 0777) != 0) ThrowEnvironment(partial_, "create", errno);
+  Remember(partial_);
+}
+
+OutputFolder::~OutputFolder() {
+  if (committed_) return;
+  std::error_code ignored;  // nothing can be reported from here
+  fs::remove_all(partial_, ignored);
+  Forget(partial_);
+}
+
+void OutputFolder::RequireSpace(uint64_t bytes) const {
+  struct statvfs info {};
+  if (statvfs(partial_.c_str(), &info) != 0) return;  // unknown: writing will tell
+  const uint64_t free = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
+  if (free >= bytes) return;
+  throw Error(ErrorCode::kEnvironment, final_.parent_path().string(),
+              "the output needs " + std::to_string(bytes) + " bytes, but only " +
+                  std::to_string(free) + " are free: free some space or choose another disk");
+}
+
+void OutputFolder::WriteText(std::string_view name, std::string_view text) const {
+  WriteTextFile(partial_ / name, text);
+}
+
+void OutputFolder::Copy(const fs::path& from, std::string_view name) const {
+  CopyFile(from, partial_ / name);
+}
+
+void OutputFolder::Publish() {
+  if (calls::RenameExclusive(partial_.c_str(), final_.c_str()) == 0) return;
+  if (errno == EEXIST || errno == ENOTEMPTY) ThrowExists(final_);
+  ThrowEnvironment(final_, "rename", errno);
+}
+
+fs::path OutputFolder::Replace() {
+  CheckReplaceable(final_);
+  if (calls::Exchange(partial_.c_str(), final_.c_str()) == 0) return partial_;
+  if (errno != EINVAL && errno != ENOSYS) ThrowEnvironment(final_, "rename", errno);
+  // A file system without exchange: for a moment no output has the final name.
+  const fs::path aside =
+      final_.parent_path() / ("." + final_.filename().string() + ".replaced-" + UniqueSuffix());
+  if (calls::Rename(final_.c_str(), aside.c_str()) != 0) ThrowEnvironment(final_, "rename", errno);
+  if (calls::Rename(partial_.c_str(), final_.c_str()) == 0) return aside;
+  const int error = errno;
+  // Straight to the system: a test's fault must not stop the old output from coming back.
+  if (rename(aside.c_str(), final_.c_str()) != 0) {
+    ThrowEnvironment(final_, "rename; the previous output is now " + aside.string(), error);
+  }
+  ThrowEnvironment(final_, "rename", error);
+}
+
+void OutputFolder::Commit() {
+  Check(!committed_, "Commit called twice");
+  try {
+    SyncTree(partial_);
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorCode::kEnvironment, partial_.string(), error.what());
+  }
+  fs::path old;
+  if (force_ && Exists(final_)) {
+    old = Replace();
+  } else {
+    Publish();
+  }
+  committed_ = true;
+  SyncFolder(final_.parent_path());
+  std::error_code ignored;  // the new output is in place; a remainder only costs space
+  if (!old.empty()) fs::remove_all(old, ignored);
+  Forget(partial_);
+}
+
+std::vector<fs::path> OutputFolder::Leftovers() const {
+  const std::string prefix = PartialPrefix(final_);
+  std::vector<fs::path> found;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(final_.parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix) || entry.path() == partial_) continue;
+    const int pid = std::atoi(name.c_str() + prefix.size());
+    if (pid > 0 && pid != getpid() && kill(pid, 0) != 0 && errno == ESRCH) {
+      found.push_back(entry.path());
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+void OutputFolder::RemoveAllPartial() noexcept {
+  try {
+    const std::lock_guard lock(RegistryMutex());
+    for (const fs::path& folder : Registry()) {
+      std::error_code ignored;
+      fs::remove_all(folder, ignored);
+    }
+    Registry().clear();
+  } catch (...) {  // no memory for a path: the folders stay, hidden, and are named by Leftovers
+  }
+}
+
+}  // namespace quantmill

@@ -1,0 +1,134 @@
+// Element types and the scalar conversions of 16-bit floats (all round to nearest even).
+#ifndef QUANTMILL_KERNELS_CORE_DTYPE_H_
+#define QUANTMILL_KERNELS_CORE_DTYPE_H_
+
+#include <bit>
+#include <cstdint>
+#include <string_view>
+
+namespace quantmill {
+
+// Names follow safetensors (formats.md section 1). Sub-byte codes have no DType: they live in
+// packed words (packed.h).
+enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kF8E4M3, kI64, kI32, kI16, kI8, kU8, kBool };
+
+// Bytes of one element.
+constexpr int64_t SizeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+    case DType::kI64:
+      return 8;
+    case DType::kF32:
+    case DType::kI32:
+      return 4;
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kI16:
+      return 2;
+    case DType::kF8E4M3:
+    case DType::kI8:
+    case DType::kU8:
+    case DType::kBool:
+      return 1;
+  }
+  return 0;
+}
+
+// "F32", "BF16", ... as safetensors spells them.
+std::string_view NameOf(DType dtype);
+
+// A floating type that dense weights may have.
+constexpr bool IsDenseFloat(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+// Storage types: the bits of a 16-bit float. Arithmetic happens in float.
+struct BF16 {
+  uint16_t bits = 0;
+  friend bool operator==(BF16, BF16) = default;
+};
+struct F16 {
+  uint16_t bits = 0;
+  friend bool operator==(F16, F16) = default;
+};
+
+inline float ToFloat(float x) { return x; }
+inline float ToFloat(BF16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+// Exact for every F16, subnormals, infinities and NaN included.
+inline float ToFloat(F16 h) {
+  const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000u) << 16;
+  const uint32_t magnitude = h.bits & 0x7FFFu;
+  if (magnitude >= 0x7C00u) {  // infinity or NaN
+    return std::bit_cast<float>(sign | 0x7F800000u | ((magnitude & 0x3FFu) << 13));
+  }
+  // 2^112 moves the exponent bias from 15 to 127 and normalizes subnormals on the way.
+  const float scaled = std::bit_cast<float>(magnitude << 13) * 0x1p112f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | sign);
+}
+
+// Round to nearest even; NaN stays NaN (quiet).
+inline BF16 ToBF16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) {
+    return BF16{static_cast<uint16_t>((bits >> 16) | 0x40u)};
+  }
+  return BF16{static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+// Round to nearest even; values past 65504 become infinity, as the hardware does.
+inline F16 ToF16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return F16{static_cast<uint16_t>(sign | 0x7E00u)};
+  if (magnitude >= 0x477FF000u) return F16{static_cast<uint16_t>(sign | 0x7C00u)};
+  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 aligns the mantissa to units of 2^-24
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return F16{static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3F000000u))};
+  }
+  const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u) - 0x38000000u;
+  return F16{static_cast<uint16_t>(sign | (rounded >> 13))};
+}
+
+// x rounded to `dtype` (F32, F16, BF16) and back.
+float RoundTo(DType dtype, float x);
+
+template <typename T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType kValue = DType::kF32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType kValue = DType::kF64;
+};
+template <>
+struct DTypeOf<BF16> {
+  static constexpr DType kValue = DType::kBF16;
+};
+template <>
+struct DTypeOf<F16> {
+  static constexpr DType kValue = DType::kF16;
+};
+template <>
+struct DTypeOf<int8_t> {
+  static constexpr DType kValue = DType::kI8;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType kValue = DType::kU8;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType kValue = DType::kI32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType kValue = DType::kI64;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_KERNELS_CORE_DTYPE_H_

@@ -1,0 +1,172 @@
+// Attention of the cpu backend: the paged store of keys and values, and the ops on it.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/batch_plan.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace quantmill::cpu {
+
+QUANTMILL_DEFINE_ISA_TABLE(AttentionKernels, kAttentionKernels)
+
+namespace {
+
+static_assert(kBlockKeys == kKvBlockTokens);
+
+// Blocks of one layer lie one after another; attention_kernels.h describes a block. Where head_dim
+// is no multiple of 16, the padding of V makes the store larger than KvBlockBytes says.
+class CpuKvStore : public KvStore {
+ public:
+  explicit CpuKvStore(const KvShape& shape)
+      : shape_(shape),
+        block_elements_(shape.kv_heads * HeadElements(shape.head_dim)),
+        memory_(HostTensor(shape.dtype, shape.layers * shape.blocks, block_elements_)) {}
+
+  const KvShape& shape() const override { return shape_; }
+  int64_t bytes() const override { return memory_.bytes(); }
+
+  int64_t block_elements() const { return block_elements_; }
+  std::byte* Block(int64_t layer, int64_t block) const {
+    return static_cast<std::byte*>(memory_.view().data) +
+           (layer * shape_.blocks + block) * block_elements_ * SizeOf(shape_.dtype);
+  }
+
+ private:
+  KvShape shape_;
+  int64_t block_elements_;
+  Tensor memory_;
+};
+
+const CpuBatchPlan& PlanOf(const BatchPlan& plan) { return static_cast<const CpuBatchPlan&>(plan); }
+
+void CheckFits(const CpuKvStore& store, const CpuBatchPlan& plan, int64_t layer) {
+  Check(layer >= 0 && layer < store.shape().layers, "attention: no such layer in the store");
+  plan.CheckBlocks(store.shape());
+}
+
+// Rows (tokens x heads of a group) of one attention task. More rows share one reading of the keys;
+// fewer leave more tasks to the threads. A function of the shape alone.
+int64_t TileTokens(int64_t tokens, int64_t heads, int64_t group) {
+  constexpr int64_t kMinRows = 48;
+  constexpr int64_t kMaxRows = 192;
+  constexpr int64_t kWantedTasks = 64;
+  const int64_t rows = std::clamp(tokens * heads / kWantedTasks, kMinRows, kMaxRows);
+  return std::max<int64_t>(1, rows / group);
+}
+
+}  // namespace
+
+std::unique_ptr<KvStore> CpuBackend::NewKvStore(Exec&, const KvShape& shape) {
+  Check(shape.dtype == DType::kF32 || shape.dtype == DType::kBF16, "NewKvStore: F32 or BF16");
+  Check(shape.layers >= 0 && shape.blocks >= 0 && shape.kv_heads > 0 && shape.head_dim > 0,
+        "NewKvStore: bad shape");
+  return std::make_unique<CpuKvStore>(shape);
+}
+
+void CpuBackend::CopyKvBlock(Exec&, KvStore& store, int32_t from, int32_t to) {
+  const auto& kv = static_cast<CpuKvStore&>(store);
+  const int64_t blocks = kv.shape().blocks;
+  Check(from >= 0 && from < blocks && to >= 0 && to < blocks, "CopyKvBlock: no such block");
+  if (from == to) return;
+  const auto bytes = static_cast<size_t>(kv.block_elements() * SizeOf(kv.shape().dtype));
+  for (int64_t layer = 0; layer < kv.shape().layers; ++layer) {
+    std::memcpy(kv.Block(layer, to), kv.Block(layer, from), bytes);
+  }
+}
+
+std::unique_ptr<BatchPlan> CpuBackend::PlanBatch(Exec&, std::span<const SequenceStep> sequences) {
+  return std::make_unique<CpuBatchPlan>(sequences);
+}
+
+void CpuBackend::AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k,
+                          ConstMatrix v, KvStore& store) {
+  const CpuBatchPlan& batch = PlanOf(plan);
+  const auto& kv = static_cast<CpuKvStore&>(store);
+  const KvShape& shape = kv.shape();
+  const int64_t width = shape.kv_heads * shape.head_dim;
+  CheckFits(kv, batch, layer);
+  Check(k.dtype == DType::kF32 && v.dtype == DType::kF32, "AppendKv: k and v are F32");
+  Check(k.rows == batch.tokens() && v.rows == k.rows && k.cols == width && v.cols == width,
+        "AppendKv: k and v are [tokens, kv_heads * head_dim]");
+
+  const AttentionKernels& kernels = SelectAttentionKernels(isa_);
+  const auto append = shape.dtype == DType::kF32 ? kernels.append_f32 : kernels.append_bf16;
+  const auto& runs = batch.runs();
+  constexpr int64_t kRunsPerTask = 8;
+  const auto count = static_cast<int64_t>(runs.size());
+  PoolOf(exec).ParallelFor((count + kRunsPerTask - 1) / kRunsPerTask, [&](int64_t task, int) {
+    const int64_t end = std::min(count, (task + 1) * kRunsPerTask);
+    for (int64_t i = task * kRunsPerTask; i < end; ++i) {
+      const CpuBatchPlan::BlockRun& run = runs[static_cast<size_t>(i)];
+      append({.k = k.Row<float>(run.first_row),
+              .v = v.Row<float>(run.first_row),
+              .k_stride = k.stride,
+              .v_stride = v.stride,
+              .tokens = run.tokens,
+              .slot = run.slot,
+              .kv_heads = shape.kv_heads,
+              .head_dim = shape.head_dim,
+              .block = kv.Block(layer, run.block)});
+    }
+  });
+}
+
+void CpuBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
+                           const AttentionParams& params, ConstMatrix q, const KvStore& store,
+                           Matrix out) {
+  const CpuBatchPlan& batch = PlanOf(plan);
+  const auto& kv = static_cast<const CpuKvStore&>(store);
+  const int64_t width = params.heads * params.head_dim;
+  CheckFits(kv, batch, layer);
+  Check(params.kv_heads == kv.shape().kv_heads && params.head_dim == kv.shape().head_dim,
+        "Attention: the store has another shape");
+  Check(params.heads > 0 && params.heads % params.kv_heads == 0,
+        "Attention: heads is not a multiple of kv_heads");
+  Check(params.sliding_window >= 0 && params.softcap >= 0, "Attention: negative parameter");
+  Check(q.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
+        "Attention: q is F32, out F32 or BF16");
+  Check(q.rows == batch.tokens() && out.rows == q.rows && q.cols == width && out.cols == width,
+        "Attention: q and out are [tokens, heads * head_dim]");
+  if (batch.tokens() == 0) return;
+
+  const int64_t group = params.heads / params.kv_heads;
+  const int64_t tile_tokens = TileTokens(batch.tokens(), params.heads, group);
+  const auto tiles = batch.Tiles(tile_tokens);
+  ThreadPool& pool = PoolOf(exec);
+  Workspace::Scope scope(exec.workspace);
+  // A row of scratch per thread; its length keeps every row 64-byte aligned.
+  const int64_t floats = (AttentionScratch(tile_tokens * group, params.head_dim) + 15) / 16 * 16;
+  const Matrix scratch = scope.Take(DType::kF32, pool.threads(), floats);
+  const AttentionKernels& kernels = SelectAttentionKernels(isa_);
+  const int64_t head_bytes = HeadElements(params.head_dim) * SizeOf(kv.shape().dtype);
+  // All kv heads of a tile before the next tile: the order stays "most keys first".
+  const int64_t tasks = static_cast<int64_t>(tiles.size()) * params.kv_heads;
+  pool.ParallelFor(tasks, [&](int64_t task, int thread) {
+    const auto& tile = tiles[static_cast<size_t>(task / params.kv_heads)];
+    const int64_t kv_head = task % params.kv_heads;
+    const auto& sequence = batch.sequences()[static_cast<size_t>(tile.sequence)];
+    const int64_t row = sequence.first_row + tile.first_token;
+    const int64_t column = kv_head * group * params.head_dim;
+    const Matrix out_view = out.Rows(row, tile.tokens).Cols(column, group * params.head_dim);
+    kernels.attend({.q = q.Row<float>(row) + column,
+                    .q_stride = q.stride,
+                    .out = out_view.data,
+                    .out_stride = out.stride,
+                    .out_bf16 = out.dtype == DType::kBF16,
+                    .tokens = tile.tokens,
+                    .first_position = sequence.context + tile.first_token,
+                    .group = group,
+                    .head_dim = params.head_dim,
+                    .scale = params.scale,
+                    .softcap = params.softcap,
+                    .sliding_window = params.sliding_window,
+                    .cache = kv.Block(layer, 0) + kv_head * head_bytes,
+                    .block_stride = kv.block_elements(),
+                    .cache_bf16 = kv.shape().dtype == DType::kBF16,
+                    .block_table = batch.blocks().data() + sequence.first_block,
+                    .scratch = scratch.Row<float>(thread)});
+  });
+}
+
+}  // namespace quantmill::cpu

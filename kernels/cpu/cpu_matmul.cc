@@ -1,0 +1,291 @@
+// MatMul of the cpu backend: the blocked driver of the kernels in matmul_kernels.h.
+//
+// A task is a block of rows times a block of panels, over all inputs. It copies its rows of x, a
+// K block at a time, next to each other; then each panel's K block is read (and unpacked, if its
+// type needs it) once and multiplied with all rows. Tasks are cut by shape alone, and the order of
+// a sum is fixed by the kernel (dot_tile.h), so neither threads nor rows change a bit.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/cpu_linear.h"
+
+namespace quantmill::cpu {
+
+QUANTMILL_DEFINE_ISA_TABLE(MatMulKernels, kMatMulKernels)
+
+namespace {
+
+// Sizes of a task, by shape alone.
+struct Plan {
+  int64_t rows = 0;    // of x, per task
+  int64_t panels = 0;  // per task
+  int64_t inputs = 0;  // per K block; even, so that pairs are not cut
+  int64_t row_blocks = 0;
+  int64_t panel_blocks = 0;
+  int64_t input_blocks = 0;  // at least 1, so that results are stored even when in is 0
+  bool rows_inner = false;   // neighbouring tasks share panels; otherwise they share rows
+};
+
+// 1 MB of L2 holds a task's rows of one K block (288 KB), its panel and the next one (192 KB each)
+// and its sums (24 KB per panel). Within that, measured on Zen 5, larger is better.
+constexpr int64_t kMaxRows = 96;
+constexpr int64_t kMaxSteps = 768;  // inputs, or pairs of inputs
+constexpr int64_t kMaxPanels = 16;
+constexpr int64_t kMinPanels = 4;  // fewer, and copying the rows of x is felt
+constexpr int64_t kTasks = 32;     // aimed at, so that threads end together
+// When a few rows meet a large weight, reading it is the work.
+constexpr int64_t kTaskBytes = int64_t{1} << 17;
+constexpr int64_t kInlineBytes = int64_t{1} << 18;  // takes less time than waking threads
+
+Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulKernels& kernels) {
+  Plan plan;
+  const int64_t tile_rows = kernels.tile_rows;
+  plan.row_blocks = CeilDiv(tokens, kMaxRows);
+  plan.rows = RoundUp(CeilDiv(tokens, plan.row_blocks), tile_rows);
+  plan.row_blocks = CeilDiv(tokens, plan.rows);
+
+  const bool pairs = w.compute() == Compute::kBF16 && kernels.pairs;
+  plan.input_blocks = std::max<int64_t>(1, CeilDiv(w.in(), kMaxSteps * (pairs ? 2 : 1)));
+  plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), 2);
+
+  const int64_t w_bytes = w.values().bytes();
+  if (tokens <= 2 * tile_rows) {
+    const int64_t panel_bytes = std::max<int64_t>(1, w_bytes / w.panels());
+    plan.panels = w_bytes <= kInlineBytes ? w.panels() : CeilDiv(kTaskBytes, panel_bytes);
+  } else {
+    plan.panels = CeilDiv(w.panels() * plan.row_blocks, kTasks);
+    plan.panels = std::clamp(plan.panels, kMinPanels, kMaxPanels);
+  }
+  plan.panel_blocks = CeilDiv(w.panels(), plan.panels);
+  plan.panels = CeilDiv(w.panels(), plan.panel_blocks);
+  // What is larger is read from memory once, the other one stays in the last-level cache.
+  plan.rows_inner = tokens * w.in() * SizeOf(ActivationType(w.compute())) <= w_bytes;
+  return plan;
+}
+
+// One MatMul call, cut by its plan.
+class MatMulCall {
+ public:
+  MatMulCall(const MatMulKernels& kernels, ConstMatrix x, const CpuLinear& w, ConstMatrix bias,
+             MatMulMode mode, Matrix y)
+      : kernels_(kernels),
+        x_(x),
+        w_(w),
+        bias_(bias),
+        mode_(mode),
+        y_(y),
+        pairs_(w.compute() == Compute::kBF16 && kernels.pairs),
+        plan_(ChoosePlan(x.rows, w, kernels)),
+        // One cache line more than the block: rows whose distance is a power of two would share
+        // the few places that L1 has for such addresses.
+        x_row_(plan_.inputs / (pairs_ ? 2 : 1) + 16) {}
+
+  void Run(Exec& exec) const {
+    if (Direct()) {
+      RunDirect(exec);
+    } else {
+      RunBlocked(exec);
+    }
+  }
+
+ private:
+  // One K block of one panel, for all rows of a task.
+  struct Block {
+    int64_t first_row = 0;
+    int64_t rows = 0;
+    int64_t panel = 0;
+    int64_t begin = 0;  // inputs [begin, begin + count)
+    int64_t count = 0;
+    bool first = false;  // of the K blocks
+    bool last = false;
+    const float* x = nullptr;        // copied rows
+    const void* weights = nullptr;   // in the steps of the tile kernel
+    const uint8_t* ahead = nullptr;  // the block that is needed next
+    float* sums = nullptr;
+  };
+
+  bool InPlace() const {
+    return w_.type() == PanelType::kF32 || w_.type() == PanelType::kBF16Pairs;
+  }
+
+  // A few rows: no K blocks and no unpacked panel. The sums are the same chains. In F32, reading a
+  // panel twice is still faster than unpacking it.
+  bool Direct() const {
+    if (InPlace() || w_.round_to_bf16() != pairs_) return false;
+    if (!pairs_) return x_.rows <= 2 * kernels_.direct_rows;
+    return x_.rows <= kernels_.direct_rows && w_.in() % 2 == 0 && w_.group_size() % 2 == 0;
+  }
+
+  void RunDirect(Exec& exec) const {
+    Workspace::Scope scope(exec.workspace);
+    ThreadPool& pool = PoolOf(exec);
+    ConstMatrix x = x_;
+    if (x.dtype == DType::kBF16 && !pairs_) {
+      const Matrix wide = scope.Take(DType::kF32, x.rows, x.cols);
+      for (int64_t r = 0; r < x.rows; ++r) {
+        kernels_.widen(PanelType::kBF16, x_.Row<BF16>(r), 1.0f, x.cols, wide.Row<float>(r));
+      }
+      x = wide;
+    }
+    const int64_t direct_rows = kernels_.direct_rows;
+    const Matrix sums = scope.Take(DType::kF32, pool.threads(), direct_rows * kernels_.panel_cols);
+    pool.ParallelFor(plan_.panel_blocks, [&](int64_t task, int thread) {
+      float* panel_sums = sums.Row<float>(thread);
+      const int64_t end = std::min(w_.panels(), (task + 1) * plan_.panels);
+      for (int64_t panel = task * plan_.panels; panel < end; ++panel) {
+        for (int64_t r = 0; r < x.rows; r += direct_rows) {
+          const int rows = static_cast<int>(std::min(direct_rows, x.rows - r));
+          (pairs_ ? kernels_.direct_pairs : kernels_.direct)(
+              w_.PanelAt(panel), w_.in(), rows, x.Rows(r, rows).data, x.stride, panel_sums);
+          StoreSums(r, rows, panel, panel_sums);
+        }
+      }
+    });
+  }
+
+  void RunBlocked(Exec& exec) const {
+    Workspace::Scope scope(exec.workspace);
+    ThreadPool& pool = PoolOf(exec);
+    const int64_t panel_cols = kernels_.panel_cols;
+    const int64_t threads = pool.threads();
+    const Matrix x_blocks = scope.Take(DType::kF32, threads, RoundUp(plan_.rows * x_row_, 16));
+    const Matrix w_blocks =
+        scope.Take(DType::kF32, threads, InPlace() ? 0 : plan_.inputs * panel_cols);
+    const Matrix sums = scope.Take(DType::kF32, threads, plan_.panels * plan_.rows * panel_cols);
+    pool.ParallelFor(plan_.row_blocks * plan_.panel_blocks, [&](int64_t task, int thread) {
+      const int64_t inner = plan_.rows_inner ? plan_.row_blocks : plan_.panel_blocks;
+      const int64_t row_block = plan_.rows_inner ? task % inner : task / inner;
+      const int64_t panel_block = plan_.rows_inner ? task / inner : task % inner;
+      RunTask(row_block, panel_block, x_blocks.Row<float>(thread), w_blocks.Row<float>(thread),
+              sums.Row<float>(thread));
+    });
+  }
+
+  void RunTask(int64_t row_block, int64_t panel_block, float* x_block, float* w_block,
+               float* sums) const {
+    const int64_t first_panel = panel_block * plan_.panels;
+    const int64_t end_panel = std::min(w_.panels(), first_panel + plan_.panels);
+    Block b;
+    b.first_row = row_block * plan_.rows;
+    b.rows = std::min(plan_.rows, x_.rows - b.first_row);
+    b.x = x_block;
+    for (int64_t block = 0; block < plan_.input_blocks; ++block) {
+      b.first = block == 0;
+      b.last = block + 1 == plan_.input_blocks;
+      b.begin = block * plan_.inputs;
+      b.count = std::min(plan_.inputs, w_.in() - b.begin);
+      CopyRows(b, x_block);
+      for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+        b.panel = panel;
+        b.weights = PanelBlock(b, w_block);
+        b.ahead = panel + 1 < end_panel ? PanelAddress(panel + 1, b.begin)
+                  : b.last              ? PanelAddress(panel, 0)
+                                        : PanelAddress(first_panel, b.begin + b.count);
+        b.sums = sums + (panel - first_panel) * plan_.rows * kernels_.panel_cols;
+        MultiplyPanel(b);
+      }
+    }
+  }
+
+  // The task's rows of this K block, in the steps of the tile kernel.
+  void CopyRows(const Block& b, float* x_block) const {
+    for (int64_t r = 0; r < b.rows; ++r) {
+      float* to = x_block + r * x_row_;
+      const int64_t row = b.first_row + r;
+      if (x_.dtype == DType::kF32) {
+        std::memcpy(to, x_.Row<float>(row) + b.begin, static_cast<size_t>(b.count) * 4);
+      } else if (pairs_) {
+        if (b.count % 2 != 0) to[b.count / 2] = 0;  // the partner of the last input
+        std::memcpy(to, x_.Row<BF16>(row) + b.begin, static_cast<size_t>(b.count) * 2);
+      } else {
+        kernels_.widen(PanelType::kBF16, x_.Row<BF16>(row) + b.begin, 1.0f, b.count, to);
+      }
+    }
+  }
+
+  const uint8_t* PanelAddress(int64_t panel, int64_t input) const {
+    return w_.Values(panel) + InputBytes(w_.type(), input, kernels_.panel_cols);
+  }
+
+  // The panel's K block in the steps of the tile kernel: in place, or unpacked into w_block.
+  const void* PanelBlock(const Block& b, float* w_block) const {
+    if (InPlace()) return PanelAddress(b.panel, b.begin);
+    if (pairs_) {
+      kernels_.unpack_pairs(w_.PanelAt(b.panel), b.begin, b.count,
+                            reinterpret_cast<uint16_t*>(w_block));
+    } else {
+      kernels_.unpack(w_.PanelAt(b.panel), b.begin, b.count, w_block);
+    }
+    return w_block;
+  }
+
+  // All rows of the task times one K block of a panel; the last block stores the results.
+  void MultiplyPanel(const Block& b) const {
+    const int64_t tile_rows = kernels_.tile_rows;
+    const int64_t steps = pairs_ ? CeilDiv(b.count, 2) : b.count;
+    const int64_t ahead_bytes = InputBytes(w_.type(), b.count, kernels_.panel_cols);
+    int64_t ahead = 0;
+    for (int64_t r = 0; r < b.rows; r += tile_rows) {
+      TileArgs tile;
+      tile.rows = static_cast<int>(std::min(tile_rows, b.rows - r));
+      tile.x = b.x + r * x_row_;
+      tile.x_row = x_row_;
+      tile.w = b.weights;
+      tile.steps = steps;
+      tile.resume = !b.first;
+      // The first tiles fetch the next block; the others its begin again, which costs nothing.
+      tile.ahead = b.ahead + ahead;
+      ahead = ahead + 2 * steps * 64 <= ahead_bytes ? ahead + steps * 64 : 0;
+      // With a single K block the sums are consumed at once and need not leave L1.
+      tile.sums = b.first && b.last ? b.sums : b.sums + r * kernels_.panel_cols;
+      if (pairs_) {
+        kernels_.tile_pairs(tile);
+      } else {
+        kernels_.tile(tile);
+      }
+      if (b.last) StoreSums(b.first_row + r, tile.rows, b.panel, tile.sums);
+    }
+  }
+
+  void StoreSums(int64_t row, int rows, int64_t panel, const float* sums) const {
+    const int64_t first = panel * kernels_.panel_cols;
+    StoreArgs store;
+    store.rows = rows;
+    store.cols = std::min<int64_t>(kernels_.panel_cols, w_.out() - first);
+    store.sums = sums;
+    store.bias = bias_.size() == 0 ? nullptr : bias_.Row<float>(0) + first;
+    store.add = mode_ == MatMulMode::kAdd;
+    store.bf16 = y_.dtype == DType::kBF16;
+    store.y = static_cast<std::byte*>(y_.data) + (row * y_.stride + first) * SizeOf(y_.dtype);
+    store.y_row = y_.stride;
+    kernels_.store(store);
+  }
+
+  const MatMulKernels& kernels_;
+  ConstMatrix x_;
+  const CpuLinear& w_;
+  ConstMatrix bias_;
+  MatMulMode mode_;
+  Matrix y_;
+  bool pairs_;
+  Plan plan_;
+  int64_t x_row_;  // steps (4 bytes) between copied rows
+};
+
+}  // namespace
+
+void CpuBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
+                        MatMulMode mode, Matrix y) {
+  Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");
+  Check(x.cols == w.in() && y.rows == x.rows && y.cols == w.out(), "MatMul: shapes differ");
+  Check(bias.size() == 0 || (bias.dtype == DType::kF32 && bias.rows == 1 && bias.cols == w.out()),
+        "MatMul: bias is [1, out] F32 or empty");
+  Check(y.dtype == DType::kF32 || (y.dtype == DType::kBF16 && mode == MatMulMode::kStore),
+        "MatMul: y is F32, or BF16 with kStore");
+  if (y.size() == 0) return;
+  const MatMulKernels& kernels = SelectMatMulKernels(isa_);
+  MatMulCall(kernels, x, static_cast<const CpuLinear&>(w), bias, mode, y).Run(exec);
+}
+
+}  // namespace quantmill::cpu

@@ -1,0 +1,223 @@
+// Packing weights into panels, and EmbedRows.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/cpu_linear.h"
+
+namespace quantmill::cpu {
+
+PanelType DensePanelType(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return PanelType::kF32;
+    case DType::kF16:
+      return PanelType::kF16;
+    case DType::kBF16:
+      return PanelType::kBF16;
+    default:
+      Check(false, "a weight is F32, F16 or BF16");
+      return PanelType::kF32;
+  }
+}
+
+int64_t InputBytes(PanelType type, int64_t inputs, int64_t panel_cols) {
+  switch (type) {
+    case PanelType::kF32:
+      return inputs * panel_cols * 4;
+    case PanelType::kF16:
+    case PanelType::kBF16:
+      return inputs * panel_cols * 2;
+    case PanelType::kBF16Pairs:
+      return RoundUp(inputs, 2) * panel_cols * 2;
+    case PanelType::kI8:
+      return inputs * panel_cols;
+    case PanelType::kI4:
+      return inputs * panel_cols / 2;
+  }
+  return 0;
+}
+
+namespace {
+
+// Panels of hundreds of kilobytes are read in order: large pages save most of the TLB misses.
+void PreferLargePages(Matrix m) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPage = 4096;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(m.data) + kPage - 1) / kPage * kPage;
+  const uintptr_t end =
+      (reinterpret_cast<uintptr_t>(m.data) + static_cast<uintptr_t>(m.size())) / kPage * kPage;
+  // A hint: where it fails, nothing but speed is lost.
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+// Inputs of one panel copied at a time: the block's rows and its transpose both stay in L1.
+constexpr int64_t kPackInputs = 32;
+
+// panel[i * in_step + c * col_step] = convert(weight[first + c, i]), zero for c past the end. Pairs
+// place an odd input right after the even one.
+template <typename From, typename To, typename Convert>
+void PackPanel(ConstMatrix weight, int64_t first, int64_t panel_cols, bool pairs, To* panel,
+               const Convert& convert) {
+  const int64_t in = weight.cols;
+  const int64_t cols = std::min(panel_cols, weight.rows - first);
+  if (cols < panel_cols || (pairs && in % 2 != 0)) {
+    std::fill(panel, panel + (pairs ? RoundUp(in, 2) : in) * panel_cols, To{});
+  }
+  for (int64_t begin = 0; begin < in; begin += kPackInputs) {
+    const int64_t end = std::min(in, begin + kPackInputs);
+    for (int64_t c = 0; c < cols; ++c) {
+      const From* row = weight.Row<From>(first + c);
+      if (pairs) {
+        for (int64_t i = begin; i < end; ++i) {
+          panel[(i / 2 * panel_cols + c) * 2 + i % 2] = convert(row[i]);
+        }
+      } else {
+        for (int64_t i = begin; i < end; ++i) panel[i * panel_cols + c] = convert(row[i]);
+      }
+    }
+  }
+}
+
+// The BF16 instructions take subnormal inputs as zeros when they convert (codes are converted so)
+// and when they multiply. Doing the same here keeps dense and quantized weights equal.
+BF16 ToPairElement(float x) {
+  return ToBF16(std::abs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x);
+}
+
+template <typename From>
+void PackDensePanel(ConstMatrix weight, int64_t first, int64_t panel_cols, CpuLinear& linear,
+                    uint8_t* panel) {
+  if (linear.compute() == Compute::kF32) {
+    PackPanel<From>(weight, first, panel_cols, false, reinterpret_cast<From*>(panel),
+                    [](From x) { return x; });
+  } else {
+    const bool pairs = linear.type() == PanelType::kBF16Pairs;
+    PackPanel<From>(
+        weight, first, panel_cols, pairs, reinterpret_cast<BF16*>(panel),
+        [pairs](From x) { return pairs ? ToPairElement(ToFloat(x)) : ToBF16(ToFloat(x)); });
+  }
+}
+
+// The panel of 4-bit codes that starts at output `first`.
+void PackNibbles(const QuantizedLinear& linear, int64_t first, int64_t panel_cols, uint8_t* panel) {
+  const int64_t half = panel_cols / 2;
+  std::fill(panel, panel + linear.in * half, uint8_t{0x88});  // code 0 in both halves
+  const int64_t cols = std::min(panel_cols, linear.out - first);
+  for (int64_t begin = 0; begin < linear.in; begin += kPackInputs) {
+    const int64_t end = std::min(linear.in, begin + kPackInputs);
+    for (int64_t c = 0; c < cols; ++c) {
+      const int8_t* row = linear.codes.data() + (first + c) * linear.in;
+      const int shift = c < half ? 0 : 4;
+      for (int64_t i = begin; i < end; ++i) {
+        uint8_t& byte = panel[i * half + c % half];
+        const int code = (row[i] + 8) & 15;
+        byte = static_cast<uint8_t>((byte & (0xF0 >> shift)) | (code << shift));
+      }
+    }
+  }
+}
+
+void StoreScale(DType dtype, float scale, std::byte* to) {
+  if (dtype == DType::kF32) std::memcpy(to, &scale, sizeof(scale));
+  if (dtype == DType::kF16) {
+    const F16 half = ToF16(scale);
+    std::memcpy(to, &half, sizeof(half));
+  }
+  if (dtype == DType::kBF16) {
+    const BF16 half = ToBF16(scale);
+    std::memcpy(to, &half, sizeof(half));
+  }
+}
+
+// Scales and zero points of the panel, transposed to [groups][panel_cols].
+void PackGrid(const QuantizedLinear& linear, int64_t panel, int64_t panel_cols,
+              const CpuLinear& packed) {
+  const DType dtype = linear.scheme.scale_dtype;
+  const int64_t groups = linear.groups();
+  const int64_t first = panel * panel_cols;
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t c = 0; c < panel_cols; ++c) {
+      const bool exists = first + c < linear.out;
+      const auto from = static_cast<size_t>(exists ? (first + c) * groups + g : 0);
+      const int64_t to = g * panel_cols + c;
+      StoreScale(dtype, exists ? linear.scales[from] : 0.0f,
+                 packed.Scales(panel) + to * SizeOf(dtype));
+      if (linear.scheme.symmetric) continue;
+      packed.Zeros(panel)[to] = exists ? linear.zero_points[from] : int8_t{0};
+    }
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<PackedLinear> CpuBackend::PackDense(Exec& exec, ConstMatrix weight,
+                                                    Compute compute) {
+  const MatMulKernels& kernels = SelectMatMulKernels(isa_);
+  PanelType type = DensePanelType(weight.dtype);
+  if (compute == Compute::kBF16) type = kernels.pairs ? PanelType::kBF16Pairs : PanelType::kBF16;
+  const int64_t panel_cols = kernels.panel_cols;
+  auto packed = std::make_unique<CpuLinear>(weight.rows, weight.cols, compute, type, panel_cols);
+  PreferLargePages(packed->values());
+  PoolOf(exec).ParallelFor(packed->panels(), [&](int64_t p, int) {
+    const int64_t first = p * panel_cols;
+    switch (weight.dtype) {
+      case DType::kF32:
+        return PackDensePanel<float>(weight, first, panel_cols, *packed, packed->Values(p));
+      case DType::kF16:
+        return PackDensePanel<F16>(weight, first, panel_cols, *packed, packed->Values(p));
+      default:
+        return PackDensePanel<BF16>(weight, first, panel_cols, *packed, packed->Values(p));
+    }
+  });
+  return packed;
+}
+
+std::unique_ptr<PackedLinear> CpuBackend::PackQuantized(Exec& exec, const QuantizedLinear& linear,
+                                                        Compute compute) {
+  CheckConsistent(linear);
+  const MatMulKernels& kernels = SelectMatMulKernels(isa_);
+  const int64_t panel_cols = kernels.panel_cols;
+  const PanelType type = linear.scheme.bits <= 4 ? PanelType::kI4 : PanelType::kI8;
+  auto packed = std::make_unique<CpuLinear>(linear.out, linear.in, compute, type, panel_cols);
+  PreferLargePages(packed->values());
+  // Pairs are rounded as they are made; without them F32 tiles multiply rounded values.
+  packed->AddGrid(linear.scheme, panel_cols, compute == Compute::kBF16);
+  const ConstMatrix codes = ViewOf(linear.codes.data(), linear.out, linear.in);
+  PoolOf(exec).ParallelFor(packed->panels(), [&](int64_t p, int) {
+    if (type == PanelType::kI4) {
+      PackNibbles(linear, p * panel_cols, panel_cols, packed->Values(p));
+    } else {
+      PackPanel<int8_t>(codes, p * panel_cols, panel_cols, false,
+                        reinterpret_cast<int8_t*>(packed->Values(p)), [](int8_t c) { return c; });
+    }
+    PackGrid(linear, p, panel_cols, *packed);
+  });
+  return packed;
+}
+
+void CpuBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
+                           Matrix out) {
+  Check(out.dtype == DType::kF32 && out.rows == static_cast<int64_t>(ids.size()) &&
+            out.cols == table.cols,
+        "EmbedRows: out is [ids, hidden] F32");
+  for (const int32_t id : ids) Check(id >= 0 && id < table.rows, "EmbedRows: id outside the table");
+  if (out.size() == 0) return;
+  const MatMulKernels& kernels = SelectMatMulKernels(isa_);
+  const PanelType type = DensePanelType(table.dtype);
+  constexpr int64_t kRows = 64;  // per task
+  PoolOf(exec).ParallelFor(CeilDiv(out.rows, kRows), [&](int64_t task, int) {
+    const int64_t end = std::min(out.rows, (task + 1) * kRows);
+    for (int64_t t = task * kRows; t < end; ++t) {
+      const ConstMatrix row = table.Rows(ids[static_cast<size_t>(t)], 1);
+      kernels.widen(type, row.data, scale, out.cols, out.Row<float>(t));
+    }
+  });
+}
+
+}  // namespace quantmill::cpu

@@ -1,0 +1,201 @@
+// Grids, the GPTQ solve and quadratic forms of the cpu backend: shapes and tiles.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/solve_kernels.h"
+
+namespace quantmill::cpu {
+
+QUANTMILL_DEFINE_ISA_TABLE(SolveKernels, kSolveKernels)
+QUANTMILL_DEFINE_ISA_TABLE(GptqKernels, kGptqKernels)
+
+namespace {
+
+void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
+               ConstMatrix zero_points) {
+  const int64_t groups = scheme.GroupsFor(weight.cols);
+  Check(scheme.bits >= 2 && scheme.bits <= 8, "QuantScheme: bits are 2..8");
+  Check(scheme.group_size > 0 || scheme.group_size == QuantScheme::kPerChannel,
+        "QuantScheme: group_size is positive or kPerChannel");
+  Check(weight.dtype == DType::kF32, "weight is [out, in] F32");
+  Check(scales.dtype == DType::kF32 && scales.rows == weight.rows && scales.cols == groups,
+        "scales are [out, groups] F32");
+  if (scheme.symmetric) {
+    Check(zero_points.size() == 0, "a symmetric scheme has no zero points");
+  } else {
+    Check(zero_points.dtype == DType::kI8 && zero_points.rows == weight.rows &&
+              zero_points.cols == groups,
+          "zero points are [out, groups] I8");
+  }
+}
+
+// Runs work(row) for all rows, in tasks of about 64 Ki elements.
+template <typename Work>
+void ForEachRow(ThreadPool& pool, int64_t rows, int64_t cols, const Work& work) {
+  const int64_t step = std::max<int64_t>(1, (int64_t{1} << 16) / std::max<int64_t>(1, cols));
+  pool.ParallelFor((rows + step - 1) / step, [&](int64_t task, int) {
+    for (int64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) work(r);
+  });
+}
+
+struct GridPoint {
+  float scale;
+  int8_t zero_point;
+};
+
+GridPoint SmallestGrid(float lo, float hi, const QuantScheme& scheme) {
+  const auto min_code = static_cast<float>(scheme.min_code());
+  const auto max_code = static_cast<float>(scheme.max_code());
+  const float steps = max_code - min_code;
+  float scale = 0;
+  float zero = 0;
+  if (scheme.symmetric) {
+    scale = std::max(-lo, hi) / (steps / 2);
+  } else {
+    scale = (hi - lo) / steps;
+    // lo = 0 apart: 0 / 0 in an all-zero group.
+    zero = lo == 0 ? min_code : std::nearbyint(min_code - lo / scale);
+    zero = std::clamp(zero, min_code, max_code);
+  }
+  scale = RoundTo(scheme.scale_dtype, scale);
+  if (scale == 0) {
+    const float smallest_normal = scheme.scale_dtype == DType::kF16 ? 0x1p-14f : 0x1p-126f;
+    scale = lo == 0 && hi == 0 ? 1.0f : smallest_normal;
+  }
+  return {scale, static_cast<int8_t>(zero)};
+}
+
+// Rows that a GptqSolve or QuadraticForm task takes. A task reads the whole [in, in] triangle, so
+// long rows, whose triangle does not fit the caches, share each pass among more of them. By the
+// shape alone; no result depends on it.
+int64_t TileRows(int64_t in) { return in >= 4096 ? 128 : 64; }
+
+}  // namespace
+
+void CpuBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
+                            Matrix scales, Matrix zero_points) {
+  CheckGrid(weight, scheme, scales, zero_points);
+  const SolveKernels& kernels = SelectSolveKernels(isa_);
+  const int64_t size = scheme.GroupSizeFor(weight.cols);
+  ForEachRow(PoolOf(exec), weight.rows, weight.cols, [&](int64_t r) {
+    const auto* row = weight.Row<float>(r);
+    for (int64_t g = 0; g < scales.cols; ++g) {
+      float lo = 0;
+      float hi = 0;
+      kernels.range(row + g * size, std::min(size, weight.cols - g * size), &lo, &hi);
+      const GridPoint point = SmallestGrid(lo, hi, scheme);
+      scales.Row<float>(r)[g] = point.scale;
+      if (!scheme.symmetric) zero_points.Row<int8_t>(r)[g] = point.zero_point;
+    }
+  });
+}
+
+void CpuBackend::RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
+                             ConstMatrix scales, ConstMatrix zero_points, Matrix codes) {
+  CheckGrid(weight, scheme, scales, zero_points);
+  Check(codes.dtype == DType::kI8 && codes.rows == weight.rows && codes.cols == weight.cols,
+        "RoundToGrid: codes are [out, in] I8");
+  const SolveKernels& kernels = SelectSolveKernels(isa_);
+  const int64_t size = scheme.GroupSizeFor(weight.cols);
+  const auto lo = static_cast<float>(scheme.min_code());
+  const auto hi = static_cast<float>(scheme.max_code());
+  std::atomic<bool> numbers{true};
+  ForEachRow(PoolOf(exec), weight.rows, weight.cols, [&](int64_t r) {
+    for (int64_t g = 0; g < scales.cols; ++g) {
+      const int64_t begin = g * size;
+      const float zero =
+          scheme.symmetric ? 0.0f : static_cast<float>(zero_points.Row<int8_t>(r)[g]);
+      if (!kernels.round(weight.Row<float>(r) + begin, std::min(size, weight.cols - begin),
+                         scales.Row<float>(r)[g], zero, lo, hi, codes.Row<int8_t>(r) + begin)) {
+        numbers = false;
+      }
+    }
+  });
+  Check(numbers, "RoundToGrid: a weight is NaN");
+}
+
+void CpuBackend::GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) {
+  const ConstMatrix& weight = problem.weight;
+  const ConstMatrix& factor = problem.factor;
+  const int64_t in = weight.cols;
+  CheckGrid(weight, problem.scheme, problem.scales, problem.zero_points);
+  Check(factor.dtype == DType::kF32 && factor.rows == in && factor.cols == in,
+        "GptqSolve: factor is [in, in] F32");
+  Check(static_cast<int64_t>(problem.order.size()) == in, "GptqSolve: order is not [in]");
+  Check(codes.dtype == DType::kI8 && codes.rows == weight.rows && codes.cols == in,
+        "GptqSolve: codes are [out, in] I8");
+  Check(loss.dtype == DType::kF32 && loss.rows == 1 && loss.cols == weight.rows,
+        "GptqSolve: loss is [1, out] F32");
+  if (in == 0) {
+    std::fill_n(loss.Row<float>(0), loss.cols, 0.0f);
+    return;
+  }
+  std::vector<int32_t> group_of;
+  const int64_t size = problem.scheme.GroupSizeFor(in);
+  for (const int32_t column : problem.order) {
+    group_of.push_back(static_cast<int32_t>(column / size));
+  }
+  const GptqKernels& kernels = SelectGptqKernels(isa_);
+  ThreadPool& pool = PoolOf(exec);
+  const int64_t step = TileRows(in);
+  const int64_t groups = problem.scales.cols;
+  Workspace::Scope scope(exec.workspace);
+  const Matrix scratch = scope.Take(DType::kF32, pool.threads(), kernels.scratch(step, in, groups));
+  pool.ParallelFor((weight.rows + step - 1) / step, [&](int64_t task, int thread) {
+    const int64_t row = task * step;
+    GptqTile tile;
+    tile.weight = weight.Row<float>(row);
+    tile.weight_stride = weight.stride;
+    tile.rows = std::min(step, weight.rows - row);
+    tile.in = in;
+    tile.order = problem.order.data();
+    tile.group_of = group_of.data();
+    tile.factor = factor.Row<float>(0);
+    tile.factor_stride = factor.stride;
+    tile.scales = problem.scales.Row<float>(row);
+    tile.scales_stride = problem.scales.stride;
+    tile.zeros = problem.scheme.symmetric ? nullptr : problem.zero_points.Row<int8_t>(row);
+    tile.zeros_stride = problem.zero_points.stride;
+    tile.groups = groups;
+    tile.min_code = static_cast<float>(problem.scheme.min_code());
+    tile.max_code = static_cast<float>(problem.scheme.max_code());
+    tile.codes = codes.Row<int8_t>(row);
+    tile.codes_stride = codes.stride;
+    tile.loss = loss.Row<float>(0) + row;
+    tile.scratch = scratch.Row<float>(thread);
+    kernels.solve(tile);
+  });
+}
+
+void CpuBackend::QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram,
+                               ConstMatrix diagonal, Matrix result) {
+  const int64_t in = delta.cols;
+  Check(delta.dtype == DType::kF32, "QuadraticForm: delta is [out, in] F32");
+  Check(gram.dtype == DType::kF32 && gram.rows == in && gram.cols == in,
+        "QuadraticForm: gram is [in, in] F32");
+  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == in,
+        "QuadraticForm: diagonal is [1, in] F32");
+  Check(result.dtype == DType::kF32 && result.rows == 1 && result.cols == delta.rows,
+        "QuadraticForm: result is [1, out] F32");
+  if (in == 0) {
+    std::fill_n(result.Row<float>(0), result.cols, 0.0f);
+    return;
+  }
+  const SolveKernels& kernels = SelectSolveKernels(isa_);
+  ThreadPool& pool = PoolOf(exec);
+  const int64_t step = TileRows(in);
+  Workspace::Scope scope(exec.workspace);
+  const Matrix scratch =
+      scope.Take(DType::kF32, pool.threads(), kernels.quadratic_scratch(step, in));
+  pool.ParallelFor((delta.rows + step - 1) / step, [&](int64_t task, int thread) {
+    const int64_t row = task * step;
+    kernels.quadratic(delta.Row<float>(row), delta.stride, std::min(step, delta.rows - row), in,
+                      gram.Row<float>(0), gram.stride, diagonal.Row<float>(0),
+                      result.Row<float>(0) + row, scratch.Row<float>(thread));
+  });
+}
+
+}  // namespace quantmill::cpu

@@ -1,0 +1,132 @@
+// AddGram's kernels; compiled once per instruction set (isa.h).
+#include "kernels/cpu/dot_tile.h"
+#include "kernels/cpu/gram_kernels.h"
+
+namespace quantmill::cpu::QUANTMILL_ISA {
+namespace {
+
+constexpr int kCols = kTileCols;
+
+// ---- packing ----
+
+// Columns [c, c + kLanes) of a token, zero from `cols` on.
+Vec LoadToken(const GramPackArgs& a, int64_t token, int c) {
+  const int64_t at = token * a.x_row + c;
+  if (c + kLanes <= a.cols) {
+    return a.bf16 ? LoadBF16(static_cast<const uint16_t*>(a.x) + at)
+                  : Load(static_cast<const float*>(a.x) + at);
+  }
+  const int count = a.cols > c ? a.cols - c : 0;
+  if (a.bf16) {
+    uint16_t lanes[kLanes] = {};
+    std::memcpy(lanes, static_cast<const uint16_t*>(a.x) + at,
+                static_cast<size_t>(count) * sizeof(uint16_t));
+    return LoadBF16(lanes);
+  }
+  float lanes[kLanes] = {};
+  std::memcpy(lanes, static_cast<const float*>(a.x) + at,
+              static_cast<size_t>(count) * sizeof(float));
+  return Load(lanes);
+}
+
+#if defined(__AVX512BF16__)
+// Tokens t and t + 1: the bits of a widened BF16 are in the high half of its lane.
+Vec LoadTokenPair(const GramPackArgs& a, int64_t token, int c) {
+  const Vec first = LoadToken(a, token, c);
+  const Vec second = token + 1 < a.tokens ? LoadToken(a, token + 1, c) : Zero();
+  const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
+  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(second)));
+}
+#endif
+
+void Pack(const GramPackArgs& a) {
+#if defined(__AVX512BF16__)
+  if (a.bf16) {
+    for (int64_t t = 0; t < a.tokens; t += 2) {
+      for (int c = 0; c < kCols; c += kLanes) {
+        Store(a.panel + t / 2 * kCols + c, LoadTokenPair(a, t, c));
+      }
+    }
+    return;
+  }
+#endif
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int c = 0; c < kCols; c += kLanes) Store(a.panel + t * kCols + c, LoadToken(a, t, c));
+  }
+}
+
+// ---- products ----
+
+// Rows [row, row + kRows) of the block, from the vector kFirst of columns on.
+template <typename Step, int kRows, int kFirst>
+void TileFrom(const GramBlockArgs& a, int row, int64_t begin, int64_t steps, const char* ahead) {
+  RunTile<Step, kRows, kTileVectors - kFirst, kCols>(
+      a.a + begin * kCols + row, 1, a.b + begin * kCols + kFirst * kLanes, steps, begin > 0, ahead,
+      a.sums + row * kCols + kFirst * kLanes);
+}
+
+template <typename Step, int kRows>
+void TileRow(const GramBlockArgs& a, int row, int64_t begin, int64_t steps) {
+  static_assert(kTileVectors == 2 || kTileVectors == 4);
+  // The first tiles fetch what lies behind the block of b: its next steps, or the panel that the
+  // next task multiplies (past the last one: a prefetch does not fault).
+  const char* block = reinterpret_cast<const char*>(a.b + begin * kCols);
+  const int64_t block_bytes = steps * kCols * 4;
+  const int64_t at = row / kTileRows * steps * 64;
+  const char* ahead = at < block_bytes ? block + block_bytes + at : block;
+  // On the diagonal the vectors left of it are not needed.
+  const int first = a.a == a.b ? row / kLanes : 0;
+  if constexpr (kTileVectors == 4) {
+    if (first == 3) return TileFrom<Step, kRows, 3>(a, row, begin, steps, ahead);
+    if (first == 2) return TileFrom<Step, kRows, 2>(a, row, begin, steps, ahead);
+  }
+  if (first == 1) return TileFrom<Step, kRows, 1>(a, row, begin, steps, ahead);
+  return TileFrom<Step, kRows, 0>(a, row, begin, steps, ahead);
+}
+
+// gram row += sums row, columns [first, cols).
+void AddRow(const float* sums, int first, int cols, float* gram) {
+  int c = first;
+  for (; c < cols && c % kLanes != 0; ++c) gram[c] += sums[c];
+  for (; c + kLanes <= cols; c += kLanes) Store(gram + c, Load(gram + c) + Load(sums + c));
+  for (; c < cols; ++c) gram[c] += sums[c];
+}
+
+// Steps taken at a time: both factors stay in L2 while all their tiles pass.
+constexpr int64_t kStepBlock = 512;
+
+template <typename Step>
+void AddBlock(const GramBlockArgs& a) {
+  for (int64_t begin = 0; begin < a.steps; begin += kStepBlock) {
+    const int64_t steps = a.steps - begin < kStepBlock ? a.steps - begin : kStepBlock;
+    int row = 0;
+    for (; row + kTileRows <= kCols; row += kTileRows) {
+      TileRow<Step, kTileRows>(a, row, begin, steps);
+    }
+    TileRow<Step, kCols % kTileRows>(a, row, begin, steps);
+  }
+  const bool diagonal = a.a == a.b;
+  for (int i = 0; i < a.rows; ++i) {
+    AddRow(a.sums + i * kCols, diagonal ? i : 0, a.cols, a.gram + i * a.gram_row);
+  }
+}
+
+}  // namespace
+
+extern const GramKernels kGramKernels;
+const GramKernels kGramKernels = {
+    .panel_cols = kCols,
+#if defined(__AVX512BF16__)
+    .pairs = true,
+    .pack = Pack,
+    .add_block = AddBlock<StepF32>,
+    .add_block_pairs = AddBlock<StepPairs>,
+#else
+    .pairs = false,
+    .pack = Pack,
+    .add_block = AddBlock<StepF32>,
+    .add_block_pairs = nullptr,
+#endif
+};
+
+}  // namespace quantmill::cpu::QUANTMILL_ISA

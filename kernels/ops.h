@@ -1,0 +1,290 @@
+// Every op's contract. A backend (reference, cpu, cuda) implements this table and nothing else; the
+// layers above know no backend.
+//
+// Conventions, for all ops:
+//  * Matrices are row-major views in the backend's own memory (Backend::Empty, or any host memory
+//    for `reference` and `cpu`). Activations are [tokens, features]. "F32|BF16" lists the element
+//    types an argument may have. Sizes may be zero. Shape or type mistakes are bugs: Check.
+//  * Arguments do not alias, unless the contract says "in place".
+//  * Ops are enqueued on exec.stream and may return before they ran; those that return values to
+//    the host wait. Scratch comes from exec.workspace. Ops allocate nothing else.
+//  * Results do not depend on the number of threads, and a row's result does not depend on how many
+//    other rows are in the call: each output element is summed in an order fixed by its own shape
+//    (reduction length) alone. Same build, backend and ISA: same bits.
+//  * Accumulation is F32 unless stated. NaN and infinity propagate as IEEE arithmetic does.
+#ifndef QUANTMILL_KERNELS_OPS_H_
+#define QUANTMILL_KERNELS_OPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/core/matrix.h"
+#include "kernels/core/scheme.h"
+#include "kernels/workspace.h"
+
+namespace quantmill {
+
+// An ordered queue of work. The cpu backend runs each op before it returns.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void Synchronize() = 0;
+};
+
+// What every op runs with. One Exec is used by one host thread at a time.
+struct Exec {
+  Stream& stream;
+  Workspace& workspace;
+};
+
+// The type in which MatMul multiplies: inputs and weights are rounded to it (RNE), products are
+// summed in F32. kBF16 exists where BackendInfo::compute_bf16 says so.
+enum class Compute : uint8_t { kF32, kBF16 };
+
+// The activation type that feeds MatMul under `compute`.
+constexpr DType ActivationType(Compute compute) {
+  return compute == Compute::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+// The weight of one linear layer in a backend's own layout. Immutable, owned by the caller, made by
+// Backend::PackDense or PackQuantized, used only with the backend that made it.
+class PackedLinear {
+ public:
+  virtual ~PackedLinear() = default;
+  virtual int64_t out() const = 0;
+  virtual int64_t in() const = 0;
+  virtual int64_t bytes() const = 0;
+  virtual Compute compute() const = 0;
+};
+
+enum class MatMulMode : uint8_t { kStore, kAdd };  // y = ..., or y += ...
+
+// y[t] = gain' * (x[t] - mean) / sqrt(mean((x - mean)^2) + eps) + bias, gain' = gain + gain_offset;
+// kRms takes mean = 0 and no bias.
+enum class NormKind : uint8_t { kRms, kLayer };
+struct NormParams {
+  NormKind kind = NormKind::kRms;
+  float eps = 1e-5f;
+  float gain_offset = 0;  // 1 for Gemma
+  ConstMatrix gain;       // [1, features] F32
+  ConstMatrix bias;       // [1, features] F32, or empty
+};
+
+enum class Activation : uint8_t { kSilu, kGeluTanh, kGelu, kRelu };
+
+// Rotary embedding of pairs (i, i + rotary_dim / 2) of each head, the Hugging Face convention:
+//   angle = position * inv_freq[i];  cos and sin are multiplied by `amplitude` (yarn, longrope).
+// Elements past rotary_dim are left alone.
+struct RopeParams {
+  int64_t head_dim = 0;
+  int64_t rotary_dim = 0;           // even, <= head_dim
+  std::span<const float> inv_freq;  // host memory, rotary_dim / 2 values, alive during the call
+  float amplitude = 1;
+};
+
+// Tokens of one sequence inside a batch. The step's tokens of all sequences lie one after another
+// in the activation rows.
+struct SequenceStep {
+  int64_t first_row = 0;                 // row of the first token of this step
+  int64_t tokens = 0;                    // tokens of this step; may be 0
+  int64_t context = 0;                   // tokens already in the cache: position of the first one
+  std::span<const int32_t> block_table;  // physical block of each 16 positions; host memory; covers
+                                         // context + tokens positions
+};
+
+// Device-side description of one step, made once and used by all layers. Owns copies of what it
+// needs (block tables included).
+class BatchPlan {
+ public:
+  virtual ~BatchPlan() = default;
+  virtual int64_t tokens() const = 0;  // rows of the step's activations
+};
+
+inline constexpr int64_t kKvBlockTokens = 16;
+
+struct KvShape {
+  int64_t layers = 0;
+  int64_t blocks = 0;  // physical blocks, shared by all sequences
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  DType dtype = DType::kF32;  // F32|BF16
+};
+
+// Keys and values of all layers in blocks of 16 tokens; the layout is the backend's own.
+class KvStore {
+ public:
+  virtual ~KvStore() = default;
+  virtual const KvShape& shape() const = 0;
+  virtual int64_t bytes() const = 0;
+};
+// Bytes of one block over all layers (the same for every backend).
+constexpr int64_t KvBlockBytes(const KvShape& s) {
+  return 2 * s.layers * s.kv_heads * s.head_dim * kKvBlockTokens * SizeOf(s.dtype);
+}
+
+struct AttentionParams {
+  int64_t heads = 0;  // a multiple of kv_heads; query head h reads kv head h / (heads / kv_heads)
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  float scale = 0;             // multiplies q . k
+  int64_t sliding_window = 0;  // query p sees keys in (p - window, p]; 0: all keys <= p
+  float softcap = 0;           // cap * tanh(score / cap); 0: off
+};
+
+// Of one row of logits against its target token. Logarithms are natural; the log-sum-exp is summed
+// in F64.
+struct TokenScore {
+  double log_prob = 0;  // of the target
+  int32_t top1 = 0;     // arg max (the lowest id on ties)
+};
+// KL(reference || test) = sum p_ref (log p_ref - log p_test), nats, summed in F64.
+struct TokenComparison {
+  TokenScore reference;
+  TokenScore test;
+  double kl = 0;
+};
+
+// A factorization of the damped Gram matrix (see Backend::FactorGram).
+struct FactorResult {
+  bool ok = false;
+  int64_t failed_column = -1;  // in solve order: the first pivot that was not positive and finite
+};
+
+// One GPTQ solve. All matrices in the backend's memory.
+struct GptqProblem {
+  ConstMatrix weight;              // [out, in] F32, columns in their original order
+  ConstMatrix factor;              // [in, in] F32: R of FactorGram, in solve order
+  std::span<const int32_t> order;  // host memory: order[k] is the original column solved k-th
+  QuantScheme scheme;
+  ConstMatrix scales;       // [out, groups] F32, groups in the original column order
+  ConstMatrix zero_points;  // [out, groups] I8; empty if symmetric
+};
+
+struct BackendInfo {
+  std::string name;  // "cpu", "reference", "cuda"
+  std::string isa;   // "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
+  bool compute_bf16 = false;  // MatMul has a kBF16 path faster than kF32
+  int threads = 1;            // host threads
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual BackendInfo Info() const = 0;
+
+  // ---- memory ----
+  virtual std::unique_ptr<Stream> NewStream() = 0;
+  // Uninitialized memory. Throws Error(kEnvironment) when there is none.
+  virtual Tensor Empty(DType dtype, int64_t rows, int64_t cols) = 0;
+  // Same shape; converts between F32, F16 and BF16 (RNE) where the types differ, copies otherwise.
+  // `host` must stay alive until the stream is synchronized.
+  virtual void Upload(Exec& exec, ConstMatrix host, Matrix device) = 0;
+  virtual void Download(Exec& exec, ConstMatrix device, Matrix host) = 0;  // waits
+  // All bytes 0.
+  virtual void Zero(Exec& exec, Matrix x) = 0;
+
+  // ---- weights ----
+  // weight: [out, in] F32|F16|BF16 in host memory, not needed after the call. Under kF32 the
+  // elements are kept exactly (in their own type); under kBF16 they are rounded to BF16.
+  virtual std::unique_ptr<PackedLinear> PackDense(Exec& exec, ConstMatrix weight,
+                                                  Compute compute) = 0;
+  // Keeps the codes packed; MatMul uses w = (code - zero_point) * scale rounded to F32, and under
+  // kBF16 further to BF16, so the result equals PackDense of Dequantize bit for bit.
+  virtual std::unique_ptr<PackedLinear> PackQuantized(Exec& exec, const QuantizedLinear& linear,
+                                                      Compute compute) = 0;
+
+  // ---- forward ----
+  // out[t] = scale * table[ids[t]].  table: [vocab, hidden] F32|F16|BF16 (for cpu: may be a mapped
+  // file).  ids: host memory, each in [0, vocab) (Check).  out: [tokens, hidden] F32.
+  virtual void EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
+                         Matrix out) = 0;
+  // x: [tokens, features] F32.  out: [tokens, features] F32|BF16; in place when F32.
+  virtual void Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matrix out) = 0;
+  // y[t, o] (+)= sum_i x[t, i] * w[o, i] + bias[o].  x: [tokens, in] of
+  // ActivationType(w.compute()). bias: [1, out] F32 or empty.  y: [tokens, out] F32|BF16 (BF16 only
+  // with kStore).
+  virtual void MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
+                      MatMulMode mode, Matrix y) = 0;
+  // In place on x: [tokens, heads * head_dim] F32; positions come from the plan.
+  virtual void Rope(Exec& exec, const BatchPlan& plan, const RopeParams& params, Matrix x) = 0;
+  // out = activation(gate) * up.  gate, up: [tokens, ffn] F32.  out: [tokens, ffn] F32|BF16; may be
+  // gate itself when F32.  An empty `up` stands for ones (plain MLP).
+  virtual void GatedActivation(Exec& exec, Activation activation, ConstMatrix gate, ConstMatrix up,
+                               Matrix out) = 0;
+
+  // ---- attention on the paged cache ----
+  // Throws Error(kEnvironment) when memory does not suffice.
+  virtual std::unique_ptr<KvStore> NewKvStore(Exec& exec, const KvShape& shape) = 0;
+  // Copies one physical block, all layers (copy on write of a shared, partly filled block).
+  virtual void CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t to) = 0;
+  virtual std::unique_ptr<BatchPlan> PlanBatch(Exec& exec,
+                                               std::span<const SequenceStep> sequences) = 0;
+  // Stores the step's keys and values (after Rope) at their positions.
+  // k, v: [tokens, kv_heads * head_dim] F32; rounded to the store's type.
+  virtual void AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k,
+                        ConstMatrix v, KvStore& store) = 0;
+  // out[t, h] = sum_p softmax_p(scale * q[t, h] . k[p]) v[p] over the positions p <= position(t) of
+  // t's own sequence.  q: [tokens, heads * head_dim] F32.  out: same shape, F32|BF16.
+  // Keys are visited in tiles aligned to absolute positions, so a token's result is the same in
+  // prefill and in decode.
+  virtual void Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
+                         const AttentionParams& params, ConstMatrix q, const KvStore& store,
+                         Matrix out) = 0;
+
+  // ---- scores; these wait ----
+  // logits: [tokens, vocab] F32.  targets: [tokens], each in [0, vocab).  scores: [tokens], host.
+  virtual void ScoreLogits(Exec& exec, ConstMatrix logits, std::span<const int32_t> targets,
+                           std::span<TokenScore> scores) = 0;
+  virtual void CompareLogits(Exec& exec, ConstMatrix reference, ConstMatrix test,
+                             std::span<const int32_t> targets,
+                             std::span<TokenComparison> scores) = 0;
+  // logits = cap * tanh(logits / cap), in place.
+  virtual void SoftCap(Exec& exec, float cap, Matrix logits) = 0;
+
+  // ---- calibration statistics ----
+  // gram += x^T x, upper triangle (i <= j) only; the rest is untouched.
+  // x: [tokens, in] F32|BF16.  gram: [in, in] F32.  Rows are summed in chunks of fixed length; the
+  // chunks are added to gram in order.
+  virtual void AddGram(Exec& exec, ConstMatrix x, Matrix gram) = 0;
+
+  // ---- solving (algorithms.md section 1) ----
+  // Smallest grid that covers each group of each row (formats.md section 4.3):
+  //   symmetric: scale = absmax / ((max_code - min_code) / 2);
+  //   asymmetric: range widened to hold 0, scale = (hi - lo) / (max_code - min_code),
+  //               zero_point = clamp(rint(min_code - lo / scale)), with the unrounded scale.
+  // The scale is then rounded to scheme.scale_dtype; a scale that rounds to 0 becomes 1 where the
+  // group is all zero, and the type's smallest normal otherwise.
+  // weight: [out, in] F32.  scales: [out, groups] F32.  zero_points: [out, groups] I8 or empty.
+  virtual void MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, Matrix scales,
+                          Matrix zero_points) = 0;
+  // codes[o, i] = clamp(rint(w / scale) + zero_point, min_code, max_code).  codes: [out, in] I8.
+  // A NaN weight is a bug of the caller (weights are checked when read): Check.
+  virtual void RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
+                           ConstMatrix scales, ConstMatrix zero_points, Matrix codes) = 0;
+  // Symmetric permutation and completion, in place: afterwards the full square holds
+  // gram[order[i], order[j]].  gram: [in, in] F32, upper triangle filled.
+  virtual void PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix gram) = 0;
+  // Writes R into the upper triangle (diagonal included), R upper with
+  //   (H + damp I)^-1 = R^T R,
+  // H being the strict lower triangle mirrored, with diagonal `diagonal` ([1, in] F32). H = U U^T
+  // by Cholesky from the last column up, R = U^-1: no explicit inverse of H. The strict lower
+  // triangle is not written, so a failed call can be repeated with another damp. Waits.
+  virtual FactorResult FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Matrix gram) = 0;
+  // Solves all rows: for k in solve order, code of column order[k] by RoundToGrid's formula from
+  // the current weight w_k; e = (w_k - q_k) / R[k, k]; w_j -= e * R[k, j] for j > k. codes: [out,
+  // in] I8, columns in their original order.  loss: [1, out] F32, sum_k e_k^2, which is the row's
+  // tr(dw (H + damp I) dw^T).
+  virtual void GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) = 0;
+  // result[o] = delta[o] G delta[o]^T.  delta: [out, in] F32.  gram: [in, in] F32, of which the
+  // strict lower triangle and `diagonal` are read.  result: [1, out] F32.
+  virtual void QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram, ConstMatrix diagonal,
+                             Matrix result) = 0;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_KERNELS_OPS_H_

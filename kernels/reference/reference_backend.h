@@ -1,0 +1,61 @@
+// Plain loops in double precision: the oracle of every backend's tests. Never optimized. Weights
+// and activations are rounded where ops.h says so, so that only the order and precision of sums
+// differ. The methods are defined by topic in the files beside this one.
+#ifndef QUANTMILL_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
+#define QUANTMILL_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
+
+#include <memory>
+#include <span>
+
+#include "kernels/ops.h"
+
+namespace quantmill::reference {
+
+class ReferenceBackend : public Backend {
+ public:
+
+  BackendInfo Info() const override;
+  std::unique_ptr<Stream> NewStream() override;
+  Tensor Empty(DType dtype, int64_t rows, int64_t cols) override;
+  void Upload(Exec& exec, ConstMatrix host, Matrix device) override;
+  void Download(Exec& exec, ConstMatrix device, Matrix host) override;
+  void Zero(Exec& exec, Matrix x) override;
+  std::unique_ptr<PackedLinear> PackDense(Exec& exec, ConstMatrix weight, Compute compute) override;
+  std::unique_ptr<PackedLinear> PackQuantized(Exec& exec, const QuantizedLinear& linear,
+                                              Compute compute) override;
+  void EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
+                 Matrix out) override;
+  void Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matrix out) override;
+  void MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias, MatMulMode mode,
+              Matrix y) override;
+  void Rope(Exec& exec, const BatchPlan& plan, const RopeParams& params, Matrix x) override;
+  void GatedActivation(Exec& exec, Activation activation, ConstMatrix gate, ConstMatrix up,
+                       Matrix out) override;
+  std::unique_ptr<KvStore> NewKvStore(Exec& exec, const KvShape& shape) override;
+  void CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t to) override;
+  std::unique_ptr<BatchPlan> PlanBatch(Exec& exec,
+                                       std::span<const SequenceStep> sequences) override;
+  void AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k, ConstMatrix v,
+                KvStore& store) override;
+  void Attention(Exec& exec, const BatchPlan& plan, int64_t layer, const AttentionParams& params,
+                 ConstMatrix q, const KvStore& store, Matrix out) override;
+  void ScoreLogits(Exec& exec, ConstMatrix logits, std::span<const int32_t> targets,
+                   std::span<TokenScore> scores) override;
+  void CompareLogits(Exec& exec, ConstMatrix reference, ConstMatrix test,
+                     std::span<const int32_t> targets, std::span<TokenComparison> scores) override;
+  void SoftCap(Exec& exec, float cap, Matrix logits) override;
+  void AddGram(Exec& exec, ConstMatrix x, Matrix gram) override;
+  void MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, Matrix scales,
+                  Matrix zero_points) override;
+  void RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
+                   ConstMatrix zero_points, Matrix codes) override;
+  void PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix gram) override;
+  FactorResult FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Matrix gram) override;
+  void GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) override;
+  void QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram, ConstMatrix diagonal,
+                     Matrix result) override;
+};
+
+}  // namespace quantmill::reference
+
+#endif  // QUANTMILL_KERNELS_REFERENCE_REFERENCE_BACKEND_H_

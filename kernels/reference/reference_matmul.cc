@@ -1,0 +1,113 @@
+// Weights, MatMul and AddGram of the reference backend.
+#include "kernels/reference/reference_backend.h"
+
+namespace quantmill::reference {
+namespace {
+
+float Read(ConstMatrix m, int64_t r, int64_t c) {
+  switch (m.dtype) {
+    case DType::kF32:
+      return m.Row<float>(r)[c];
+    case DType::kF16:
+      return ToFloat(m.Row<F16>(r)[c]);
+    case DType::kBF16:
+      return ToFloat(m.Row<BF16>(r)[c]);
+    default:
+      Check(false, "not a dense float matrix");
+      return 0;
+  }
+}
+
+// The weight as MatMul multiplies it, in F32.
+class ReferenceLinear : public PackedLinear {
+ public:
+  ReferenceLinear(int64_t out, int64_t in, Compute compute)
+      : weight_(HostTensor(DType::kF32, out, in)), compute_(compute) {}
+  int64_t out() const override { return weight_.rows(); }
+  int64_t in() const override { return weight_.cols(); }
+  int64_t bytes() const override { return weight_.bytes(); }
+  Compute compute() const override { return compute_; }
+  const Tensor& weight() const { return weight_; }
+
+ private:
+  Tensor weight_;
+  Compute compute_;
+};
+
+void RoundToCompute(Compute compute, Matrix weight) {
+  if (compute == Compute::kF32) return;
+  for (int64_t o = 0; o < weight.rows; ++o) {
+    float* row = weight.Row<float>(o);
+    for (int64_t i = 0; i < weight.cols; ++i) row[i] = RoundTo(DType::kBF16, row[i]);
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<PackedLinear> ReferenceBackend::PackDense(Exec&, ConstMatrix weight,
+                                                          Compute compute) {
+  auto packed = std::make_unique<ReferenceLinear>(weight.rows, weight.cols, compute);
+  for (int64_t o = 0; o < weight.rows; ++o) {
+    float* row = packed->weight().Row<float>(o);
+    for (int64_t i = 0; i < weight.cols; ++i) row[i] = Read(weight, o, i);
+  }
+  RoundToCompute(compute, packed->weight());
+  return packed;
+}
+
+std::unique_ptr<PackedLinear> ReferenceBackend::PackQuantized(Exec&, const QuantizedLinear& linear,
+                                                              Compute compute) {
+  auto packed = std::make_unique<ReferenceLinear>(linear.out, linear.in, compute);
+  Dequantize(linear, packed->weight());
+  RoundToCompute(compute, packed->weight());
+  return packed;
+}
+
+void ReferenceBackend::EmbedRows(Exec&, ConstMatrix table, std::span<const int32_t> ids,
+                                 float scale, Matrix out) {
+  Check(out.rows == static_cast<int64_t>(ids.size()) && out.cols == table.cols,
+        "EmbedRows: out is [ids, hidden]");
+  for (int64_t t = 0; t < out.rows; ++t) {
+    const int32_t id = ids[static_cast<size_t>(t)];
+    Check(id >= 0 && id < table.rows, "EmbedRows: token id outside the table");
+    for (int64_t i = 0; i < out.cols; ++i) out.Row<float>(t)[i] = scale * Read(table, id, i);
+  }
+}
+
+void ReferenceBackend::MatMul(Exec&, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
+                              MatMulMode mode, Matrix y) {
+  const auto& linear = static_cast<const ReferenceLinear&>(w);
+  Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");
+  Check(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "MatMul: shapes differ");
+  Check(bias.size() == 0 || bias.cols == w.out(), "MatMul: bias is [1, out]");
+  Check(mode == MatMulMode::kStore || y.dtype == DType::kF32, "MatMul: kAdd needs an F32 y");
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t o = 0; o < w.out(); ++o) {
+      const float* row = linear.weight().Row<float>(o);
+      double sum = 0;
+      for (int64_t i = 0; i < w.in(); ++i) sum += static_cast<double>(Read(x, t, i)) * row[i];
+      if (bias.size() != 0) sum += bias.Row<float>(0)[o];
+      if (mode == MatMulMode::kAdd) sum += y.Row<float>(t)[o];
+      if (y.dtype == DType::kBF16) {
+        y.Row<BF16>(t)[o] = ToBF16(static_cast<float>(sum));
+      } else {
+        y.Row<float>(t)[o] = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::AddGram(Exec&, ConstMatrix x, Matrix gram) {
+  Check(gram.rows == x.cols && gram.cols == x.cols, "AddGram: gram is [in, in]");
+  for (int64_t i = 0; i < x.cols; ++i) {
+    for (int64_t j = i; j < x.cols; ++j) {
+      double sum = 0;
+      for (int64_t t = 0; t < x.rows; ++t) {
+        sum += static_cast<double>(Read(x, t, i)) * Read(x, t, j);
+      }
+      gram.Row<float>(i)[j] = static_cast<float>(gram.Row<float>(i)[j] + sum);
+    }
+  }
+}
+
+}  // namespace quantmill::reference

@@ -1,0 +1,103 @@
+#include "kernels/select.h"
+
+#include <array>
+#include <cstdlib>
+
+#include "kernels/core/error.h"
+#include "kernels/core/thread_pool.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace quantmill {
+namespace {
+
+using cpu::Isa;
+
+constexpr std::array kIsasBestFirst = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kGeneric};
+
+// What the compiler flags of kernels/CMakeLists.txt let each instruction set use.
+bool IsAvailable(Isa isa) {
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  switch (isa) {
+    case Isa::kGeneric:
+      return true;
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kAvx512:
+      return avx512;
+    case Isa::kAvx512Bf16:
+      return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+  }
+#endif
+  return isa == Isa::kGeneric;
+}
+
+// Throws unless `name` is an instruction set of this machine.
+Isa FindIsa(std::string_view name, const std::string& where) {
+  std::string known;
+  for (const Isa isa : kIsasBestFirst) {
+    if (NameOf(isa) == name) {
+      if (IsAvailable(isa)) return isa;
+      std::string available;
+      for (const std::string& other : AvailableIsas()) available.append(" ").append(other);
+      throw Error(ErrorCode::kEnvironment, where,
+                  "this machine cannot run '" + std::string(name) + "'; it can run:" + available);
+    }
+    known.append(" ").append(NameOf(isa));
+  }
+  throw Error(ErrorCode::kUsage, where,
+              "unknown instruction set '" + std::string(name) + "'; known:" + known);
+}
+
+Isa ChooseIsa() {
+  const char* forced = std::getenv("QUANTMILL_ISA");
+  if (forced != nullptr && *forced != '\0') return FindIsa(forced, "QUANTMILL_ISA");
+  for (const Isa isa : kIsasBestFirst) {
+    if (IsAvailable(isa)) return isa;
+  }
+  return Isa::kGeneric;
+}
+
+int ThreadsOrAll(int threads) {
+  Check(threads >= 0, "SelectBackend: negative number of threads");
+  return threads == 0 ? AvailableCpus() : threads;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> SelectBackend(std::string_view device, int threads) {
+  if (device == "cuda") {
+    throw Error(ErrorCode::kEnvironment, "--device cuda",
+                "this build has no CUDA backend; use --device cpu, or a build with CUDA");
+  }
+  if (device != "auto" && device != "cpu") {
+    throw Error(ErrorCode::kUsage, "--device",
+                "unknown device '" + std::string(device) + "'; known: auto, cpu, cuda");
+  }
+  return std::make_unique<cpu::CpuBackend>(ChooseIsa(), ThreadsOrAll(threads));
+}
+
+std::unique_ptr<Backend> ReferenceBackend() {
+  return std::make_unique<reference::ReferenceBackend>();
+}
+
+std::vector<std::string> AvailableIsas() {
+  std::vector<std::string> names;
+  for (const Isa isa : kIsasBestFirst) {
+    if (IsAvailable(isa)) names.emplace_back(NameOf(isa));
+  }
+  return names;
+}
+
+std::unique_ptr<Backend> CpuBackend(std::string_view isa, int threads) {
+  return std::make_unique<cpu::CpuBackend>(FindIsa(isa, "instruction set"), ThreadsOrAll(threads));
+}
+
+std::vector<std::string> BuiltBackends() { return {"cpu"}; }
+
+}  // namespace quantmill

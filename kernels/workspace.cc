@@ -1,0 +1,52 @@
+#include "kernels/workspace.h"
+
+#include <algorithm>
+
+namespace quantmill {
+
+Workspace::Scope::Scope(Workspace& workspace)
+    : workspace_(workspace), chunks_(workspace.chunks_.size()), used_(workspace.used_) {
+  ++workspace_.depth_;
+}
+
+Workspace::Scope::~Scope() {
+  Workspace& w = workspace_;
+  if (--w.depth_ > 0) {
+    w.chunks_.resize(chunks_);
+    w.used_ = used_;
+    return;
+  }
+  if (w.chunks_.size() > 1) {  // the next use of the same size shall fit one chunk
+    w.next_chunk_ = w.bytes();
+    w.chunks_.clear();
+  }
+  w.used_ = 0;
+}
+
+Matrix Workspace::Scope::Take(DType dtype, int64_t rows, int64_t cols) {
+  Workspace& w = workspace_;
+  const int64_t bytes = (rows * cols * SizeOf(dtype) + 63) / 64 * 64;
+  if (w.chunks_.empty() || w.used_ + bytes > w.chunks_.back().bytes()) {
+    w.chunks_.push_back(w.allocate_(DType::kU8, 1, std::max(bytes, w.next_chunk_)));
+    w.next_chunk_ = kMinChunk;
+    w.used_ = 0;
+  }
+  auto* base = w.chunks_.back().Row<uint8_t>(0);
+  Matrix taken{base + w.used_, dtype, rows, cols, cols};
+  w.used_ += bytes;
+  return taken;
+}
+
+int64_t Workspace::bytes() const {
+  int64_t total = 0;
+  for (const Tensor& chunk : chunks_) total += chunk.bytes();
+  return total;
+}
+
+void Workspace::Trim() {
+  Check(depth_ == 0, "Workspace::Trim: a scope is alive");
+  chunks_.clear();
+  used_ = 0;
+}
+
+}  // namespace quantmill

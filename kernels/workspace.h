@@ -1,0 +1,52 @@
+// Scratch memory of ops: a bump arena that grows to the largest need and is then reused.
+#ifndef QUANTMILL_KERNELS_WORKSPACE_H_
+#define QUANTMILL_KERNELS_WORKSPACE_H_
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "kernels/core/matrix.h"
+
+namespace quantmill {
+
+// Memory comes from `allocate` (a backend's Empty), so that on a GPU it is device memory. Not
+// thread-safe: one Workspace belongs to one stream.
+class Workspace {
+ public:
+  using Allocate = std::function<Tensor(DType, int64_t rows, int64_t cols)>;
+  explicit Workspace(Allocate allocate) : allocate_(std::move(allocate)) {}
+
+  // Everything taken while a Scope lives is given back, all at once, when it ends. Scopes nest.
+  class Scope {
+   public:
+    explicit Scope(Workspace& workspace);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+    // A contiguous [rows, cols] matrix, 64-byte aligned, uninitialized, valid until the scope ends.
+    Matrix Take(DType dtype, int64_t rows, int64_t cols);
+
+   private:
+    Workspace& workspace_;
+    size_t chunks_;
+    int64_t used_;
+  };
+
+  int64_t bytes() const;  // held now
+  void Trim();            // gives everything back to the system; no Scope may be alive
+
+ private:
+  static constexpr int64_t kMinChunk = int64_t{1} << 16;
+
+  Allocate allocate_;
+  std::vector<Tensor> chunks_;      // filled in order; only the last one has room
+  int64_t used_ = 0;                // bytes used of the last chunk
+  int64_t next_chunk_ = kMinChunk;  // least size of the next chunk
+  int depth_ = 0;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_KERNELS_WORKSPACE_H_

@@ -1,0 +1,140 @@
+#include "quant/calib/calibration_stream.h"
+
+#include <algorithm>
+
+#include "quant/runtime/decoder_model.h"
+
+namespace quantmill {
+namespace {
+
+int64_t WindowsPerChunk(int64_t window, const StreamOptions& options) {
+  return std::max<int64_t>(1, options.chunk_tokens / window);
+}
+
+KvShape ChunkCacheShape(const DecoderSpec& spec, int64_t window, const StreamOptions& options) {
+  KvShape shape;
+  shape.layers = 1;
+  shape.blocks =
+      WindowsPerChunk(window, options) * ((window + kKvBlockTokens - 1) / kKvBlockTokens);
+  shape.kv_heads = spec.kv_heads;
+  shape.head_dim = spec.head_dim;
+  return shape;
+}
+
+// The site whose output is the input of `site`, where that is not the residual stream.
+Site ProducerOf(Site site) {
+  return site == Site::kAttentionOut ? Site::kAttentionIn : Site::kMlpIn;
+}
+bool ReadsCarried(Site site) { return site == Site::kAttentionOut || site == Site::kMlpOut; }
+
+}  // namespace
+
+CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSource& source,
+                                     const TokenWindows& windows, const StreamOptions& options)
+    : backend_(backend),
+      exec_(exec),
+      spec_(source.spec()),
+      windows_(windows),
+      options_(options),
+      forward_(backend, exec, source.spec(), options.compute),
+      cache_(backend, exec, ChunkCacheShape(source.spec(), windows.length, options)) {
+  Check(windows.count() > 0, "CalibrationStream: no windows");
+  const int64_t per_chunk = WindowsPerChunk(windows.length, options);
+  std::vector<SequenceStep> steps;
+  for (int64_t i = 0; i < std::min(per_chunk, windows.count()); ++i) {
+    sequences_.emplace_back(cache_);
+    steps.push_back(sequences_.back().Append(windows.length, i * windows.length));
+  }
+  full_plan_ = backend.PlanBatch(exec, steps);
+  const auto last = static_cast<size_t>(windows.count() % per_chunk);
+  if (last != 0) last_plan_ = backend.PlanBatch(exec, std::span(steps).first(last));
+  for (int64_t row = 0; row < tokens(); row += per_chunk * windows.length) {
+    const int64_t rows = std::min(per_chunk * windows.length, tokens() - row);
+    chunks_.push_back(
+        {row, rows, rows == full_plan_->tokens() ? full_plan_.get() : last_plan_.get()});
+  }
+
+  residual_ = backend.Empty(DType::kF32, tokens(), spec_.hidden);
+  const DType carried = forward_.activation_type();
+  if (options.keep_attention) {
+    attended_ = backend.Empty(carried, tokens(), forward_.InputWidth(Site::kAttentionOut));
+  }
+  if (options.keep_mlp) activated_ = backend.Empty(carried, tokens(), spec_.ffn);
+  Embed(backend, exec, source, windows.ids, residual_);
+  source.checkpoint().Release(spec_.embedding);
+}
+
+bool CalibrationStream::Keeps(Site producer) const {
+  return producer == Site::kAttentionIn ? options_.keep_attention : options_.keep_mlp;
+}
+
+Matrix CalibrationStream::Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope) {
+  const Tensor& kept = producer == Site::kAttentionIn ? attended_ : activated_;
+  if (Keeps(producer)) return kept.view().Rows(chunk.first_row, chunk.rows);
+  const Site consumer = producer == Site::kAttentionIn ? Site::kAttentionOut : Site::kMlpOut;
+  return scope.Take(forward_.activation_type(), chunk.rows, forward_.InputWidth(consumer));
+}
+
+ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWeights& weights,
+                                          Site site, const Chunk& chunk, Workspace::Scope& scope) {
+  const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
+  if (!ReadsCarried(site)) {
+    const Matrix scratch = scope.Take(forward_.activation_type(), chunk.rows, spec_.hidden);
+    return forward_.Input(block, weights, site, residual, {}, scratch);
+  }
+  const Site producer = ProducerOf(site);
+  const Matrix carried = Carried(producer, chunk, scope);
+  if (!Keeps(producer)) {
+    Workspace::Scope inner(exec_.workspace);
+    const ConstMatrix input = ChunkInput(block, weights, producer, chunk, inner);
+    forward_.Advance(block, weights, producer, {*chunk.plan, 0, cache_.store()}, input, residual,
+                     carried);
+  }
+  return carried;
+}
+
+void CalibrationStream::VisitInputs(const BlockSpec& block, const BlockWeights& weights, Site site,
+                                    const std::function<void(ConstMatrix input)>& visit) {
+  for (const Chunk& chunk : chunks_) {
+    Workspace::Scope scope(exec_.workspace);
+    visit(ChunkInput(block, weights, site, chunk, scope));
+  }
+}
+
+void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weights, Site site) {
+  const bool produces = !ReadsCarried(site);
+  if (produces && !Keeps(site)) return;  // run again when its consumer asks
+  for (const Chunk& chunk : chunks_) {
+    Workspace::Scope scope(exec_.workspace);
+    const ConstMatrix input = ChunkInput(block, weights, site, chunk, scope);
+    const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
+    const Matrix carried = produces ? Carried(site, chunk, scope) : Matrix{};
+    forward_.Advance(block, weights, site, {*chunk.plan, 0, cache_.store()}, input, residual,
+                     carried);
+  }
+}
+
+int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens,
+                                     const StreamOptions& options) {
+  const int64_t element = SizeOf(ActivationType(options.compute));
+  int64_t per_token = spec.hidden * SizeOf(DType::kF32);
+  if (options.keep_attention) per_token += spec.heads * spec.head_dim * element;
+  if (options.keep_mlp) per_token += spec.ffn * element;
+  return tokens * per_token;
+}
+
+int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
+                                        const StreamOptions& options) {
+  const int64_t element = SizeOf(ActivationType(options.compute));
+  const int64_t rows = WindowsPerChunk(window, options) * window;
+  const int64_t attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim * SizeOf(DType::kF32);
+  const int64_t mlp = 2 * spec.ffn * SizeOf(DType::kF32);  // of at most 1,024 rows at a time
+  const int64_t recomputed = (options.keep_mlp ? 0 : spec.ffn * element) +
+                             (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);
+  return KvBlockBytes(ChunkCacheShape(spec, window, options)) *
+             ChunkCacheShape(spec, window, options).blocks +
+         rows * (spec.hidden * element + recomputed) +
+         std::max(rows * attention, std::min<int64_t>(rows, 1024) * mlp);
+}
+
+}  // namespace quantmill

@@ -1,0 +1,96 @@
+// The calibration activations of a whole model, carried from site to site.
+#ifndef QUANTMILL_QUANT_CALIB_CALIBRATION_STREAM_H_
+#define QUANTMILL_QUANT_CALIB_CALIBRATION_STREAM_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "quant/model/model_source.h"
+#include "quant/runtime/block_forward.h"
+#include "quant/runtime/kv_cache.h"
+
+namespace quantmill {
+
+// Token windows, all of one length.
+struct TokenWindows {
+  int64_t length = 0;
+  std::vector<int32_t> ids;  // [count, length], row-major
+  int64_t count() const { return length == 0 ? 0 : static_cast<int64_t>(ids.size()) / length; }
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
+};
+
+struct StreamOptions {
+  Compute compute = Compute::kF32;
+  int64_t chunk_tokens = 4096;  // tokens run at a time (at least one window)
+  // Keep what one site hands to the next (attention output, activated MLP) for all tokens, so that
+  // each linear runs once per token; otherwise the site before is run again, chunk by chunk.
+  bool keep_attention = true;
+  bool keep_mlp = true;
+};
+
+// Advances all calibration tokens through the model, one site at a time:
+//     for each block, for each site:  VisitInputs (statistics), solve, Advance (with what was
+//     written)
+// so each layer sees the real error of the earlier ones. One stream is one sequence of activations;
+// a second, full-precision one beside it is a second object on the dense weights.
+// Deterministic; independent of chunk_tokens and of the keep options, bit for bit, except that
+// visitors see other chunks. Not copyable.
+class CalibrationStream {
+ public:
+  CalibrationStream(Backend& backend, Exec& exec, const ModelSource& source,
+                    const TokenWindows& windows, const StreamOptions& options);
+  CalibrationStream(const CalibrationStream&) = delete;
+  CalibrationStream& operator=(const CalibrationStream&) = delete;
+
+  int64_t tokens() const { return windows_.tokens(); }
+
+  // Calls visit(input) for the inputs of the site's linears, [rows, width] of the activation type,
+  // chunk by chunk in order. The view is valid during the call only.
+  void VisitInputs(const BlockSpec& block, const BlockWeights& weights, Site site,
+                   const std::function<void(ConstMatrix input)>& visit);
+
+  // Runs the site's linears, as `weights` has them now, on all tokens.
+  void Advance(const BlockSpec& block, const BlockWeights& weights, Site site);
+
+  // Bytes that a stream of this shape holds between calls, and needs on top during one.
+  static int64_t HeldBytes(const DecoderSpec& spec, int64_t tokens, const StreamOptions& options);
+  static int64_t ScratchBytes(const DecoderSpec& spec, int64_t window,
+                              const StreamOptions& options);
+
+ private:
+  struct Chunk {
+    int64_t first_row;
+    int64_t rows;
+    BatchPlan* plan;
+  };
+
+  bool Keeps(Site producer) const;
+  // Memory for what `producer` carries: all tokens' if kept, else scratch for the chunk.
+  Matrix Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope);
+  // The site's input of one chunk; runs the producer again where its output was not kept.
+  ConstMatrix ChunkInput(const BlockSpec& block, const BlockWeights& weights, Site site,
+                         const Chunk& chunk, Workspace::Scope& scope);
+
+  Backend& backend_;
+  Exec& exec_;
+  const DecoderSpec& spec_;
+  const TokenWindows& windows_;
+  StreamOptions options_;
+  BlockForward forward_;
+  KvCache cache_;  // one layer, one chunk of windows
+  std::vector<KvSequence> sequences_;
+  std::unique_ptr<BatchPlan> full_plan_;  // of all chunks but perhaps the last
+  std::unique_ptr<BatchPlan> last_plan_;
+  std::vector<Chunk> chunks_;
+  Tensor residual_;   // [tokens, hidden] F32
+  Tensor attended_;   // [tokens, heads * head_dim], if kept
+  Tensor activated_;  // [tokens, ffn], if kept
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_CALIB_CALIBRATION_STREAM_H_

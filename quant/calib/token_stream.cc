@@ -1,0 +1,165 @@
+#include "quant/calib/token_stream.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <random>
+#include <set>
+#include <span>
+
+#include "formats/file.h"
+#include "formats/json.h"
+#include "formats/sha256.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+constexpr uint64_t kMaxTextBytes = uint64_t{4} << 30;
+constexpr std::string_view kSeparator = "\n\n";
+
+void AppendPassage(std::string_view passage, std::string& text) {
+  if (!text.empty()) text += kSeparator;
+  text += passage;
+}
+
+std::string JoinStrings(const nlohmann::json& array, const std::string& path) {
+  std::string text;
+  size_t index = 0;
+  for (const nlohmann::json& item : array) {
+    if (!item.is_string()) {
+      throw Error(ErrorCode::kBadInput, path,
+                  "entry " + std::to_string(index) +
+                      " is not a string; expected an array of strings or of token ids");
+    }
+    AppendPassage(item.get_ref<const std::string&>(), text);
+    ++index;
+  }
+  return text;
+}
+
+bool IsArrayOfNumbers(const nlohmann::json& json) {
+  return json.is_array() && !json.empty() && json[0].is_number();
+}
+
+std::vector<int32_t> IdsOf(const nlohmann::json& array, const std::string& path, int64_t vocab) {
+  std::vector<int32_t> ids;
+  ids.reserve(array.size());
+  for (const nlohmann::json& item : array) {
+    const bool fits =
+        item.is_number_unsigned() && item.get<uint64_t>() < static_cast<uint64_t>(vocab);
+    if (!fits) {
+      throw Error(ErrorCode::kBadInput, path,
+                  "entry " + std::to_string(ids.size()) + " (" + item.dump() +
+                      ") is not a token id below " + std::to_string(vocab));
+    }
+    ids.push_back(item.get<int32_t>());
+  }
+  return ids;
+}
+
+// The passages of a JSON-lines file. Empty lines are skipped.
+std::string JoinLines(const std::string& content, const std::string& path) {
+  std::string text;
+  size_t line_number = 0;
+  for (size_t begin = 0; begin < content.size();) {
+    const size_t end = std::min(content.find('\n', begin), content.size());
+    const std::string_view line(content.data() + begin, end - begin);
+    begin = end + 1;
+    ++line_number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = path + ": line " + std::to_string(line_number);
+    const nlohmann::json object = ParseJson(line, where);
+    if (object.is_object() && object.contains("text") && object.at("text").is_string()) {
+      AppendPassage(object.at("text").get_ref<const std::string&>(), text);
+    } else {
+      throw Error(ErrorCode::kBadInput, where, "expected an object with a string \"text\"");
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+Tokenizer OpenTokenizer(const ModelSource& source) {
+  const std::filesystem::path path = source.checkpoint().folder() / "tokenizer.json";
+  if (!std::filesystem::exists(path)) {
+    throw Error(ErrorCode::kBadInput, path.string(),
+                "missing; text needs the model's tokenizer (token ids can be given instead)");
+  }
+  return Tokenizer::FromFile(path.string());
+}
+
+std::vector<int32_t> ReadTokenIds(const std::string& path, int64_t vocab) {
+  const nlohmann::json json = ReadJsonFile(path);
+  if (!json.is_array())
+    throw Error(ErrorCode::kBadInput, path, "expected a JSON array of token ids");
+  return IdsOf(json, path, vocab);
+}
+
+std::vector<int32_t> ReadTokenStream(const TextSource& text, const ModelSource& source,
+                                     const Tokenizer& tokenizer) {
+  if (text.path.empty()) {
+    return tokenizer.Encode(BundledCalibrationText(), text.add_special_tokens);
+  }
+  const std::string extension = std::filesystem::path(text.path).extension().string();
+  std::string content;
+  if (extension == ".json") {
+    const nlohmann::json json = ReadJsonFile(text.path);
+    if (!json.is_array()) {
+      throw Error(ErrorCode::kBadInput, text.path,
+                  "expected an array of strings or of token ids at the top level");
+    }
+    if (IsArrayOfNumbers(json)) return IdsOf(json, text.path, source.spec().vocab);
+    content = JoinStrings(json, text.path);
+  } else {
+    content = ReadTextFile(text.path, kMaxTextBytes);
+    if (extension == ".jsonl") content = JoinLines(content, text.path);
+  }
+  try {
+    return tokenizer.Encode(content, text.add_special_tokens);
+  } catch (const Error& error) {  // the tokenizer does not know the file's name
+    throw Error(error.code(), text.path, error.what());
+  }
+}
+
+TokenWindows CutCalibrationWindows(const std::vector<int32_t>& ids, int64_t count, int64_t length,
+                                   std::optional<uint64_t> seed) {
+  if (count < 1) throw Error(ErrorCode::kUsage, "--samples", "must be at least 1");
+  if (length < 2) throw Error(ErrorCode::kUsage, "--sequence-length", "must be at least 2");
+  const int64_t available = static_cast<int64_t>(ids.size()) / length;
+  if (available < count) {
+    throw Error(ErrorCode::kBadInput, "calibration text",
+                "has " + std::to_string(ids.size()) + " tokens: enough for " +
+                    std::to_string(available) + " windows of " + std::to_string(length) + ", not " +
+                    std::to_string(count) +
+                    "; give more text, or lower --samples or --sequence-length");
+  }
+  // Which windows: a set, so that a seeded draw is without repetition and keeps the text's order.
+  std::set<int64_t> chosen;
+  if (!seed) {
+    for (int64_t i = 0; i < count; ++i) chosen.insert(i);
+  } else {
+    std::mt19937_64 random(*seed);
+    // Floyd's sampling; the modulo's bias is below 2^-40 for any text that fits in memory.
+    for (int64_t j = available - count; j < available; ++j) {
+      const auto draw = static_cast<int64_t>(random() % static_cast<uint64_t>(j + 1));
+      chosen.insert(chosen.contains(draw) ? j : draw);
+    }
+  }
+  TokenWindows windows;
+  windows.length = length;
+  windows.ids.reserve(static_cast<size_t>(count * length));
+  for (const int64_t window : chosen) {
+    const auto begin = ids.begin() + window * length;
+    windows.ids.insert(windows.ids.end(), begin, begin + length);
+  }
+  return windows;
+}
+
+std::string HashTokens(const std::vector<int32_t>& ids) {
+  Sha256 hash;
+  hash.Update(std::as_bytes(std::span(ids)));  // every supported machine is little-endian
+  return hash.Hex();
+}
+
+}  // namespace quantmill

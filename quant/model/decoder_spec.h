@@ -1,0 +1,77 @@
+// One declarative description of a decoder-only transformer. Families differ in this data, never in
+// copies of the forward pass (quant/runtime/block_forward.h).
+#ifndef QUANTMILL_QUANT_MODEL_DECODER_SPEC_H_
+#define QUANTMILL_QUANT_MODEL_DECODER_SPEC_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace quantmill {
+
+// A linear layer y = W x (+ b). Tensors: name + ".weight" [out, in], name + ".bias" [out].
+struct LinearSpec {
+  std::string name;  // module path, e.g. "model.layers.0.self_attn.q_proj"
+  int64_t out = 0;
+  int64_t in = 0;
+  bool bias = false;
+};
+
+// The four points of a block at which linear layers read one common input. Calibration collects one
+// set of statistics for each, and blocks run site by site.
+enum class Site : uint8_t { kAttentionIn, kAttentionOut, kMlpIn, kMlpOut };
+inline constexpr std::array kSites = {Site::kAttentionIn, Site::kAttentionOut, Site::kMlpIn,
+                                      Site::kMlpOut};
+const char* NameOf(Site site);
+
+// x += output(attention(rope(norm(query)), rope(norm(key)), value)), each of attention_norm(x);
+// x += down(activation(gate) * up), both of mlp_norm(x).
+struct BlockSpec {
+  std::string prefix;          // "model.layers.0"
+  std::string attention_norm;  // tensor names of gains, [hidden]
+  std::string mlp_norm;
+  std::string query_norm;  // [head_dim], per head before rope; empty: none
+  std::string key_norm;
+  LinearSpec query, key, value, output, gate, up, down;
+  int64_t sliding_window = 0;  // positions seen, own included; 0: all
+
+  // The linears that read the input of `site`, in the order in which they are solved and stored.
+  std::vector<const LinearSpec*> LinearsAt(Site site) const;
+  std::vector<const LinearSpec*> Linears() const;  // all, in the order of kSites
+};
+
+struct RopeSpec {
+  int64_t rotary_dim = 0;
+  std::vector<float> inv_freq;  // rotary_dim / 2
+  float amplitude = 1;          // multiplies cos and sin (yarn)
+};
+
+struct DecoderSpec {
+  std::string architecture;  // as config.json spells it, e.g. "LlamaForCausalLM"
+  int64_t hidden = 0;
+  int64_t ffn = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab = 0;  // rows of the embedding (may exceed the tokenizer's)
+  int64_t max_positions = 0;
+  NormKind norm = NormKind::kRms;
+  float norm_eps = 1e-5f;
+  Activation activation = Activation::kSilu;
+  RopeSpec rope;
+  std::string embedding;   // tensor [vocab, hidden]
+  std::string final_norm;  // tensor [hidden]
+  LinearSpec lm_head;      // weight tensor is `embedding` when tied
+  bool tied = false;
+  std::vector<BlockSpec> blocks;
+
+  int64_t layers() const { return static_cast<int64_t>(blocks.size()); }
+  std::vector<const LinearSpec*> Linears() const;  // of all blocks; not lm_head
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_MODEL_DECODER_SPEC_H_

@@ -1,0 +1,38 @@
+#include "quant/model/families.h"
+
+#include "kernels/core/error.h"
+
+namespace quantmill {
+
+const std::vector<Family>& Families() {
+  static const std::vector<Family> families = {
+      {"llama", "LlamaForCausalLM", DescribeLlama},
+      {"mistral", "MistralForCausalLM", DescribeMistral},
+      {"qwen2", "Qwen2ForCausalLM", DescribeQwen2},
+      {"qwen3", "Qwen3ForCausalLM", DescribeQwen3},
+  };
+  return families;
+}
+
+DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& where) {
+  const ConfigReader reader(config, where);
+  if (!config.is_object()) throw Error(ErrorCode::kBadInput, where, "not a JSON object");
+  if (!reader.Has("architectures") || !config.at("architectures").is_array() ||
+      config.at("architectures").empty() || !config.at("architectures")[0].is_string()) {
+    reader.Fail("architectures", "missing: it names the model class, e.g. [\"LlamaForCausalLM\"]");
+  }
+  const auto architecture = config.at("architectures")[0].get<std::string>();
+  std::string known;
+  for (const Family& family : Families()) {
+    if (family.architecture == architecture) {
+      DecoderSpec spec = family.describe(reader);
+      spec.architecture = architecture;
+      return spec;
+    }
+    known += (known.empty() ? "" : ", ") + std::string(family.architecture);
+  }
+  throw Error(ErrorCode::kBadInput, where,
+              "architecture '" + architecture + "' is not supported; supported: " + known);
+}
+
+}  // namespace quantmill

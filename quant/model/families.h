@@ -1,0 +1,36 @@
+// The registry of model families: an explicit list, one file a family.
+#ifndef QUANTMILL_QUANT_MODEL_FAMILIES_H_
+#define QUANTMILL_QUANT_MODEL_FAMILIES_H_
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/model/config_reader.h"
+#include "quant/model/decoder_spec.h"
+
+namespace quantmill {
+
+struct Family {
+  std::string_view name;          // "llama"
+  std::string_view architecture;  // config.json architectures[0]
+  DecoderSpec (*describe)(const ConfigReader& config);
+};
+
+// All families, in the order `quantmill --version` prints them.
+const std::vector<Family>& Families();
+
+// The description that config.json gives. `where` is the path for errors. An architecture that is
+// not in the registry is Error(kBadInput) naming it and those that are.
+DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& where);
+
+// One per family, defined in <family>.cc.
+DecoderSpec DescribeLlama(const ConfigReader& config);
+DecoderSpec DescribeMistral(const ConfigReader& config);
+DecoderSpec DescribeQwen2(const ConfigReader& config);
+DecoderSpec DescribeQwen3(const ConfigReader& config);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_MODEL_FAMILIES_H_

@@ -1,0 +1,94 @@
+#include "quant/model/llama_layout.h"
+
+#include "quant/model/rope.h"
+
+namespace quantmill {
+namespace {
+
+Activation ReadActivation(const ConfigReader& config) {
+  const std::string name = config.TextOr("hidden_act", "silu");
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") {
+    return Activation::kGeluTanh;
+  }
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "relu") return Activation::kRelu;
+  config.Fail("hidden_act", "'" + name + "' is not supported");
+}
+
+BlockSpec LlamaBlock(const DecoderSpec& spec, const LlamaVariation& v, int64_t layer) {
+  const std::string prefix = "model.layers." + std::to_string(layer);
+  const std::string attention = prefix + ".self_attn.";
+  const std::string mlp = prefix + ".mlp.";
+  const int64_t q_width = spec.heads * spec.head_dim;
+  const int64_t kv_width = spec.kv_heads * spec.head_dim;
+  BlockSpec block;
+  block.prefix = prefix;
+  block.attention_norm = prefix + ".input_layernorm.weight";
+  block.mlp_norm = prefix + ".post_attention_layernorm.weight";
+  if (v.query_key_norm) {
+    block.query_norm = attention + "q_norm.weight";
+    block.key_norm = attention + "k_norm.weight";
+  }
+  block.query = {attention + "q_proj", q_width, spec.hidden, v.query_key_value_bias};
+  block.key = {attention + "k_proj", kv_width, spec.hidden, v.query_key_value_bias};
+  block.value = {attention + "v_proj", kv_width, spec.hidden, v.query_key_value_bias};
+  block.output = {attention + "o_proj", spec.hidden, q_width, v.output_bias};
+  block.gate = {mlp + "gate_proj", spec.ffn, spec.hidden, v.mlp_bias};
+  block.up = {mlp + "up_proj", spec.ffn, spec.hidden, v.mlp_bias};
+  block.down = {mlp + "down_proj", spec.hidden, spec.ffn, v.mlp_bias};
+  return block;
+}
+
+}  // namespace
+
+DecoderSpec LlamaLayout(const ConfigReader& config, const LlamaVariation& variation) {
+  DecoderSpec spec;
+  spec.hidden = config.Size("hidden_size");
+  spec.ffn = config.Size("intermediate_size");
+  spec.heads = config.Size("num_attention_heads");
+  spec.kv_heads = config.SizeOr("num_key_value_heads", spec.heads);
+  if (spec.heads % spec.kv_heads != 0) {
+    config.Fail("num_key_value_heads", "does not divide num_attention_heads");
+  }
+  if (!config.Has("head_dim") && spec.hidden % spec.heads != 0) {
+    config.Fail("head_dim", "missing, and hidden_size is not a multiple of num_attention_heads");
+  }
+  spec.head_dim = config.SizeOr("head_dim", spec.hidden / spec.heads);
+  spec.vocab = config.Size("vocab_size");
+  spec.max_positions = config.SizeOr("max_position_embeddings", 2048);
+  spec.norm_eps = static_cast<float>(config.NumberOr("rms_norm_eps", 1e-6));
+  spec.activation = ReadActivation(config);
+  spec.rope = ReadRope(config, spec.head_dim, spec.max_positions);
+  spec.embedding = "model.embed_tokens.weight";
+  spec.final_norm = "model.norm.weight";
+  spec.tied = config.BoolOr("tie_word_embeddings", false);
+  spec.lm_head = {"lm_head", spec.vocab, spec.hidden, false};
+  const int64_t layers = config.Size("num_hidden_layers");
+  if (layers > 10000) config.Fail("num_hidden_layers", "out of range");
+  for (int64_t i = 0; i < layers; ++i) spec.blocks.push_back(LlamaBlock(spec, variation, i));
+  return spec;
+}
+
+void SetSlidingWindows(const ConfigReader& config, int64_t window, int64_t first_sliding,
+                       DecoderSpec& spec) {
+  const nlohmann::json& json = config.json();
+  const bool typed = config.Has("layer_types");
+  if (typed && (!json.at("layer_types").is_array() ||
+                static_cast<int64_t>(json.at("layer_types").size()) != spec.layers())) {
+    config.Fail("layer_types", "needs one entry for each layer");
+  }
+  for (int64_t i = 0; i < spec.layers(); ++i) {
+    bool sliding = i >= first_sliding;
+    if (typed) {
+      const nlohmann::json& type = json.at("layer_types")[static_cast<size_t>(i)];
+      if (type != "sliding_attention" && type != "full_attention") {
+        config.Fail("layer_types", "unknown layer type " + type.dump());
+      }
+      sliding = type == "sliding_attention";
+    }
+    if (sliding) spec.blocks[static_cast<size_t>(i)].sliding_window = window;
+  }
+}
+
+}  // namespace quantmill

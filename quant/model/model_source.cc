@@ -1,0 +1,193 @@
+#include "quant/model/model_source.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "quant/model/families.h"
+
+namespace quantmill {
+namespace {
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+// Collects the tensors that a description accounts for, and checks each.
+class TensorCheck {
+ public:
+  explicit TensorCheck(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
+  void Expect(const std::string& name, const std::vector<int64_t>& shape) {
+    known_.insert(name);
+    if (!checkpoint_.Has(name)) {
+      throw Error(ErrorCode::kBadInput, checkpoint_.folder().string(),
+                  "tensor '" + name + "' is missing; config.json asks for it with shape " +
+                      ShapeText(shape));
+    }
+    const std::vector<int64_t>& found = checkpoint_.Info(name).shape;
+    if (found != shape) {
+      throw Error(
+          ErrorCode::kBadInput, checkpoint_.Location(name),
+          "shape is " + ShapeText(found) + ", but config.json asks for " + ShapeText(shape));
+    }
+  }
+  void Known(const std::string& name) { known_.insert(name); }
+
+  std::vector<std::string> Unknown() const {
+    std::vector<std::string> unknown;
+    for (const std::string& name : checkpoint_.names()) {
+      if (!known_.contains(name)) unknown.push_back(name);
+    }
+    return unknown;
+  }
+
+ private:
+  const Checkpoint& checkpoint_;
+  std::set<std::string> known_;
+};
+
+}  // namespace
+
+void CheckFinite(ConstMatrix matrix, const std::string& location) {
+  const std::optional<int64_t> bad = FindNonFinite(matrix);
+  if (!bad) return;
+  throw Error(
+      ErrorCode::kBadInput, location,
+      "element [" + std::to_string(*bad / matrix.cols) + ", " + std::to_string(*bad % matrix.cols) +
+          "] is NaN or infinite; the checkpoint is damaged or overflowed when it was saved");
+}
+
+ModelSource ModelSource::Open(const std::string& model) {
+  ModelSource source;
+  source.path_ = model;
+  source.checkpoint_ = std::make_unique<Checkpoint>(Checkpoint::Open(model));
+  source.spec_ = DescribeDecoder(source.checkpoint_->config(),
+                                 (source.checkpoint_->folder() / "config.json").string());
+  source.artifact_ = OpenArtifactReader(*source.checkpoint_);
+  source.CheckTensors();
+  return source;
+}
+
+void ModelSource::CheckTensors() {
+  TensorCheck check(*checkpoint_);
+  const auto expect_linear = [&](const LinearSpec& linear) {
+    if (SchemeOf(linear)) {
+      for (const std::string& name : artifact_->TensorsOf(linear.name)) check.Known(name);
+    } else {
+      check.Expect(linear.name + ".weight", {linear.out, linear.in});
+    }
+    if (linear.bias) check.Expect(linear.name + ".bias", {linear.out});
+  };
+  check.Expect(spec_.embedding, {spec_.vocab, spec_.hidden});
+  check.Expect(spec_.final_norm, {spec_.hidden});
+  for (const BlockSpec& block : spec_.blocks) {
+    check.Expect(block.attention_norm, {spec_.hidden});
+    check.Expect(block.mlp_norm, {spec_.hidden});
+    if (!block.query_norm.empty()) check.Expect(block.query_norm, {spec_.head_dim});
+    if (!block.key_norm.empty()) check.Expect(block.key_norm, {spec_.head_dim});
+    for (const LinearSpec* linear : block.Linears()) expect_linear(*linear);
+  }
+  if (spec_.tied) {
+    // Some tools store the tied head beside the embedding; it is then a copy nobody reads.
+    check.Known(spec_.lm_head.name + ".weight");
+  } else {
+    expect_linear(spec_.lm_head);
+  }
+  unknown_tensors_ = check.Unknown();
+}
+
+std::optional<QuantScheme> ModelSource::SchemeOf(const LinearSpec& linear) const {
+  if (artifact_ == nullptr) return std::nullopt;
+  return artifact_->SchemeOf(linear.name);
+}
+
+std::string ModelSource::WeightName(const LinearSpec& linear) const {
+  const bool tied_head = spec_.tied && linear.name == spec_.lm_head.name;
+  return tied_head ? spec_.embedding : linear.name + ".weight";
+}
+
+ConstMatrix ModelSource::DenseWeight(const LinearSpec& linear) const {
+  const std::string name = WeightName(linear);
+  const ConstMatrix weight = checkpoint_->View(name);
+  CheckFinite(weight, checkpoint_->Location(name));
+  return weight;
+}
+
+QuantizedLinear ModelSource::ReadQuantized(const LinearSpec& linear) const {
+  Check(artifact_ != nullptr, "ReadQuantized: a dense checkpoint");
+  QuantizedLinear quantized = artifact_->Read(linear.name);
+  if (quantized.out != linear.out || quantized.in != linear.in) {
+    throw Error(ErrorCode::kBadInput, checkpoint_->folder().string() + ": " + linear.name,
+                "is stored as " + ShapeText({quantized.out, quantized.in}) +
+                    ", but config.json asks for " + ShapeText({linear.out, linear.in}));
+  }
+  return quantized;
+}
+
+Tensor ModelSource::ReadWeight(const LinearSpec& linear) const {
+  Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
+  if (SchemeOf(linear)) {
+    Dequantize(ReadQuantized(linear), weight);
+    return weight;
+  }
+  const ConstMatrix stored = DenseWeight(linear);
+  for (int64_t r = 0; r < stored.rows; ++r) {
+    float* to = weight.Row<float>(r);
+    switch (stored.dtype) {
+      case DType::kF16:
+        std::transform(stored.Row<F16>(r), stored.Row<F16>(r) + stored.cols, to,
+                       [](F16 x) { return ToFloat(x); });
+        break;
+      case DType::kBF16:
+        std::transform(stored.Row<BF16>(r), stored.Row<BF16>(r) + stored.cols, to,
+                       [](BF16 x) { return ToFloat(x); });
+        break;
+      default:
+        std::copy_n(stored.Row<float>(r), stored.cols, to);
+    }
+  }
+  return weight;
+}
+
+Tensor ModelSource::ReadVector(const std::string& name) const {
+  const ConstMatrix stored = checkpoint_->View(name);
+  CheckFinite(stored, checkpoint_->Location(name));
+  Tensor vector = HostTensor(DType::kF32, 1, stored.cols);
+  float* to = vector.Row<float>(0);
+  for (int64_t i = 0; i < stored.cols; ++i) {
+    switch (stored.dtype) {
+      case DType::kF16:
+        to[i] = ToFloat(stored.Row<F16>(0)[i]);
+        break;
+      case DType::kBF16:
+        to[i] = ToFloat(stored.Row<BF16>(0)[i]);
+        break;
+      default:
+        to[i] = stored.Row<float>(0)[i];
+    }
+  }
+  return vector;
+}
+
+void ModelSource::Release(const LinearSpec& linear) const {
+  if (SchemeOf(linear)) {
+    for (const std::string& name : artifact_->TensorsOf(linear.name)) {
+      if (checkpoint_->Has(name)) checkpoint_->Release(name);
+    }
+    return;
+  }
+  checkpoint_->Release(WeightName(linear));
+}
+
+DType ModelSource::dense_dtype() const {
+  // The embedding is dense in every format.
+  return checkpoint_->View(spec_.embedding).dtype;
+}
+
+}  // namespace quantmill

@@ -1,0 +1,65 @@
+// MODEL of the command line: a checkpoint or artifact opened for reading, with the description of
+// its decoder. Every tensor the description names has been found with the right shape.
+#ifndef QUANTMILL_QUANT_MODEL_MODEL_SOURCE_H_
+#define QUANTMILL_QUANT_MODEL_MODEL_SOURCE_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "formats/artifact.h"
+#include "formats/checkpoint.h"
+#include "quant/model/decoder_spec.h"
+
+namespace quantmill {
+
+// Move-only. Tensors are read lazily from mapped files; nothing is cached.
+class ModelSource {
+ public:
+  // model: a folder, or a hub id in the local Hugging Face cache. Errors name file and tensor.
+  static ModelSource Open(const std::string& model);
+
+  const std::string& path() const { return path_; }  // as given
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const DecoderSpec& spec() const { return spec_; }
+  // The format of quantized linears; null for a dense checkpoint.
+  const ArtifactReader* artifact() const { return artifact_.get(); }
+
+  // The scheme of a linear, or nothing when its weight is dense.
+  std::optional<QuantScheme> SchemeOf(const LinearSpec& linear) const;
+  // The weight as [out, in] F32 host memory, dequantized if need be. Release the mapping
+  // afterwards. Error(kBadInput) naming tensor and offset if an element is NaN or infinite.
+  Tensor ReadWeight(const LinearSpec& linear) const;
+  // The stored dense weight, mapped; the linear must not be quantized. Checked to be finite.
+  ConstMatrix DenseWeight(const LinearSpec& linear) const;
+  QuantizedLinear ReadQuantized(const LinearSpec& linear) const;
+  // The tensor that holds a dense linear's weight: the embedding for a tied lm_head.
+  std::string WeightName(const LinearSpec& linear) const;
+  // A 1-D tensor as [1, n] F32 host memory, checked to be finite.
+  Tensor ReadVector(const std::string& name) const;
+  void Release(const LinearSpec& linear) const;  // lets resident pages of its tensors go
+
+  // The type of dense linear weights (of the first one).
+  DType dense_dtype() const;
+  // Tensors that belong to no layer of the description: carried through untouched, and listed.
+  const std::vector<std::string>& unknown_tensors() const { return unknown_tensors_; }
+
+ private:
+  ModelSource() = default;
+  void CheckTensors();
+
+  std::string path_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<ArtifactReader> artifact_;
+  DecoderSpec spec_;
+  std::vector<std::string> unknown_tensors_;
+};
+
+// Throws Error(kBadInput) at the first NaN or infinity of a dense matrix; `location` is the
+// tensor's.
+void CheckFinite(ConstMatrix matrix, const std::string& location);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_MODEL_MODEL_SOURCE_H_

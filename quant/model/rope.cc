@@ -1,0 +1,109 @@
+#include "quant/model/rope.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace quantmill {
+namespace {
+
+std::vector<double> PlainFrequencies(double theta, int64_t rotary_dim) {
+  std::vector<double> inv(static_cast<size_t>(rotary_dim / 2));
+  for (size_t i = 0; i < inv.size(); ++i) {
+    inv[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_dim));
+  }
+  return inv;
+}
+
+// Llama 3.1: wavelengths beyond the original context are stretched, short ones kept, the band
+// between interpolated.
+void ScaleLlama3(const ConfigReader& scaling, std::vector<double>& inv) {
+  const double factor = scaling.Number("factor");
+  const double low = scaling.Number("low_freq_factor");
+  const double high = scaling.Number("high_freq_factor");
+  const double original = scaling.Number("original_max_position_embeddings");
+  if (factor <= 0 || high <= low) scaling.Fail("high_freq_factor", "must exceed low_freq_factor");
+  for (double& f : inv) {
+    const double wavelength = 2 * std::numbers::pi / f;
+    if (wavelength < original / high) continue;
+    if (wavelength > original / low) {
+      f /= factor;
+      continue;
+    }
+    const double t = (original / wavelength - low) / (high - low);
+    f = (1 - t) * f / factor + t * f;
+  }
+}
+
+// YaRN (Peng et al. 2023), as transformers computes it. Returns the amplitude.
+double ScaleYarn(const ConfigReader& scaling, double theta, int64_t max_positions,
+                 std::vector<double>& inv) {
+  const double factor = scaling.Number("factor");
+  const auto dim = static_cast<double>(2 * inv.size());
+  const double original =
+      scaling.NumberOr("original_max_position_embeddings", static_cast<double>(max_positions));
+  if (factor <= 0) scaling.Fail("factor", "must be positive");
+  const auto correction = [&](double rotations) {
+    return dim * std::log(original / (rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
+  };
+  double low = correction(scaling.NumberOr("beta_fast", 32));
+  double high = correction(scaling.NumberOr("beta_slow", 1));
+  if (scaling.BoolOr("truncate", true)) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dim - 1);
+  if (low == high) high += 0.001;  // as transformers: no division by zero
+  for (size_t i = 0; i < inv.size(); ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    inv[i] = inv[i] / factor * ramp + inv[i] * (1 - ramp);
+  }
+  const auto get_mscale = [&](double mscale) {
+    return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+  };
+  if (scaling.Has("attention_factor")) return scaling.Number("attention_factor");
+  if (scaling.Has("mscale") && scaling.Has("mscale_all_dim")) {
+    return get_mscale(scaling.Number("mscale")) / get_mscale(scaling.Number("mscale_all_dim"));
+  }
+  return get_mscale(1.0);
+}
+
+}  // namespace
+
+RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_positions) {
+  const std::optional<ConfigReader> modern = config.Child("rope_parameters");
+  const std::optional<ConfigReader> scaling = modern ? modern : config.Child("rope_scaling");
+  const double theta = scaling && scaling->Has("rope_theta") ? scaling->Number("rope_theta")
+                                                             : config.NumberOr("rope_theta", 10000);
+  if (theta <= 1) config.Fail("rope_theta", "must exceed 1");
+  const ConfigReader& partial = modern && modern->Has("partial_rotary_factor") ? *modern : config;
+  const double fraction = partial.NumberOr("partial_rotary_factor", 1.0);
+  RopeSpec rope;
+  rope.rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * fraction);
+  if (rope.rotary_dim <= 0 || rope.rotary_dim > head_dim || rope.rotary_dim % 2 != 0) {
+    config.Fail("partial_rotary_factor", "gives a rotary width that is not even and within a head");
+  }
+  std::vector<double> inv = PlainFrequencies(theta, rope.rotary_dim);
+  double amplitude = 1;
+  if (scaling) {
+    const std::string type =
+        scaling->TextOr("rope_type", scaling->TextOr("type", modern ? "default" : ""));
+    if (type == "linear") {
+      const double factor = scaling->Number("factor");
+      if (factor <= 0) scaling->Fail("factor", "must be positive");
+      for (double& f : inv) f /= factor;
+    } else if (type == "llama3") {
+      ScaleLlama3(*scaling, inv);
+    } else if (type == "yarn") {
+      amplitude = ScaleYarn(*scaling, theta, max_positions, inv);
+    } else if (type != "default") {
+      scaling->Fail("rope_type", "'" + type + "' is not supported (default, linear, llama3, yarn)");
+    }
+  }
+  rope.inv_freq.assign(inv.begin(), inv.end());
+  rope.amplitude = static_cast<float>(amplitude);
+  return rope;
+}
+
+}  // namespace quantmill

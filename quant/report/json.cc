@@ -1,0 +1,167 @@
+#include "quant/report/json.h"
+
+#include <algorithm>
+
+namespace quantmill {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+template <typename T, typename ToItem>
+Json Array(const std::vector<T>& items, ToItem to_item) {
+  Json array = Json::array();
+  for (const T& item : items) array.push_back(to_item(item));
+  return array;
+}
+
+Json NullIfAbsent(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+Json NullIfEmpty(const std::string& text) { return text.empty() ? Json() : Json(text); }
+
+Json ToJson(const Event& e) {
+  return {{"kind", e.kind}, {"where", e.where}, {"what", e.what}, {"is_fallback", e.is_fallback}};
+}
+
+Json ToJson(const LayerResult& l) {
+  return {{"name", l.name},
+          {"scheme", l.scheme},
+          {"relative_error", l.relative_error},
+          {"weight_error", l.weight_error}};
+}
+
+Json ToJson(const PhaseSeconds& s) {
+  return {{"total", s.total},           {"load", s.load},   {"forward", s.forward},
+          {"statistics", s.statistics}, {"solve", s.solve}, {"write", s.write},
+          {"verify", s.verify}};
+}
+
+Json ToJson(const VerifiedLayer& l) {
+  return {{"name", l.name},
+          {"scheme", l.scheme},
+          {"weight_error", NullIfAbsent(l.weight_error)},
+          {"recorded_error", NullIfAbsent(l.recorded_error)}};
+}
+
+Json ToJson(const ProtocolDescription& p) {
+  return {{"name", p.name},
+          {"window", p.window},
+          {"windows", p.windows},
+          {"bos", p.bos},
+          {"text", p.text},
+          {"tokens_sha256", p.tokens_sha256},
+          {"text_tokens", p.text_tokens},
+          {"compute", p.compute}};
+}
+
+Json ToJson(const EvaluatedModel& m) {
+  Json json = {
+      {"path", m.path},
+      {"weights", m.weights},
+      {"perplexity", m.perplexity},
+      {"perplexity_ci95", Json::array({m.perplexity_ci95.first, m.perplexity_ci95.second})},
+      {"tokens", m.tokens},
+      {"tokens_per_second", m.tokens_per_second},
+      {"file_bytes", m.file_bytes}};
+  using Divergence = EvaluatedModel::Divergence;
+  const auto add = [&](const char* key, double Divergence::*field) {
+    json[key] = m.divergence ? Json((*m.divergence).*field) : Json();
+  };
+  add("kl_mean", &Divergence::kl_mean);
+  add("kl_ci95", &Divergence::kl_ci95);
+  add("kl_p99", &Divergence::kl_p99);
+  add("kl_max", &Divergence::kl_max);
+  add("top1_agreement", &Divergence::top1_agreement);
+  add("flips", &Divergence::flips);
+  add("delta_nll", &Divergence::delta_nll);
+  add("delta_nll_ci95", &Divergence::delta_nll_ci95);
+  return json;
+}
+
+Json ToJson(const InspectedTensorGroup& g) {
+  return {{"what", g.what},
+          {"dtype", g.dtype},
+          {"tensors", g.tensors},
+          {"bytes", g.bytes},
+          {"parameters", g.parameters}};
+}
+
+}  // namespace
+
+Json ToJson(const InspectReport& r) {
+  return {{"path", r.path},
+          {"architecture", r.architecture},
+          {"format", r.format},
+          {"layers", r.layers},
+          {"hidden", r.hidden},
+          {"ffn", r.ffn},
+          {"heads", r.heads},
+          {"kv_heads", r.kv_heads},
+          {"head_dim", r.head_dim},
+          {"vocab", r.vocab},
+          {"max_positions", r.max_positions},
+          {"tied", r.tied},
+          {"parameters", r.parameters},
+          {"bytes", r.bytes},
+          {"bits_per_weight", r.bits_per_weight > 0 ? Json(r.bits_per_weight) : Json()},
+          {"files", r.files},
+          {"groups", Array(r.groups, [](const auto& group) { return ToJson(group); })},
+          {"unknown_tensors", r.unknown_tensors}};
+}
+
+Json ToJson(const MemoryPlan& plan) {
+  return {{"items", Array(plan.items,
+                          [](const PlanItem& item) {
+                            return Json{{"what", item.what}, {"bytes", item.bytes}};
+                          })},
+          {"total_bytes", plan.total_bytes},
+          {"notes", plan.notes}};
+}
+
+Json ToJson(const QuantizeReport& r) {
+  const auto fallbacks = std::count_if(r.events.begin(), r.events.end(),
+                                       [](const Event& event) { return event.is_fallback; });
+  return {{"output", r.output},
+          {"method", r.method},
+          {"format", r.format},
+          {"compute", r.compute},
+          {"backend", r.backend},
+          {"calibration_tokens", r.calibration_tokens},
+          {"planned_bytes", r.planned_bytes},
+          {"peak_rss_bytes", r.peak_rss_bytes},
+          {"input_bytes", r.input_bytes},
+          {"output_bytes", r.output_bytes},
+          {"seconds", ToJson(r.seconds)},
+          {"fallbacks", fallbacks},
+          {"layers", Array(r.layers, [](const auto& layer) { return ToJson(layer); })},
+          {"events", Array(r.events, [](const auto& event) { return ToJson(event); })}};
+}
+
+Json ToJson(const VerifyReport& r) {
+  return {{"artifact", r.artifact},
+          {"reference", NullIfEmpty(r.reference)},
+          {"format", r.format},
+          {"passed", r.passed()},
+          {"bytes_checked", r.bytes_checked},
+          {"tensors", r.tensors},
+          {"seconds", r.seconds},
+          {"problems", Array(r.problems,
+                             [](const Problem& problem) {
+                               return Json{{"where", problem.where}, {"what", problem.what}};
+                             })},
+          {"layers", Array(r.layers, [](const auto& layer) { return ToJson(layer); })}};
+}
+
+Json ToJson(const EvalReport& r) {
+  return {{"protocol", ToJson(r.protocol)},
+          {"backend", r.backend},
+          {"reference", NullIfEmpty(r.reference)},
+          {"reference_scores", r.reference_scores ? ToJson(*r.reference_scores) : Json()},
+          {"models", Array(r.models, [](const auto& model) { return ToJson(model); })},
+          {"seconds", r.seconds},
+          {"peak_rss_bytes", r.peak_rss_bytes}};
+}
+
+std::string JsonText(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace quantmill

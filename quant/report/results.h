@@ -1,0 +1,162 @@
+// What the commands found out, as plain data. Rendered by text.h (terminal) and json.h (machines);
+// filled by quant/verify, quant/pipeline and tools/.
+#ifndef QUANTMILL_QUANT_REPORT_RESULTS_H_
+#define QUANTMILL_QUANT_REPORT_RESULTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace quantmill {
+
+// Something a user should know although the command went on: a fallback, a default that mattered.
+struct Event {
+  std::string kind;   // stable, for scripts: "damping_raised", "round_to_nearest_fallback",
+                      // "dead_columns", "bundled_calibration", "carried_tensor"
+  std::string where;  // layer, tensor or file
+  std::string what;
+  bool is_fallback = false;  // counts against max_fallbacks
+};
+
+// ---- quantize ----
+struct LayerResult {
+  std::string name;    // module
+  std::string scheme;  // Describe(QuantScheme), or "dense"
+  // Of the layer's output on calibration inputs, squared and relative: tr(dW H dW^T) / tr(W H W^T).
+  // Without statistics (rtn): that of the weights, |dW|^2 / |W|^2.
+  double relative_error = 0;
+  double weight_error = 0;  // |dW|^2 / |W|^2, recomputed by verify from the file
+};
+
+struct PhaseSeconds {
+  double total = 0;
+  double load = 0;        // reading and packing weights, embedding
+  double forward = 0;     // calibration forward
+  double statistics = 0;  // Gram matrices
+  double solve = 0;
+  double write = 0;
+  double verify = 0;  // re-opening and checking the output
+};
+
+struct QuantizeReport {
+  std::string output;
+  std::string method;       // "gptq", "rtn"
+  std::string format;       // "compressed-tensors"
+  std::string compute;      // type of the calibration forward: "f32", "bf16"
+  std::string backend;      // "cpu avx512_bf16, 2 threads"
+  std::string backend_isa;  // "cpu avx512_bf16": what the bytes depend on
+  int64_t calibration_tokens = 0;
+  int64_t planned_bytes = 0;  // the estimate of peak memory given beforehand
+  int64_t peak_rss_bytes = 0;
+  uint64_t input_bytes = 0;  // of weights
+  uint64_t output_bytes = 0;
+  PhaseSeconds seconds;
+  std::vector<LayerResult> layers;
+  std::vector<Event> events;
+};
+
+// ---- plan (printed before work starts) ----
+struct PlanItem {
+  std::string what;  // "activations (65,536 tokens x 576, F32)"
+  int64_t bytes = 0;
+};
+struct MemoryPlan {
+  std::vector<PlanItem> items;
+  int64_t total_bytes = 0;
+  std::vector<std::string> notes;  // "mlp inputs are recomputed: keeping them takes ..."
+};
+
+// ---- verify ----
+struct VerifiedLayer {
+  std::string name;
+  std::string scheme;
+  std::optional<double> weight_error;    // |dW|^2 / |W|^2 against the reference
+  std::optional<double> recorded_error;  // what quantize wrote into quantmill.json
+};
+struct Problem {
+  std::string where;  // file: tensor (offset)
+  std::string what;
+};
+struct VerifyReport {
+  std::string artifact;
+  std::string reference;  // empty: none
+  std::string format;
+  uint64_t bytes_checked = 0;
+  int64_t tensors = 0;
+  std::vector<VerifiedLayer> layers;
+  std::vector<Problem> problems;  // empty: passed
+  double seconds = 0;
+  bool passed() const { return problems.empty(); }
+};
+
+// ---- eval ----
+struct EvaluatedModel {
+  std::string path;
+  std::string weights;  // "F16", "compressed-tensors w4a16 g64 symmetric"
+  double perplexity = 0;
+  std::pair<double, double> perplexity_ci95;
+  int64_t tokens = 0;  // scored
+  double tokens_per_second = 0;
+  uint64_t file_bytes = 0;
+  // Against the reference, paired on the same tokens; absent without one.
+  struct Divergence {
+    double kl_mean = 0;
+    double kl_ci95 = 0;  // half width
+    double kl_p99 = 0;
+    double kl_max = 0;
+    double top1_agreement = 0;
+    double flips = 0;
+    double delta_nll = 0;
+    double delta_nll_ci95 = 0;
+  };
+  std::optional<Divergence> divergence;
+};
+struct ProtocolDescription {
+  std::string name;  // "windows", "llamacpp"
+  int64_t window = 0;
+  int64_t windows = 0;
+  bool bos = false;           // a BOS token is part of what is scored
+  std::string text;           // file name
+  std::string tokens_sha256;  // of the token ids as little-endian int32
+  int64_t text_tokens = 0;    // of the whole text
+  std::string compute;        // "f32", "bf16"
+};
+struct EvalReport {
+  ProtocolDescription protocol;
+  std::string backend;
+  std::string reference;  // empty: none
+  // The reference's own figures, where it is not one of `models` (there they stand already).
+  std::optional<EvaluatedModel> reference_scores;
+  std::vector<EvaluatedModel> models;  // as they were named
+  double seconds = 0;
+  int64_t peak_rss_bytes = 0;
+};
+
+// ---- inspect ----
+struct InspectedTensorGroup {
+  std::string what;   // "attention and MLP linears", "embedding", "norms", "carried through"
+  std::string dtype;  // "F16", "int4 g64 symmetric"
+  int64_t tensors = 0;
+  uint64_t bytes = 0;
+  int64_t parameters = 0;
+};
+struct InspectReport {
+  std::string path;
+  std::string architecture;
+  std::string format;  // "dense", "compressed-tensors pack-quantized"
+  int64_t layers = 0, hidden = 0, ffn = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0;
+  int64_t max_positions = 0;
+  bool tied = false;
+  int64_t parameters = 0;
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;  // of quantized linears, scales and zero points included; 0 if none
+  std::vector<std::string> files;
+  std::vector<InspectedTensorGroup> groups;
+  std::vector<std::string> unknown_tensors;  // carried through untouched
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_REPORT_RESULTS_H_

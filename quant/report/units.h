@@ -1,0 +1,26 @@
+// Numbers as people read them.
+#ifndef QUANTMILL_QUANT_REPORT_UNITS_H_
+#define QUANTMILL_QUANT_REPORT_UNITS_H_
+
+#include <cstdint>
+#include <string>
+
+namespace quantmill {
+
+std::string FormatCount(int64_t n);           // "1,234,567"
+std::string FormatBytes(uint64_t bytes);      // decimal units, as file sizes: "113.2 MB", "640 B"
+std::string FormatBytes(int64_t bytes);       // the same; negative ones too
+std::string FormatParameters(int64_t count);  // "3.7 M", "1.10 B", "512"
+// A length of time: "3.1 ms", "0.42 s", "31.2 s", "2 min 05 s", "1 h 02 min".
+std::string FormatSeconds(double seconds);
+// As a clock, for a progress line: "0:12", "1:02:03".
+std::string FormatClock(double seconds);
+std::string FormatShare(double share);  // of one: "91.2 %"
+// `digits` significant digits, without trailing noise: "0.00312", "20.1", "3.1e-05".
+std::string FormatNumber(double x, int digits);
+std::string FormatFixed(double x, int decimals);  // "20.1130"
+// All of them print a value that is not a number as "nan", and infinities as "inf" and "-inf".
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_REPORT_UNITS_H_

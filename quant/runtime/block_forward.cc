@@ -1,0 +1,126 @@
+#include "quant/runtime/block_forward.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace quantmill {
+namespace {
+
+// Tokens of the MLP computed at a time: gate and up are F32 and wide, so a whole batch of them
+// would be the largest thing in memory. Rows are independent, so the results do not depend on this.
+constexpr int64_t kMlpRows = 1024;
+
+}  // namespace
+
+int64_t BlockForward::InputWidth(Site site) const {
+  switch (site) {
+    case Site::kAttentionIn:
+    case Site::kMlpIn:
+      return spec_.hidden;
+    case Site::kAttentionOut:
+      return spec_.heads * spec_.head_dim;
+    case Site::kMlpOut:
+      return spec_.ffn;
+  }
+  return 0;
+}
+
+ConstMatrix BlockForward::Input(const BlockSpec& /*block*/, const BlockWeights& weights, Site site,
+                                ConstMatrix residual, ConstMatrix carried, Matrix scratch) {
+  if (site == Site::kAttentionOut || site == Site::kMlpOut) return carried;
+  NormParams norm;
+  norm.kind = spec_.norm;
+  norm.eps = spec_.norm_eps;
+  norm.gain = site == Site::kAttentionIn ? weights.attention_norm : weights.mlp_norm;
+  backend_.Norm(exec_, residual, norm, scratch);
+  return scratch;
+}
+
+void BlockForward::Advance(const BlockSpec& block, const BlockWeights& weights, Site site,
+                           const BlockContext& context, ConstMatrix input, Matrix residual,
+                           Matrix carried) {
+  switch (site) {
+    case Site::kAttentionIn:
+      return Attend(block, weights, context, input, carried);
+    case Site::kAttentionOut:
+      return Apply(block, weights, block.output, input, MatMulMode::kAdd, residual);
+    case Site::kMlpIn:
+      return ActivateMlp(block, weights, input, carried);
+    case Site::kMlpOut:
+      return Apply(block, weights, block.down, input, MatMulMode::kAdd, residual);
+  }
+}
+
+void BlockForward::Apply(const BlockSpec& block, const BlockWeights& weights,
+                         const LinearSpec& linear, ConstMatrix input, MatMulMode mode,
+                         Matrix output) {
+  const LinearWeights& w = weights.linears[BlockWeights::IndexOf(block, linear)];
+  backend_.MatMul(exec_, input, *w.weight, w.bias, mode, output);
+}
+
+void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
+                          const BlockContext& context, ConstMatrix input, Matrix carried) {
+  const int64_t tokens = input.rows;
+  Workspace::Scope scope(exec_.workspace);
+  const Matrix q = scope.Take(DType::kF32, tokens, spec_.heads * spec_.head_dim);
+  const Matrix k = scope.Take(DType::kF32, tokens, spec_.kv_heads * spec_.head_dim);
+  const Matrix v = scope.Take(DType::kF32, tokens, spec_.kv_heads * spec_.head_dim);
+  Apply(block, weights, block.query, input, MatMulMode::kStore, q);
+  Apply(block, weights, block.key, input, MatMulMode::kStore, k);
+  Apply(block, weights, block.value, input, MatMulMode::kStore, v);
+
+  const auto normalize_heads = [&](const Tensor& gain, Matrix x, int64_t heads) {
+    if (gain.empty()) return;
+    NormParams norm;
+    norm.eps = spec_.norm_eps;
+    norm.gain = gain;
+    const Matrix per_head = x.Reshaped(tokens * heads, spec_.head_dim);
+    backend_.Norm(exec_, per_head, norm, per_head);
+  };
+  normalize_heads(weights.query_norm, q, spec_.heads);
+  normalize_heads(weights.key_norm, k, spec_.kv_heads);
+
+  const RopeParams rope{spec_.head_dim, spec_.rope.rotary_dim, spec_.rope.inv_freq,
+                        spec_.rope.amplitude};
+  backend_.Rope(exec_, context.plan, rope, q);
+  backend_.Rope(exec_, context.plan, rope, k);
+  backend_.AppendKv(exec_, context.plan, context.layer, k, v, context.store);
+
+  AttentionParams params;
+  params.heads = spec_.heads;
+  params.kv_heads = spec_.kv_heads;
+  params.head_dim = spec_.head_dim;
+  params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec_.head_dim)));
+  params.sliding_window = block.sliding_window;
+  backend_.Attention(exec_, context.plan, context.layer, params, q, context.store, carried);
+}
+
+void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weights,
+                               ConstMatrix input, Matrix carried) {
+  for (int64_t row = 0; row < input.rows; row += kMlpRows) {
+    const int64_t rows = std::min(kMlpRows, input.rows - row);
+    Workspace::Scope scope(exec_.workspace);
+    const Matrix gate = scope.Take(DType::kF32, rows, spec_.ffn);
+    const Matrix up = scope.Take(DType::kF32, rows, spec_.ffn);
+    Apply(block, weights, block.gate, input.Rows(row, rows), MatMulMode::kStore, gate);
+    Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
+    backend_.GatedActivation(exec_, spec_.activation, gate, up, carried.Rows(row, rows));
+  }
+}
+
+void BlockForward::Run(const BlockSpec& block, const BlockWeights& weights,
+                       const BlockContext& context, Matrix residual) {
+  Workspace::Scope scope(exec_.workspace);
+  const int64_t tokens = residual.rows;
+  const Matrix normalized = scope.Take(activation_type(), tokens, spec_.hidden);
+  const Matrix attended = scope.Take(activation_type(), tokens, InputWidth(Site::kAttentionOut));
+  const Matrix activated = scope.Take(activation_type(), tokens, spec_.ffn);
+  for (const Site site : kSites) {
+    const bool attention = site == Site::kAttentionIn || site == Site::kAttentionOut;
+    const Matrix carried = attention ? attended : activated;
+    const ConstMatrix input = Input(block, weights, site, residual, carried, normalized);
+    Advance(block, weights, site, context, input, residual, carried);
+  }
+}
+
+}  // namespace quantmill

@@ -1,0 +1,63 @@
+// The forward pass of one block, in four steps. This is the only forward: generation, evaluation
+// and calibration all run it (calibration looks at the inputs between the steps).
+#ifndef QUANTMILL_QUANT_RUNTIME_BLOCK_FORWARD_H_
+#define QUANTMILL_QUANT_RUNTIME_BLOCK_FORWARD_H_
+
+#include "kernels/ops.h"
+#include "quant/model/decoder_spec.h"
+#include "quant/runtime/block_weights.h"
+
+namespace quantmill {
+
+// Where a step's tokens are: their plan, and the layer's slot in the KV store.
+struct BlockContext {
+  const BatchPlan& plan;
+  int64_t layer;
+  KvStore& store;
+};
+
+// For each site, in order:
+//     input = Input(site, residual, carried);   Advance(site, input, residual, carried).
+// `residual` is [tokens, hidden] F32; `carried` holds what one site hands to the next: the
+// attention output after kAttentionIn, the activated MLP after kMlpIn ([tokens, CarriedWidth(site)]
+// of ActivationType(compute)).
+class BlockForward {
+ public:
+  BlockForward(Backend& backend, Exec& exec, const DecoderSpec& spec, Compute compute)
+      : backend_(backend), exec_(exec), spec_(spec), compute_(compute) {}
+
+  DType activation_type() const { return ActivationType(compute_); }
+  // Columns of the linears' input at `site`.
+  int64_t InputWidth(Site site) const;
+
+  // The input of the site's linears, [tokens, InputWidth(site)] of activation_type(): `residual`
+  // normalized into `scratch` (same shape), or `carried` itself.
+  ConstMatrix Input(const BlockSpec& block, const BlockWeights& weights, Site site,
+                    ConstMatrix residual, ConstMatrix carried, Matrix scratch);
+
+  // Runs the site's linears on `input` and what follows them up to the next site. kAttentionIn and
+  // kMlpIn write `carried` ([tokens, InputWidth of the next site]); the others add to `residual`.
+  void Advance(const BlockSpec& block, const BlockWeights& weights, Site site,
+               const BlockContext& context, ConstMatrix input, Matrix residual, Matrix carried);
+
+  // All four sites.
+  void Run(const BlockSpec& block, const BlockWeights& weights, const BlockContext& context,
+           Matrix residual);
+
+ private:
+  void Attend(const BlockSpec& block, const BlockWeights& weights, const BlockContext& context,
+              ConstMatrix input, Matrix carried);
+  void ActivateMlp(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
+                   Matrix carried);
+  void Apply(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,
+             ConstMatrix input, MatMulMode mode, Matrix output);
+
+  Backend& backend_;
+  Exec& exec_;
+  const DecoderSpec& spec_;
+  Compute compute_;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_RUNTIME_BLOCK_FORWARD_H_

@@ -1,0 +1,69 @@
+// What solvers take and give. A solver is a pure function of weights, statistics and a scheme: it
+// knows no files, names or graphs. Siblings (rtn.h, gptq.h, later searches) share these types, and
+// choose codes on a Grid that they are given, so that any grid can be combined with any solver.
+#ifndef QUANTMILL_QUANT_SOLVE_SOLVER_H_
+#define QUANTMILL_QUANT_SOLVE_SOLVER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/core/scheme.h"
+#include "kernels/ops.h"
+
+namespace quantmill {
+
+// Something that the report has to name: it went on, but not as planned.
+struct SolveEvent {
+  enum class Kind {
+    kDampingRaised,           // value: the damping that factored, as a share of mean(diag H)
+    kRoundToNearestFallback,  // value: the last damping tried, same unit; 0 if it factored
+    kDeadColumns              // value: how many inputs were always zero
+  };
+  Kind kind;
+  std::string detail;  // for people
+  double value = 0;
+};
+
+struct SolveResult {
+  QuantizedLinear linear;  // host memory
+  // With statistics: tr(dW H dW^T) / tr(W H W^T), H undamped, dead inputs left out. Without (RTN
+  // alone): |dW|^2 / |W|^2. Of a zero weight: 0.
+  double relative_error = 0;
+  double damp = 0;                 // absolute damping used
+  std::vector<SolveEvent> events;  // of this linear and of the statistics it was solved with
+};
+
+// Scales and zero points of one linear, in the backend's memory.
+struct Grid {
+  Tensor scales;       // [out, groups] F32, each exactly representable in scheme.scale_dtype
+  Tensor zero_points;  // [out, groups] I8; empty if symmetric
+};
+
+// The smallest grid that covers each group (Backend::MinMaxGrid), from the weights alone.
+// weight: [out, in] F32, backend memory, finite. Throws Error(kBadInput) if a scale overflows
+// scheme.scale_dtype.
+Grid MinMax(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme);
+
+// ---- for solvers ----
+
+// The QuantizedLinear of `codes` ([out, in] I8, backend memory) on `grid`, in host memory.
+QuantizedLinear DownloadLinear(Backend& backend, Exec& exec, const QuantScheme& scheme,
+                               const Grid& grid, ConstMatrix codes);
+
+// The statistics that weigh an error: H with its columns in another order.
+struct ErrorWeights {
+  ConstMatrix gram;            // [in, in] F32, backend memory: H in its strict lower triangle
+  ConstMatrix diagonal;        // [1, in] F32, backend memory
+  std::vector<int32_t> order;  // order[k]: the original column that is the k-th of H
+  std::vector<bool> dead;      // [in], original columns: errors there count nothing
+};
+
+// SolveResult::relative_error of `linear` for `weight` ([out, in] F32, backend memory).
+// `weights` null: by plain squares. Works on a few rows at a time.
+double RelativeError(Backend& backend, Exec& exec, ConstMatrix weight,
+                     const QuantizedLinear& linear, const ErrorWeights* weights);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_SOLVE_SOLVER_H_

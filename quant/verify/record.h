@@ -1,0 +1,31 @@
+// quantmill.json: what `quantize` recorded beside the weights.
+#ifndef QUANTMILL_QUANT_VERIFY_RECORD_H_
+#define QUANTMILL_QUANT_VERIFY_RECORD_H_
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+namespace quantmill {
+
+inline constexpr const char* kRecordName = "quantmill.json";
+
+struct RecordedLayer {
+  std::string scheme;       // Describe(QuantScheme), or "dense"
+  double weight_error = 0;  // |dW|^2 / |W|^2
+};
+
+struct ArtifactRecord {
+  std::map<std::string, RecordedLayer> layers;  // by module name
+  std::map<std::string, std::string> files;     // name in the folder -> SHA-256, 64 digits
+};
+
+// Nothing if `folder` has no quantmill.json: the artifact is another tool's. Throws
+// Error(kBadInput) naming the key for a file that is no such record, a layer listed twice, or a
+// file name that leaves the folder.
+std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_VERIFY_RECORD_H_

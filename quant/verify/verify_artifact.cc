@@ -1,0 +1,487 @@
+#include "quant/verify/verify_artifact.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "formats/sha256.h"
+#include "quant/model/families.h"
+#include "quant/verify/record.h"
+#include "quant/verify/weight_error.h"
+
+namespace quantmill {
+namespace {
+
+// Layers are decoded together while they take at most this much memory (one layer at least), so
+// that small layers fill the threads and large ones do not fill the machine.
+constexpr int64_t kBatchBytes = int64_t{256} << 20;
+constexpr int64_t kRowsPerTask = 64;
+constexpr size_t kCompareBytes = size_t{16} << 20;
+
+// WeightError is deterministic; this leaves room for another compiler's order of additions alone.
+// One code of a billion that changed by one step moves the error by more.
+constexpr double kRecordedTolerance = 1e-9;
+
+bool SameError(double a, double b) {
+  return std::abs(a - b) <= kRecordedTolerance * std::max(std::abs(a), std::abs(b));
+}
+
+std::string ErrorText(double error) { return fmt::format("{:.9g}", error); }
+
+// Problems by place: the first description of one place is kept, so that a damaged tensor is not
+// told again by every check that meets it.
+class ProblemList {
+ public:
+  void Add(const std::string& where, const std::string& what) {
+    if (places_.insert(where).second) problems_.push_back({where, what});
+  }
+  void Add(const Error& error) { Add(error.where(), error.message()); }
+  void Append(const std::vector<Problem>& problems) {
+    for (const Problem& problem : problems) Add(problem.where, problem.what);
+  }
+  bool empty() const { return problems_.empty(); }
+  std::vector<Problem> Take() { return std::move(problems_); }
+
+ private:
+  std::set<std::string> places_;
+  std::vector<Problem> problems_;
+};
+
+// A linear of the model that the file stores quantized.
+struct Layer {
+  std::string name;
+  QuantScheme scheme;
+  QuantizedModule module;
+  std::optional<std::string> reference_weight;  // its dense tensor, if there is one of its shape
+
+  // Codes and the touched pages of both files.
+  int64_t bytes() const { return module.out * module.in * (reference_weight ? 6 : 3); }
+};
+
+// A layer while its batch is worked on.
+struct DecodedLayer {
+  std::optional<QuantizedLinear> linear;
+  ConstMatrix dense;
+  std::vector<RowSquares> rows;
+  std::optional<Error> error;  // why `linear` is empty
+};
+
+class Verification {
+ public:
+  Verification(const std::string& artifact, const ModelSource* reference, ThreadPool& pool,
+               const VerifyOptions& options)
+      : checkpoint_(Checkpoint::Open(artifact)),
+        reader_(OpenArtifactReader(checkpoint_)),
+        spec_(DescribeDecoder(checkpoint_.config(), PathOf("config.json"))),
+        reference_(reference),
+        pool_(pool),
+        options_(options) {
+    if (reader_ == nullptr) {
+      throw Error(ErrorCode::kBadInput, PathOf("config.json"),
+                  "has no quantization_config: this is no quantized artifact");
+    }
+    if (reference != nullptr && reference->artifact() != nullptr) {
+      throw Error(ErrorCode::kUsage, reference->path(),
+                  "is quantized itself; the reference is the dense checkpoint it was made from");
+    }
+    report_.artifact = artifact;
+    report_.reference = reference == nullptr ? "" : reference->path();
+    report_.format = reader_->format();
+    report_.bytes_checked = checkpoint_.total_bytes();
+    report_.tensors = static_cast<int64_t>(checkpoint_.names().size());
+  }
+
+  VerifyReport Run() {
+    OpenRecord();
+    CheckWholeFiles();
+    CheckDenseTensors();
+    CheckConfig();
+    CheckTensorNames();
+    FindLayers();
+    CheckRecordedLayers();
+    CheckLayers();
+    CheckThatItLoads();
+    report_.problems = problems_.Take();
+    return std::move(report_);
+  }
+
+ private:
+  void OpenRecord();
+  void CheckWholeFiles();
+  std::vector<Problem> CheckSideFiles() const;
+  void CheckDenseTensors();
+  std::string CompareDenseTensor(const std::string& name) const;
+  void CheckConfig();
+  void CheckTensorNames();
+  void FindLayers();
+  void FindLayer(const LinearSpec& linear);
+  std::optional<std::string> ReferenceWeight(const QuantizedModule& module);
+  void CheckRecordedLayers();
+  void CheckLayers();
+  void CheckBatch(size_t begin, size_t end);
+  void Decode(const Layer& layer, DecodedLayer& decoded) const;
+  void CheckDecoded(const Layer& layer, const DecodedLayer& decoded);
+  void CheckError(VerifiedLayer& verified);
+  void CheckThatItLoads();
+
+  std::string PathOf(const std::string& name) const {
+    return (checkpoint_.folder() / name).string();
+  }
+  std::string ModulePlace(const std::string& module) const {
+    return checkpoint_.folder().string() + ": layer '" + module + "'";
+  }
+  // Places are spelled as Error::where spells them, missing tensors too.
+  std::string TensorPlace(const std::string& tensor) const {
+    return checkpoint_.Has(tensor) ? checkpoint_.Location(tensor)
+                                   : checkpoint_.folder().string() + ": tensor '" + tensor + "'";
+  }
+  // A tied head stored beside the embedding is a copy that nobody reads; quantize leaves it out.
+  bool IsTiedHead(const std::string& tensor) const {
+    return spec_.tied && tensor == spec_.lm_head.name + ".weight";
+  }
+
+  Checkpoint checkpoint_;
+  std::unique_ptr<ArtifactReader> reader_;
+  DecoderSpec spec_;
+  const ModelSource* reference_;
+  ThreadPool& pool_;
+  const VerifyOptions& options_;
+  std::optional<ArtifactRecord> record_;
+  std::set<std::string> told_;  // modules of which a defect is in problems_ already
+  std::vector<Layer> layers_;
+  ProblemList problems_;
+  VerifyReport report_;
+};
+
+void Verification::OpenRecord() {
+  try {
+    record_ = ReadRecord(checkpoint_.folder());
+  } catch (const Error& error) {
+    problems_.Add(error);
+  }
+}
+
+// Both read files from one end to the other; they run beside each other.
+void Verification::CheckWholeFiles() {
+  std::vector<TensorProblem> tensors;
+  std::vector<Problem> files;
+  pool_.ParallelFor(2, [&](int64_t task, int) {
+    if (task == 0) {
+      tensors = reader_->CheckTensors();
+    } else {
+      files = CheckSideFiles();
+    }
+  });
+  for (const TensorProblem& problem : tensors) {
+    // A module that cannot be decoded is told where it is read again, with the exact place.
+    if (problem.kind == TensorProblem::Kind::kInvalid) continue;
+    problems_.Add(TensorPlace(problem.tensor),
+                  std::string(NameOf(problem.kind)) + ": " + problem.what);
+    told_.insert(problem.tensor.substr(0, problem.tensor.rfind('.')));
+  }
+  problems_.Append(files);
+}
+
+// What was not quantized is the reference's, bit for bit. One task a tensor: Release must not take
+// a tensor from a check that still reads it.
+void Verification::CheckDenseTensors() {
+  if (reference_ == nullptr) return;
+  const std::vector<std::string>& names = checkpoint_.names();
+  std::vector<std::string> found(names.size());
+  pool_.ParallelFor(std::ssize(names), [&](int64_t i, int) {
+    found[static_cast<size_t>(i)] = CompareDenseTensor(names[static_cast<size_t>(i)]);
+  });
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (!found[i].empty()) problems_.Add(TensorPlace(names[i]), found[i]);
+  }
+}
+
+// What is wrong with it, or nothing.
+std::string Verification::CompareDenseTensor(const std::string& name) const {
+  const Checkpoint& reference = reference_->checkpoint();
+  if (!reference.Has(name)) return {};
+  const TensorInfo& info = checkpoint_.Info(name);
+  const TensorInfo& original = reference.Info(name);
+  if (info.dtype != original.dtype || info.shape != original.shape) {
+    return fmt::format("is {} {}, but {} {} in the reference", info.dtype, ShapeString(info.shape),
+                       original.dtype, ShapeString(original.shape));
+  }
+  const std::span<const std::byte> bytes = checkpoint_.Bytes(name);
+  const std::span<const std::byte> wanted = reference.Bytes(name);
+  for (size_t at = 0; at < bytes.size(); at += kCompareBytes) {
+    const auto part = bytes.subspan(at, std::min(kCompareBytes, bytes.size() - at));
+    const auto original_part = wanted.subspan(at, part.size());
+    if (std::memcmp(part.data(), original_part.data(), part.size()) != 0) {
+      const auto differs = std::mismatch(part.begin(), part.end(), original_part.begin()).first;
+      return fmt::format("differs from the reference's bytes, first at byte {} of the tensor",
+                         at + static_cast<size_t>(differs - part.begin()));
+    }
+    checkpoint_.Release(name);
+    reference.Release(name);
+  }
+  return {};
+}
+
+// Files that quantize wrote or copied are what they were then, and the copies are the reference's.
+std::vector<Problem> Verification::CheckSideFiles() const {
+  std::vector<Problem> problems;
+  if (!record_) return problems;
+  std::map<std::string, std::string> hashes;
+  for (const auto& [name, recorded] : record_->files) {
+    if (!std::filesystem::is_regular_file(checkpoint_.folder() / name)) {
+      problems.push_back({PathOf(name), "missing: quantize wrote this file"});
+      continue;
+    }
+    hashes[name] = HashFile(checkpoint_.folder() / name);
+    if (hashes[name] != recorded) {
+      problems.push_back({PathOf(name), "was changed after quantize: its SHA-256 is " +
+                                            hashes[name] + ", recorded is " + recorded});
+    }
+  }
+  if (reference_ == nullptr) return problems;
+  for (const std::string& name : reference_->checkpoint().other_files().copied) {
+    if (name == kRecordName) continue;
+    const auto hash = hashes.find(name);
+    if (hash == hashes.end()) {
+      problems.push_back({PathOf(name), "missing or not recorded: the reference has this file"});
+    } else if (hash->second != HashFile(reference_->checkpoint().folder() / name)) {
+      problems.push_back({PathOf(name), "differs from the reference's file"});
+    }
+  }
+  return problems;
+}
+
+// quantize adds one key to the reference's configuration and touches no other.
+void Verification::CheckConfig() {
+  if (!record_ || reference_ == nullptr) return;
+  nlohmann::json config = checkpoint_.config();
+  config.erase("quantization_config");
+  const nlohmann::json& wanted = reference_->checkpoint().config();
+  if (config == wanted) return;
+  const nlohmann::json changes = nlohmann::json::diff(wanted, config);
+  problems_.Add(PathOf("config.json"),
+                "differs from the reference's in more than "
+                "quantization_config, first at " +
+                    changes.at(0).at("path").get<std::string>());
+}
+
+// The artifact has the reference's tensors, each dense or in the parts its format stores.
+void Verification::CheckTensorNames() {
+  if (reference_ == nullptr) return;
+  std::set<std::string> parts;
+  std::set<std::string> replaced;
+  for (const std::string& module : reader_->modules()) {
+    for (const std::string& part : reader_->TensorsOf(module)) parts.insert(part);
+    replaced.insert(module + ".weight");
+  }
+  const Checkpoint& reference = reference_->checkpoint();
+  for (const std::string& name : reference.names()) {
+    if (!checkpoint_.Has(name) && !replaced.contains(name) && !IsTiedHead(name)) {
+      problems_.Add(TensorPlace(name), "missing: the reference has this tensor");
+    }
+  }
+  for (const std::string& name : checkpoint_.names()) {
+    if (!reference.Has(name) && !parts.contains(name)) {
+      problems_.Add(TensorPlace(name), "extra: the reference has no such tensor");
+    }
+  }
+}
+
+void Verification::FindLayers() {
+  std::set<std::string> known;
+  for (const LinearSpec* linear : spec_.Linears()) {
+    known.insert(linear->name);
+    FindLayer(*linear);
+  }
+  if (!spec_.tied) {
+    known.insert(spec_.lm_head.name);
+    FindLayer(spec_.lm_head);
+  }
+  for (const std::string& module : reader_->modules()) {
+    if (!known.contains(module)) {
+      problems_.Add(ModulePlace(module),
+                    "is stored quantized, but config.json describes no "
+                    "such linear layer");
+    }
+  }
+}
+
+void Verification::FindLayer(const LinearSpec& linear) {
+  try {
+    const std::optional<QuantScheme> scheme = reader_->SchemeOf(linear.name);
+    if (!scheme) return;
+    const QuantizedModule module = reader_->Describe(linear.name);
+    if (module.out != linear.out || module.in != linear.in) {
+      problems_.Add(ModulePlace(linear.name),
+                    fmt::format("is stored as [{}, {}], but config.json asks for [{}, {}]",
+                                module.out, module.in, linear.out, linear.in));
+      return;
+    }
+    layers_.push_back({linear.name, *scheme, module, ReferenceWeight(module)});
+  } catch (const Error& error) {
+    if (told_.insert(linear.name).second) problems_.Add(error);
+  }
+}
+
+std::optional<std::string> Verification::ReferenceWeight(const QuantizedModule& module) {
+  if (reference_ == nullptr) return std::nullopt;
+  const std::string name = module.name + ".weight";
+  const Checkpoint& reference = reference_->checkpoint();
+  if (!reference.Has(name)) {
+    problems_.Add(ModulePlace(module.name), "the reference has no '" + name + "'");
+    return std::nullopt;
+  }
+  const std::vector<int64_t>& shape = reference.Info(name).shape;
+  if (shape != std::vector<int64_t>{module.out, module.in}) {
+    problems_.Add(ModulePlace(module.name), fmt::format("is [{}, {}], but {} in the reference",
+                                                        module.out, module.in, ShapeString(shape)));
+    return std::nullopt;
+  }
+  return name;
+}
+
+// The layers in the file are those that quantize recorded, each in the scheme it recorded.
+void Verification::CheckRecordedLayers() {
+  if (!record_) return;
+  std::map<std::string, std::string> schemes;
+  for (const Layer& layer : layers_) schemes[layer.name] = Describe(layer.scheme);
+  for (const auto& [name, recorded] : record_->layers) {
+    const auto found = schemes.find(name);
+    if (found == schemes.end() && told_.contains(name)) continue;
+    const std::string scheme = found == schemes.end() ? "dense" : found->second;
+    if (scheme != recorded.scheme) {
+      problems_.Add(ModulePlace(name),
+                    "is stored " + scheme + ", but quantize recorded " + recorded.scheme);
+    }
+  }
+  for (const auto& [name, scheme] : schemes) {
+    if (!record_->layers.contains(name)) {
+      problems_.Add(ModulePlace(name),
+                    "is stored " + scheme + ", but quantize recorded no such layer");
+    }
+  }
+}
+
+void Verification::CheckLayers() {
+  for (size_t begin = 0; begin < layers_.size();) {
+    size_t end = begin;
+    int64_t bytes = 0;
+    while (end < layers_.size() && (end == begin || bytes + layers_[end].bytes() <= kBatchBytes)) {
+      bytes += layers_[end++].bytes();
+    }
+    CheckBatch(begin, end);
+    begin = end;
+    if (options_.progress &&
+        options_.progress(static_cast<int64_t>(end), std::ssize(layers_), layers_[end - 1].name)) {
+      throw Error(ErrorCode::kInterrupted, report_.artifact, "verification was interrupted");
+    }
+  }
+}
+
+void Verification::CheckBatch(size_t begin, size_t end) {
+  const std::span<const Layer> layers(layers_.data() + begin, end - begin);
+  std::vector<DecodedLayer> decoded(layers.size());
+  pool_.ParallelFor(std::ssize(layers), [&](int64_t i, int) {
+    Decode(layers[static_cast<size_t>(i)], decoded[static_cast<size_t>(i)]);
+  });
+
+  struct RowBlock {
+    DecodedLayer* layer;
+    int64_t begin;
+  };
+  std::vector<RowBlock> blocks;
+  for (DecodedLayer& layer : decoded) {
+    for (int64_t row = 0; row < std::ssize(layer.rows); row += kRowsPerTask) {
+      blocks.push_back({&layer, row});
+    }
+  }
+  pool_.ParallelFor(std::ssize(blocks), [&](int64_t i, int) {
+    const auto& [layer, row] = blocks[static_cast<size_t>(i)];
+    const int64_t count = std::min(kRowsPerTask, std::ssize(layer->rows) - row);
+    SquaresOfRows(
+        *layer->linear, layer->dense, row,
+        std::span(layer->rows).subspan(static_cast<size_t>(row), static_cast<size_t>(count)));
+  });
+
+  for (size_t i = 0; i < layers.size(); ++i) {
+    CheckDecoded(layers[i], decoded[i]);
+    if (layers[i].reference_weight) reference_->checkpoint().Release(*layers[i].reference_weight);
+  }
+}
+
+// Fills `decoded`; rows stays empty when the layer cannot be compared.
+void Verification::Decode(const Layer& layer, DecodedLayer& decoded) const {
+  try {
+    decoded.linear = reader_->Read(layer.name);
+    for (const std::string& part : reader_->TensorsOf(layer.name)) {
+      if (checkpoint_.Has(part)) checkpoint_.Release(part);
+    }
+    if (layer.reference_weight) {
+      decoded.dense = reference_->checkpoint().View(*layer.reference_weight);
+      decoded.rows.resize(static_cast<size_t>(layer.module.out));
+    }
+  } catch (const Error& error) {
+    decoded.error = error;
+  }
+}
+
+void Verification::CheckDecoded(const Layer& layer, const DecodedLayer& decoded) {
+  if (decoded.error && !told_.contains(layer.name)) problems_.Add(*decoded.error);
+  VerifiedLayer verified{layer.name, Describe(layer.scheme), std::nullopt, std::nullopt};
+  if (!decoded.rows.empty()) verified.weight_error = RelativeError(decoded.rows);
+  if (record_ && record_->layers.contains(layer.name)) {
+    verified.recorded_error = record_->layers.at(layer.name).weight_error;
+  }
+  CheckError(verified);
+  report_.layers.push_back(std::move(verified));
+}
+
+void Verification::CheckError(VerifiedLayer& verified) {
+  if (!verified.weight_error) return;
+  const double error = *verified.weight_error;
+  std::string what;
+  if (!std::isfinite(error)) {
+    what = "its weight error is " + ErrorText(error) + ": the file or the reference is damaged";
+  } else if (error > 1) {
+    what = "its weight error is " + ErrorText(error) +
+           " of the reference's norm: storing zeros would be closer, so these are not the codes "
+           "of this layer";
+  }
+  if (verified.recorded_error && !SameError(error, *verified.recorded_error)) {
+    what += (what.empty() ? "" : "; ") + std::string("its weight error is ") + ErrorText(error) +
+            ", but quantize recorded " + ErrorText(*verified.recorded_error) +
+            ": the file or the reference changed since";
+  }
+  if (!what.empty()) problems_.Add(ModulePlace(verified.name), what);
+}
+
+// Last, because it tells the first problem alone: the runtime opens the artifact as any model.
+void Verification::CheckThatItLoads() {
+  if (!problems_.empty()) return;
+  try {
+    ModelSource::Open(report_.artifact);
+  } catch (const Error& error) {
+    problems_.Add(error);
+  }
+}
+
+}  // namespace
+
+VerifyReport VerifyArtifact(const std::string& artifact, const ModelSource* reference,
+                            ThreadPool& pool, const VerifyOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  VerifyReport report = Verification(artifact, reference, pool, options).Run();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace quantmill

@@ -1,0 +1,109 @@
+#include "quant/verify/weight_error.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "quant/verify/verify_artifact.h"
+
+namespace quantmill {
+namespace {
+
+// Independent partial sums: the compiler can use vector registers without reordering a sum.
+constexpr int64_t kLanes = 8;
+
+template <typename T>
+void WidenRow(ConstMatrix dense, int64_t row, float* to) {
+  std::transform(dense.Row<T>(row), dense.Row<T>(row) + dense.cols, to,
+                 [](T x) { return ToFloat(x); });
+}
+
+void WidenRow(ConstMatrix dense, int64_t row, float* to) {
+  switch (dense.dtype) {
+    case DType::kF32:
+      return WidenRow<float>(dense, row, to);
+    case DType::kF16:
+      return WidenRow<F16>(dense, row, to);
+    case DType::kBF16:
+      return WidenRow<BF16>(dense, row, to);
+    default:
+      Check(false, "WeightError: dense is F32, F16 or BF16");
+  }
+}
+
+// The values of Dequantize (kernels/core/scheme.h), one row.
+void DequantizeRow(const QuantizedLinear& linear, int64_t row, float* to) {
+  const int64_t groups = linear.groups();
+  const int64_t group_size = linear.scheme.GroupSizeFor(linear.in);
+  const int8_t* codes = linear.codes.data() + row * linear.in;
+  for (int64_t g = 0; g < groups; ++g) {
+    const auto at = static_cast<size_t>(row * groups + g);
+    const float scale = linear.scales[at];
+    const int zero = linear.scheme.symmetric ? 0 : linear.zero_points[at];
+    const int64_t end = std::min(linear.in, (g + 1) * group_size);
+    for (int64_t i = g * group_size; i < end; ++i) {
+      to[i] = static_cast<float>(codes[i] - zero) * scale;
+    }
+  }
+}
+
+RowSquares SquaresOf(const float* quantized, const float* weight, int64_t count) {
+  std::array<double, kLanes> difference{};
+  std::array<double, kLanes> squares{};
+  const auto add = [&](int64_t lane, int64_t i) {
+    const double w = weight[i];
+    const double d = quantized[i] - w;
+    difference[static_cast<size_t>(lane)] += d * d;
+    squares[static_cast<size_t>(lane)] += w * w;
+  };
+  const int64_t whole = count - count % kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
+  }
+  for (int64_t i = whole; i < count; ++i) add(i - whole, i);
+  RowSquares sum;
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    sum.difference += difference[lane];
+    sum.weight += squares[lane];
+  }
+  return sum;
+}
+
+}  // namespace
+
+void SquaresOfRows(const QuantizedLinear& linear, ConstMatrix dense, int64_t begin,
+                   std::span<RowSquares> rows) {
+  Check(dense.rows == linear.out && dense.cols == linear.in, "WeightError: dense is [out, in]");
+  const auto in = static_cast<size_t>(linear.in);
+  std::vector<float> quantized(in);
+  std::vector<float> weight(in);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t row = begin + static_cast<int64_t>(i);
+    DequantizeRow(linear, row, quantized.data());
+    WidenRow(dense, row, weight.data());
+    rows[i] = SquaresOf(quantized.data(), weight.data(), linear.in);
+  }
+}
+
+double RelativeError(std::span<const RowSquares> rows) {
+  RowSquares sum;
+  for (const RowSquares& row : rows) {
+    sum.difference += row.difference;
+    sum.weight += row.weight;
+  }
+  if (sum.weight == 0) {
+    return sum.difference == 0 ? 0 : std::numeric_limits<double>::infinity();
+  }
+  return sum.difference / sum.weight;
+}
+
+double WeightError(const QuantizedLinear& linear, ConstMatrix dense) {
+  CheckConsistent(linear);
+  std::vector<RowSquares> rows(static_cast<size_t>(linear.out));
+  SquaresOfRows(linear, dense, 0, rows);
+  return RelativeError(rows);
+}
+
+}  // namespace quantmill

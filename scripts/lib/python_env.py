@@ -1,0 +1,45 @@
+"""Python packages for scripts, in virtual environments under build/."""
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def require(name, requirements):
+    """Makes sure that `requirements` (import name -> pip requirement) can be imported.
+
+    Where one is missing, starts this script again in build/<name>, an environment made there from
+    the package index; QUANTMILL_PYTHON names another interpreter to use instead.
+    """
+    if all(_found(module) for module in requirements):
+        return
+    python = os.environ.get("QUANTMILL_PYTHON") or str(_make(name, requirements))
+    if os.environ.get("QUANTMILL_RESTARTED"):
+        sys.exit(f"{python} lacks one of: {', '.join(requirements.values())}")
+    os.environ["QUANTMILL_RESTARTED"] = "1"
+    os.execv(python, [python, *sys.argv])
+
+
+def _found(module):
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _make(name, requirements):
+    folder = ROOT / "build" / name
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"making the Python environment {folder.relative_to(ROOT)}", file=sys.stderr)
+        made = subprocess.run([sys.executable, "-m", "venv", str(folder)])
+        if made.returncode != 0:
+            print("no virtual environment: install python3-venv (scripts/setup --python)",
+                  file=sys.stderr)
+            sys.exit(4)
+    subprocess.run([str(python), "-m", "pip", "install", "-q", *requirements.values()], check=True)
+    return python

@@ -1,0 +1,115 @@
+// Artifacts made by our own writer, for tests that read, break and check them.
+#ifndef QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_
+#define QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "formats/artifact.h"
+#include "tests/formats/format_test_util.h"
+#include "tests/support/random.h"
+
+namespace quantmill::test {
+
+inline QuantizedLinear RandomLinear(const QuantScheme& scheme, int64_t out, int64_t in,
+                                    Random& random) {
+  QuantizedLinear linear;
+  linear.scheme = scheme;
+  linear.out = out;
+  linear.in = in;
+  const auto code = [&] {
+    return static_cast<int8_t>(random.Int(scheme.min_code(), scheme.max_code()));
+  };
+  linear.codes.resize(static_cast<size_t>(out * in));
+  for (int8_t& c : linear.codes) c = code();
+  linear.scales.resize(static_cast<size_t>(out * linear.groups()));
+  for (float& scale : linear.scales) {
+    scale = RoundTo(scheme.scale_dtype, static_cast<float>(random.Uniform(1e-3, 2)));
+  }
+  if (!scheme.symmetric) {
+    linear.zero_points.resize(linear.scales.size());
+    for (int8_t& zero : linear.zero_points) zero = code();
+  }
+  return linear;
+}
+
+using NamedLinears = std::vector<std::pair<std::string, QuantizedLinear>>;
+
+inline std::vector<QuantizedModule> ModulesOf(const NamedLinears& linears) {
+  std::vector<QuantizedModule> modules;
+  for (const auto& [name, linear] : linears) {
+    modules.push_back({name, linear.scheme, linear.out, linear.in});
+  }
+  return modules;
+}
+
+// A folder with these modules, and a dense norm and embedding.
+inline void WriteArtifact(const std::filesystem::path& path, const NamedLinears& linears,
+                          const ArtifactWriterFormat& format) {
+  const std::vector<QuantizedModule> modules = ModulesOf(linears);
+  std::vector<TensorDeclaration> tensors = {
+      Declare("model.norm.weight", DType::kF16, {4}),
+      Declare("model.embed_tokens.weight", DType::kF16, {2, 2})};
+  for (const QuantizedModule& module : modules) {
+    format.CheckSupported(module);
+    for (TensorDeclaration& tensor : format.Declare(module)) tensors.push_back(std::move(tensor));
+  }
+  OutputFolder folder(path, true);
+  CheckpointWriter writer(folder, tensors);
+  const std::vector<F16> ones(4, ToF16(1));
+  const std::vector<F16> values = {ToF16(1), ToF16(2), ToF16(3), ToF16(4)};
+  writer.Write("model.norm.weight", std::as_bytes(std::span(ones)));
+  writer.Write("model.embed_tokens.weight", std::as_bytes(std::span(values)));
+  for (const auto& [name, linear] : linears) format.Write(name, linear, writer);
+  writer.Finish();
+  const nlohmann::json config = {{"model_type", "llama"},
+                                 {"quantization_config", format.QuantizationConfig(modules, {})}};
+  folder.WriteText("config.json", config.dump(2) + "\n");
+  folder.Commit();
+}
+
+// Changes one tensor of path/model.safetensors, or removes it (no new data), or adds it.
+struct TensorEdit {
+  std::string name;
+  std::string dtype;
+  std::vector<int64_t> shape;
+  std::string data;
+  bool remove = false;
+};
+
+inline void EditTensors(const std::filesystem::path& path, const std::vector<TensorEdit>& edits) {
+  const std::filesystem::path file = path / "model.safetensors";
+  std::map<std::string, std::pair<TensorDeclaration, std::string>> tensors;
+  {
+    const SafetensorsFile old = SafetensorsFile::Open(file);
+    for (const TensorInfo& info : old.tensors()) {
+      const auto bytes = old.Bytes(info);
+      tensors[info.name] = {{info.name, info.dtype, info.shape},
+                            {reinterpret_cast<const char*>(bytes.data()), bytes.size()}};
+    }
+  }
+  for (const TensorEdit& edit : edits) {
+    tensors.erase(edit.name);
+    if (!edit.remove) tensors[edit.name] = {{edit.name, edit.dtype, edit.shape}, edit.data};
+  }
+  std::vector<TensorDeclaration> declared;
+  for (const auto& [name, tensor] : tensors) declared.push_back(tensor.first);
+  std::filesystem::remove(file);
+  SafetensorsWriter writer(file, declared);
+  for (const auto& [name, tensor] : tensors) writer.Write(name, AsBytes(tensor.second));
+  writer.Finish();
+}
+
+inline void ExpectSameLinear(const QuantizedLinear& got, const QuantizedLinear& want) {
+  EXPECT_EQ(got.scheme, want.scheme);
+  EXPECT_EQ(got.out, want.out);
+  EXPECT_EQ(got.in, want.in);
+  EXPECT_EQ(got.codes, want.codes);
+  EXPECT_EQ(got.scales, want.scales);
+  EXPECT_EQ(got.zero_points, want.zero_points);
+}
+
+}  // namespace quantmill::test
+
+#endif  // QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_

@@ -1,0 +1,104 @@
+// Memory of every backend, and how a backend is chosen.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "tests/support/backends.h"
+#include "tests/support/random.h"
+#include "tests/support/tolerance.h"
+
+namespace quantmill::test {
+namespace {
+
+class MemoryTest : public BackendTest {};
+
+TEST_P(MemoryTest, UploadAndDownloadConvert) {
+  Random random(3);
+  const DType types[] = {DType::kF32, DType::kF16, DType::kBF16};
+  for (const DType from : types) {
+    for (const DType to : types) {
+      for (const int64_t cols : {0, 1, 37}) {
+        const Tensor host = NormalMatrix(random, from, 5, cols, 100);
+        const Tensor device = Empty(to, 5, cols);
+        backend().Upload(exec(), host, device);
+        const Tensor converted = OnHost(device);
+        EXPECT_TRUE(SameBits(converted, Converted(host, to)));
+        const Tensor back = HostTensor(from, 5, cols);
+        backend().Download(exec(), device, back);
+        EXPECT_TRUE(SameBits(back, Converted(converted, from)));
+      }
+    }
+  }
+}
+
+TEST_P(MemoryTest, StridedUploadAndZero) {
+  Random random(4);
+  const Tensor host = NormalMatrix(random, DType::kF32, 6, 10);
+  const Tensor device = OnDevice(host);
+  backend().Zero(exec(), device.view().Rows(1, 4).Cols(2, 5));
+  backend().Upload(exec(), host.view().Rows(0, 1).Cols(0, 3), device.view().Rows(2, 1).Cols(3, 3));
+  const Tensor got = OnHost(device);
+  for (int64_t r = 0; r < 6; ++r) {
+    for (int64_t c = 0; c < 10; ++c) {
+      double want = At(host, r, c);
+      if (r >= 1 && r < 5 && c >= 2 && c < 7) want = 0;
+      if (r == 2 && c >= 3 && c < 6) want = At(host, 0, c - 3);
+      EXPECT_EQ(At(got, r, c), want) << r << ", " << c;
+    }
+  }
+}
+
+TEST_P(MemoryTest, CopiesOtherTypesExactly) {
+  const std::vector<int32_t> values = {-5, 1 << 30, 0, 7};
+  const Tensor device = OnDevice(ViewOf(values.data(), 2, 2));
+  EXPECT_TRUE(SameBits(OnHost(device), ViewOf(values.data(), 2, 2)));
+}
+
+QUANTMILL_ALL_BACKENDS(MemoryTest);
+
+ErrorCode CodeOf(const std::string& device) {
+  try {
+    SelectBackend(device, 1);
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ErrorCode::kInterrupted;  // no error
+}
+
+class SelectTest : public testing::Test {
+ protected:
+  void TearDown() override { unsetenv("QUANTMILL_ISA"); }
+};
+
+TEST_F(SelectTest, UnknownNamesAreUsageErrors) {
+  EXPECT_EQ(CodeOf("tpu"), ErrorCode::kUsage);
+  setenv("QUANTMILL_ISA", "mmx", 1);
+  EXPECT_EQ(CodeOf("cpu"), ErrorCode::kUsage);
+}
+
+TEST_F(SelectTest, TheEnvironmentForcesAnInstructionSet) {
+  for (const std::string& isa : AvailableIsas()) {
+    setenv("QUANTMILL_ISA", isa.c_str(), 1);
+    const BackendInfo info = SelectBackend("cpu", 3)->Info();
+    EXPECT_EQ(info.isa, isa);
+    EXPECT_EQ(info.threads, 3);
+    EXPECT_EQ(info.compute_bf16, isa == "avx512_bf16");
+  }
+}
+
+TEST_F(SelectTest, ABackendThatIsNotHereIsAnEnvironmentError) {
+  if (BuiltBackends() != std::vector<std::string>{"cpu"}) GTEST_SKIP() << "built with CUDA";
+  EXPECT_EQ(CodeOf("cuda"), ErrorCode::kEnvironment);
+}
+
+TEST_F(SelectTest, DefaultsToTheBestInstructionSet) {
+  EXPECT_EQ(SelectBackend("auto", 0)->Info().isa, AvailableIsas().front());
+  EXPECT_THAT(AvailableIsas(), testing::Contains("generic"));
+  EXPECT_EQ(ReferenceBackend()->Info().name, "reference");
+}
+
+}  // namespace
+}  // namespace quantmill::test

@@ -1,0 +1,117 @@
+#include "quant/model/families.h"
+
+#include <gtest/gtest.h>
+
+namespace quantmill {
+namespace {
+
+nlohmann::json TinyConfig(const std::string& architecture) {
+  return {{"architectures", {architecture}}, {"hidden_size", 32},        {"intermediate_size", 64},
+          {"num_hidden_layers", 3},          {"num_attention_heads", 4}, {"vocab_size", 100},
+          {"num_key_value_heads", 2}};
+}
+
+DecoderSpec Describe(const nlohmann::json& config) {
+  return DescribeDecoder(config, "config.json");
+}
+
+std::string ErrorOf(const nlohmann::json& config) {
+  try {
+    Describe(config);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Families, LlamaNamesAndShapes) {
+  const DecoderSpec spec = Describe(TinyConfig("LlamaForCausalLM"));
+  ASSERT_EQ(spec.layers(), 3);
+  const BlockSpec& block = spec.blocks[2];
+  EXPECT_EQ(block.query.name, "model.layers.2.self_attn.q_proj");
+  EXPECT_EQ(block.key.out, 2 * 8);
+  EXPECT_EQ(block.down.in, 64);
+  EXPECT_FALSE(block.query.bias);
+  EXPECT_EQ(block.sliding_window, 0);
+  EXPECT_EQ(spec.head_dim, 8);
+  EXPECT_FALSE(spec.tied);
+  EXPECT_EQ(spec.Linears().size(), 3u * 7);
+}
+
+TEST(Families, EverySiteListsEachLinearOnce) {
+  const DecoderSpec spec = Describe(TinyConfig("LlamaForCausalLM"));
+  std::vector<const LinearSpec*> by_site;
+  for (const Site site : kSites) {
+    const auto linears = spec.blocks[0].LinearsAt(site);
+    for (const LinearSpec* linear : linears) EXPECT_EQ(linear->in, linears.front()->in);
+    by_site.insert(by_site.end(), linears.begin(), linears.end());
+  }
+  EXPECT_EQ(by_site, spec.blocks[0].Linears());
+}
+
+TEST(Families, Biases) {
+  nlohmann::json llama = TinyConfig("LlamaForCausalLM");
+  llama["attention_bias"] = true;
+  EXPECT_TRUE(Describe(llama).blocks[0].output.bias);
+  EXPECT_FALSE(Describe(llama).blocks[0].gate.bias);
+  const DecoderSpec qwen2 = Describe(TinyConfig("Qwen2ForCausalLM"));
+  EXPECT_TRUE(qwen2.blocks[0].value.bias);
+  EXPECT_FALSE(qwen2.blocks[0].output.bias);
+}
+
+TEST(Families, HeadDimMayBeExplicitOrNull) {
+  nlohmann::json config = TinyConfig("Qwen3ForCausalLM");
+  config["head_dim"] = 16;
+  EXPECT_EQ(Describe(config).blocks[0].query.out, 64);
+  EXPECT_EQ(Describe(config).blocks[0].query_norm, "model.layers.0.self_attn.q_norm.weight");
+  config["head_dim"] = nullptr;
+  EXPECT_EQ(Describe(config).head_dim, 8);
+}
+
+TEST(Families, SlidingWindows) {
+  nlohmann::json mistral = TinyConfig("MistralForCausalLM");
+  mistral["sliding_window"] = 5;
+  EXPECT_EQ(Describe(mistral).blocks[0].sliding_window, 5);
+  mistral["sliding_window"] = nullptr;
+  EXPECT_EQ(Describe(mistral).blocks[0].sliding_window, 0);
+
+  nlohmann::json qwen = TinyConfig("Qwen2ForCausalLM");
+  qwen["sliding_window"] = 5;
+  EXPECT_EQ(Describe(qwen).blocks[2].sliding_window, 0) << "use_sliding_window defaults to false";
+  qwen["use_sliding_window"] = true;
+  qwen["max_window_layers"] = 2;
+  EXPECT_EQ(Describe(qwen).blocks[1].sliding_window, 0);
+  EXPECT_EQ(Describe(qwen).blocks[2].sliding_window, 5);
+  qwen["layer_types"] = {"sliding_attention", "full_attention", "full_attention"};
+  EXPECT_EQ(Describe(qwen).blocks[0].sliding_window, 5);
+  EXPECT_EQ(Describe(qwen).blocks[2].sliding_window, 0);
+  qwen["layer_types"] = {"sliding_attention"};
+  EXPECT_NE(ErrorOf(qwen).find("layer_types"), std::string::npos);
+}
+
+TEST(Families, UnknownArchitectureIsRefusedByName) {
+  const std::string message = ErrorOf(TinyConfig("GrokForCausalLM"));
+  EXPECT_NE(message.find("GrokForCausalLM"), std::string::npos);
+  EXPECT_NE(message.find("LlamaForCausalLM"), std::string::npos) << "what is supported is listed";
+}
+
+TEST(Families, BadValuesNameTheKey) {
+  for (const auto& [key, value] : std::vector<std::pair<std::string, nlohmann::json>>{
+           {"hidden_size", -1},
+           {"hidden_size", "32"},
+           {"hidden_size", nullptr},
+           {"vocab_size", 1e30},
+           {"num_hidden_layers", 1000000},
+           {"num_key_value_heads", 3},
+           {"hidden_act", "swiglu9"},
+           {"architectures", nlohmann::json::array()},
+           {"attention_bias", "yes"}}) {
+    nlohmann::json config = TinyConfig("LlamaForCausalLM");
+    config[key] = value;
+    EXPECT_NE(ErrorOf(config).find(key), std::string::npos) << key << " = " << value;
+  }
+}
+
+}  // namespace
+}  // namespace quantmill

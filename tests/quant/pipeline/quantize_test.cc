@@ -1,0 +1,227 @@
+// The main flow on the sample model of calib_data. Tests run in the source root.
+#include "quant/pipeline/quantize.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+
+#include "formats/sha256.h"
+#include "kernels/select.h"
+#include "tests/support/backends.h"
+
+namespace quantmill::test {
+namespace {
+
+constexpr const char* kSample = "calib_data/sample_model";
+
+class QuantizeTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        std::filesystem::path(testing::TempDir()) /
+        (std::string("quantize_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  static Recipe SmallRecipe(Method method = Method::kGptq) {
+    Recipe recipe;
+    recipe.method = method;
+    recipe.scheme.group_size = 64;
+    recipe.calibration.samples = 6;
+    recipe.calibration.sequence_length = 128;
+    return recipe;
+  }
+  QuantizeReport Run(const Recipe& recipe, const std::string& name, int threads = 2,
+                     const QuantizeCallbacks& callbacks = {}, const std::string& model = kSample,
+                     bool force = false) {
+    BackendRun run(CpuBackend(AvailableIsas().front(), threads));
+    const ModelSource source = ModelSource::Open(model);
+    return Quantize(run.backend(), run.exec(), source, recipe, (folder_ / name).string(), force,
+                    callbacks);
+  }
+  std::set<std::string> Entries() const {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+      names.insert(entry.path().filename().string());
+    }
+    return names;
+  }
+  // A copy of the sample model that a test may change.
+  std::string CopyOfSample() {
+    const std::filesystem::path copy = folder_ / "sample";
+    std::filesystem::copy(kSample, copy, std::filesystem::copy_options::recursive);
+    return copy.string();
+  }
+
+  std::filesystem::path folder_;
+};
+
+std::map<std::string, std::string> Hashes(const std::filesystem::path& folder) {
+  std::map<std::string, std::string> hashes;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    hashes[entry.path().filename().string()] = HashFile(entry.path());
+  }
+  return hashes;
+}
+
+TEST_F(QuantizeTest, SameBytesForAnyThreadsChunksAndRecomputation) {
+  Run(SmallRecipe(), "a", 1);
+  Run(SmallRecipe(), "b", 2);
+  Run(SmallRecipe(), "c", 3);
+  EXPECT_EQ(Hashes(folder_ / "a"), Hashes(folder_ / "b"));
+  EXPECT_EQ(Hashes(folder_ / "a"), Hashes(folder_ / "c"));
+}
+
+TEST_F(QuantizeTest, EveryLayerIsReportedAndBeatsRoundingOnItsInputs) {
+  const QuantizeReport gptq = Run(SmallRecipe(), "gptq");
+  const QuantizeReport rtn = Run(SmallRecipe(Method::kRtn), "rtn");
+  const ModelSource source = ModelSource::Open(kSample);
+  ASSERT_EQ(gptq.layers.size(), source.spec().Linears().size());
+  ASSERT_EQ(rtn.layers.size(), gptq.layers.size());
+  double gptq_sum = 0, rtn_sum = 0;
+  for (size_t i = 0; i < gptq.layers.size(); ++i) {
+    EXPECT_EQ(gptq.layers[i].name, source.spec().Linears()[i]->name);
+    EXPECT_GT(gptq.layers[i].relative_error, 0);
+    EXPECT_LT(gptq.layers[i].relative_error, 0.1);
+    gptq_sum += gptq.layers[i].relative_error;
+    rtn_sum += rtn.layers[i].relative_error;
+    // Rounding to nearest is the best in the weights themselves; GPTQ trades that for the outputs.
+    EXPECT_GE(gptq.layers[i].weight_error, 0.999 * rtn.layers[i].weight_error);
+  }
+  EXPECT_LT(gptq_sum, rtn_sum);
+}
+
+TEST_F(QuantizeTest, OutputOpensAsAnArtifactWithTheSideFiles) {
+  Run(SmallRecipe(), "out");
+  const ModelSource artifact = ModelSource::Open((folder_ / "out").string());
+  ASSERT_NE(artifact.artifact(), nullptr);
+  for (const LinearSpec* linear : artifact.spec().Linears()) {
+    EXPECT_TRUE(artifact.SchemeOf(*linear).has_value()) << linear->name;
+  }
+  EXPECT_FALSE(artifact.SchemeOf(artifact.spec().lm_head).has_value());
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
+    EXPECT_EQ(HashFile(folder_ / "out" / name), HashFile(std::filesystem::path(kSample) / name));
+  }
+}
+
+TEST_F(QuantizeTest, ExistingOutputIsKeptWithoutForce) {
+  std::filesystem::create_directories(folder_ / "out");
+  std::ofstream(folder_ / "out" / "precious") << "data";
+  EXPECT_THROW(Run(SmallRecipe(Method::kRtn), "out"), Error);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "precious"));
+  Run(SmallRecipe(Method::kRtn), "out", 2, {}, kSample, true);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out" / "precious"));
+}
+
+TEST_F(QuantizeTest, InterruptionLeavesNothing) {
+  int polls = 0;
+  QuantizeCallbacks callbacks;
+  callbacks.interrupted = [&] { return ++polls > 7; };
+  try {
+    Run(SmallRecipe(), "out", 2, callbacks);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInterrupted);
+  }
+  EXPECT_TRUE(Entries().empty());
+}
+
+TEST_F(QuantizeTest, GroupsThatDoNotDivideAreRefusedBeforeWork) {
+  Recipe recipe = SmallRecipe();
+  recipe.scheme.group_size = 96;  // hidden 256, ffn 768
+  bool planned = false;
+  QuantizeCallbacks callbacks;
+  callbacks.on_plan = [&](const MemoryPlan&) { planned = true; };
+  try {
+    Run(recipe, "out", 2, callbacks);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+    const std::string message = error.what();
+    EXPECT_NE(message.find("model.layers.0.self_attn.q_proj"), std::string::npos) << message;
+    EXPECT_NE(message.find("128, 64, 32, channel"), std::string::npos) << message;
+    EXPECT_EQ(message.find("down_proj"), std::string::npos) << "768 is a multiple of 96";
+  }
+  EXPECT_FALSE(planned);
+  EXPECT_TRUE(Entries().empty());
+}
+
+TEST_F(QuantizeTest, NaNWeightIsNamed) {
+  const std::string model = CopyOfSample();
+  const ModelSource source = ModelSource::Open(model);
+  const std::string name = source.spec().blocks[2].up.name + ".weight";
+  const TensorInfo& info = source.checkpoint().Info(name);
+  std::ifstream header(model + "/model.safetensors", std::ios::binary);
+  uint64_t header_size = 0;
+  header.read(reinterpret_cast<char*>(&header_size), 8);
+  std::fstream file(model + "/model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(static_cast<std::streamoff>(8 + header_size + info.begin + 2 * 5));
+  file.write("\x00\x7E", 2);
+  file.close();
+  for (const Method method : {Method::kRtn, Method::kGptq}) {
+    try {
+      Run(SmallRecipe(method), "out", 2, {}, model);
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      EXPECT_NE(error.where().find(name), std::string::npos) << error.what();
+      EXPECT_NE(error.message().find("[0, 5]"), std::string::npos) << error.what();
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+  }
+}
+
+TEST_F(QuantizeTest, BudgetIsPlannedAndRefusedWithTheLeastThatDoes) {
+  Recipe recipe = SmallRecipe();
+  recipe.max_host_mem = 1 << 20;
+  try {
+    Run(recipe, "out");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kEnvironment);
+    EXPECT_NE(error.message().find("is the least that would do"), std::string::npos);
+  }
+  // Just below what keeping everything takes: something is recomputed, the bytes stay the same.
+  Run(SmallRecipe(), "plenty");
+  MemoryPlan plan;
+  QuantizeCallbacks callbacks;
+  callbacks.on_plan = [&](const MemoryPlan& p) { plan = p; };
+  recipe.max_host_mem = 0;
+  Run(recipe, "again", 2, callbacks);
+  recipe.max_host_mem = plan.total_bytes - 1;
+  Run(recipe, "tight", 2, callbacks);
+  EXPECT_FALSE(plan.notes.empty());
+  EXPECT_LE(plan.total_bytes, recipe.max_host_mem);
+  EXPECT_EQ(HashFile(folder_ / "plenty" / "model.safetensors"),
+            HashFile(folder_ / "tight" / "model.safetensors"));
+}
+
+TEST_F(QuantizeTest, QuantizedInputIsRefused) {
+  Run(SmallRecipe(Method::kRtn), "once");
+  EXPECT_THROW(Run(SmallRecipe(Method::kRtn), "twice", 2, {}, (folder_ / "once").string()), Error);
+}
+
+TEST_F(QuantizeTest, AsymmetricEightBitAndPerChannel) {
+  for (const bool symmetric : {true, false}) {
+    for (const int bits : {4, 8}) {
+      for (const int64_t group : {int64_t{32}, QuantScheme::kPerChannel}) {
+        Recipe recipe = SmallRecipe(Method::kRtn);
+        recipe.scheme.bits = bits;
+        recipe.scheme.symmetric = symmetric;
+        recipe.scheme.group_size = group;
+        const QuantizeReport report = Run(recipe, "out", 2, {}, kSample, true);
+        for (const LayerResult& layer : report.layers) {
+          EXPECT_LT(layer.weight_error, bits == 8 ? 1e-3 : 0.1) << layer.name;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quantmill::test

@@ -1,0 +1,145 @@
+// The forward of every family against transformers' logits (make_golden.py), on every backend.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <numeric>
+
+#include "tests/quant/runtime/golden_model.h"
+#include "tests/support/tolerance.h"
+
+namespace quantmill::test {
+namespace {
+
+// Logits spread over a few units after two layers of sums of at most 80 terms in F32, each exact to
+// 80 * 2^-24 = 5e-6 relative; the softmax and norms between them keep errors of that order. Twenty
+// times that leaves room for both programs' orders of summation, and is a thousand times below what
+// a wrong feature does (the tests below).
+constexpr double kLogitTolerance = 1e-4;
+
+double LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - b[i]));
+  }
+  return largest;
+}
+
+double Spread(const std::vector<float>& x) {
+  const double mean = std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+  double squares = 0;
+  for (const float v : x) squares += (v - mean) * (v - mean);
+  return std::sqrt(squares / static_cast<double>(x.size()));
+}
+
+std::vector<std::string> GoldenNames() {
+  return {"llama_gqa",         "llama_mha_tied_bias",
+          "llama_mqa",         "llama_rope_llama3",
+          "llama_rope_linear", "llama_rope_yarn",
+          "mistral_window",    "qwen2",
+          "qwen2_window",      "qwen3"};
+}
+
+class DecoderGolden : public BackendTest {};
+
+TEST_P(DecoderGolden, LogitsAreThoseOfTransformers) {
+  for (const std::string& name : GoldenNames()) {
+    const Expected expected = ReadExpected(name);
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    DecoderModel model(backend(), exec(), source, Compute::kF32);
+    const auto logits = RunInSteps(tested(), model, expected.ids, {1000});
+    EXPECT_LT(LargestDifference(logits, expected.logits), kLogitTolerance * Spread(expected.logits))
+        << name;
+  }
+}
+
+// Any split of the tokens into steps, block boundaries (16) or not, gives the same bits.
+TEST_P(DecoderGolden, DecodeEqualsPrefillBitForBit) {
+  for (const std::string& name : GoldenNames()) {
+    const Expected expected = ReadExpected(name);
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+      DecoderModel model(backend(), exec(), source, compute);
+      const auto whole = RunInSteps(tested(), model, expected.ids, {1000});
+      for (const std::vector<int64_t>& steps :
+           {std::vector<int64_t>{1}, {15, 1, 1, 16, 2}, {16, 16, 1}, {31, 2, 1}}) {
+        EXPECT_EQ(RunInSteps(tested(), model, expected.ids, steps), whole)
+            << name << ", steps from " << steps[0];
+      }
+    }
+  }
+}
+
+TEST_P(DecoderGolden, BF16IsCloseToF32) {
+  const Expected expected = ReadExpected("llama_gqa");
+  const ModelSource source = ModelSource::Open(GoldenFolder("llama_gqa"));
+  DecoderModel model(backend(), exec(), source, Compute::kBF16);
+  const auto logits = RunInSteps(tested(), model, expected.ids, {1000});
+  const double difference = LargestDifference(logits, expected.logits);
+  EXPECT_LT(difference, 0.2 * Spread(expected.logits));
+  EXPECT_GT(difference, 1e-4) << "the inputs were not rounded to BF16 at all";
+}
+
+QUANTMILL_ALL_BACKENDS(DecoderGolden);
+
+// The golden models are sensitive to each feature: dropping it breaks the tolerance.
+double DifferenceWith(const std::string& name, const std::function<void(nlohmann::json&)>& edit) {
+  const std::filesystem::path folder =
+      std::filesystem::path(testing::TempDir()) / ("golden_without_" + name);
+  std::filesystem::remove_all(folder);
+  std::filesystem::copy(GoldenFolder(name), folder);
+  std::filesystem::remove(folder / "expected.safetensors");
+  nlohmann::json config = nlohmann::json::parse(std::ifstream(folder / "config.json"));
+  edit(config);
+  std::ofstream(folder / "config.json") << config;
+  const Expected expected = ReadExpected(name);
+  BackendRun run(CpuBackend(AvailableIsas().front(), 1));
+  const ModelSource source = ModelSource::Open(folder.string());
+  DecoderModel model(run.backend(), run.exec(), source, Compute::kF32);
+  const double difference =
+      LargestDifference(RunInSteps(run, model, expected.ids, {1000}), expected.logits);
+  std::filesystem::remove_all(folder);
+  return difference / Spread(expected.logits);
+}
+
+TEST(DecoderFeatures, EachOneMatters) {
+  const auto without = [](const char* key) {
+    return [key](nlohmann::json& config) { config.erase(key); };
+  };
+  for (const char* name : {"llama_rope_llama3", "llama_rope_linear", "llama_rope_yarn"}) {
+    EXPECT_GT(DifferenceWith(name, without("rope_scaling")), 100 * kLogitTolerance) << name;
+  }
+  EXPECT_GT(DifferenceWith("llama_rope_llama3", without("rope_theta")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("mistral_window", without("sliding_window")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("qwen2_window", without("max_window_layers")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("llama_mha_tied_bias", without("attention_bias")),
+            100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("llama_mha_tied_bias", without("mlp_bias")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("qwen2",
+                           [](nlohmann::json& c) { c["architectures"][0] = "LlamaForCausalLM"; }),
+            100 * kLogitTolerance)
+      << "biases of q, k, v";
+  EXPECT_GT(DifferenceWith("qwen3",
+                           [](nlohmann::json& c) { c["architectures"][0] = "LlamaForCausalLM"; }),
+            100 * kLogitTolerance)
+      << "norms of q and k";
+}
+
+// The oracle itself runs the models too: sums in double.
+TEST(DecoderReference, AgreesWithTransformers) {
+  BackendRun run(ReferenceBackend());
+  for (const char* name : {"llama_gqa", "qwen3", "mistral_window"}) {
+    const Expected expected = ReadExpected(name);
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    DecoderModel model(run.backend(), run.exec(), source, Compute::kF32);
+    EXPECT_LT(LargestDifference(RunInSteps(run, model, expected.ids, {1000}), expected.logits),
+              kLogitTolerance * Spread(expected.logits))
+        << name;
+  }
+}
+
+}  // namespace
+}  // namespace quantmill::test

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Make the golden models of decoder_golden_test: tiny random decoders and their logits.
+
+For each configuration below: golden/<name>/{config.json, model.safetensors, expected.safetensors}.
+Weights are F16 on disk; logits are computed by transformers in float32 from exactly those values,
+with its eager attention. Weights are scaled so that logits spread, norms and biases are randomised,
+so that a feature that is ignored (a window, a bias, a norm, a rope scaling) changes the logits.
+
+Needs: pip install torch transformers safetensors. Usage: make_golden.py [OUT]
+"""
+import copy
+import json
+import os
+import shutil
+import sys
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+TOKENS = 48
+BASE = dict(hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, vocab_size=96, max_position_embeddings=128,
+            tie_word_embeddings=False, torch_dtype="float16", bos_token_id=1, eos_token_id=2)
+
+CONFIGS = {
+    "llama_gqa": ("llama", dict(rms_norm_eps=1e-5)),
+    "llama_mha_tied_bias": ("llama", dict(num_key_value_heads=4, tie_word_embeddings=True,
+                                          attention_bias=True, mlp_bias=True)),
+    "llama_mqa": ("llama", dict(num_key_value_heads=1, rms_norm_eps=1e-6)),
+    "llama_rope_llama3": ("llama", dict(rope_theta=500.0, rope_scaling=dict(
+        rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=32))),
+    "llama_rope_linear": ("llama", dict(rope_scaling=dict(rope_type="linear", factor=3.0))),
+    "llama_rope_yarn": ("llama", dict(rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=32))),
+    "mistral_window": ("mistral", dict(sliding_window=7, head_dim=8)),
+    "qwen2": ("qwen2", dict(use_sliding_window=False)),
+    "qwen2_window": ("qwen2", dict(use_sliding_window=True, sliding_window=5,
+                                   max_window_layers=1)),
+    "qwen3": ("qwen3", dict(head_dim=16, rms_norm_eps=1e-6)),
+}
+
+
+def randomise(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if "norm" in name:
+                p.copy_(1.0 + 0.3 * noise)
+            elif name.endswith("bias"):
+                p.copy_(0.5 * noise)
+            elif "embed" in name:
+                p.copy_(noise)
+            else:
+                p.copy_(1.7 * noise / p.shape[1] ** 0.5)
+            p.copy_(p.half().float())
+
+
+def make(out, name, family, overrides, seed):
+    folder = os.path.join(out, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    config = AutoConfig.for_model(family, **copy.deepcopy(BASE | overrides))
+    config._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32).eval()
+    randomise(model, seed)
+    ids = torch.randint(0, BASE["vocab_size"], (1, TOKENS),
+                        generator=torch.Generator().manual_seed(seed + 1000))
+    with torch.no_grad():
+        logits = model(ids).logits[0].float()
+    os.makedirs(folder)
+    state = {k: v.half().contiguous() for k, v in model.state_dict().items()
+             if not (config.tie_word_embeddings and k == "lm_head.weight")}
+    save_file(state, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file({"ids": ids[0].to(torch.int32), "logits": logits.contiguous()},
+              os.path.join(folder, "expected.safetensors"))
+    # The keys that checkpoints of these families carry, not this transformers version's dialect.
+    written = BASE | overrides | dict(architectures=[type(model).__name__], model_type=family)
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(written, f, indent=1, sort_keys=True)
+        f.write("\n")
+    spread = logits.std().item()
+    print(f"{name:24s} logit spread {spread:.2f}")
+    assert spread > 0.5, "logits do not spread"
+
+
+def main():
+    out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "golden")
+    for seed, (name, (family, overrides)) in enumerate(CONFIGS.items()):
+        make(out, name, family, overrides, seed)
+
+
+main()

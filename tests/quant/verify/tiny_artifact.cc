@@ -1,0 +1,235 @@
+#include "tiny_artifact.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "formats/artifact.h"
+#include "formats/checkpoint.h"
+#include "formats/checkpoint_writer.h"
+#include "formats/file.h"
+#include "formats/json.h"
+#include "formats/output_folder.h"
+#include "formats/sha256.h"
+#include "quant/verify/verify_artifact.h"
+#include "tests/support/random.h"
+
+namespace quantmill::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kHidden = 16;
+constexpr int64_t kFfn = 24;
+constexpr int64_t kHeadDim = 8;
+constexpr int64_t kVocab = 32;
+constexpr int kBlocks = 2;
+
+QuantScheme TinyScheme() {
+  return {.bits = 4, .symmetric = true, .group_size = 8, .scale_dtype = DType::kF16};
+}
+
+nlohmann::json TinyConfig() {
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"hidden_size", kHidden},
+          {"intermediate_size", kFfn},
+          {"num_attention_heads", 2},
+          {"num_key_value_heads", 1},
+          {"head_dim", kHeadDim},
+          {"num_hidden_layers", kBlocks},
+          {"vocab_size", kVocab},
+          {"max_position_embeddings", 64},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", 10000.0},
+          {"hidden_act", "silu"},
+          {"tie_word_embeddings", true},
+          {"torch_dtype", "float16"}};
+}
+
+StoredTensor NormalF16(Random& random, std::vector<int64_t> shape) {
+  StoredTensor tensor{"F16", std::move(shape), {}};
+  int64_t count = 1;
+  for (const int64_t size : tensor.shape) count *= size;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bits = std::bit_cast<std::array<std::byte, 2>>(
+        ToF16(static_cast<float>(0.1 * random.Normal())).bits);
+    tensor.bytes.insert(tensor.bytes.end(), bits.begin(), bits.end());
+  }
+  return tensor;
+}
+
+TensorMap TinyTensors() {
+  Random random(7);
+  TensorMap tensors;
+  tensors["model.embed_tokens.weight"] = NormalF16(random, {kVocab, kHidden});
+  tensors["model.norm.weight"] = NormalF16(random, {kHidden});
+  for (int block = 0; block < kBlocks; ++block) {
+    const std::string prefix = "model.layers." + std::to_string(block) + ".";
+    const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+      tensors[prefix + name + ".weight"] = NormalF16(random, std::move(shape));
+    };
+    add("input_layernorm", {kHidden});
+    add("post_attention_layernorm", {kHidden});
+    add("self_attn.q_proj", {2 * kHeadDim, kHidden});
+    add("self_attn.k_proj", {kHeadDim, kHidden});
+    add("self_attn.v_proj", {kHeadDim, kHidden});
+    add("self_attn.o_proj", {kHidden, 2 * kHeadDim});
+    add("mlp.gate_proj", {kFfn, kHidden});
+    add("mlp.up_proj", {kFfn, kHidden});
+    add("mlp.down_proj", {kHidden, kFfn});
+  }
+  return tensors;
+}
+
+void WriteWeights(const TensorMap& tensors, OutputFolder& folder) {
+  std::vector<TensorDeclaration> declarations;
+  for (const auto& [name, tensor] : tensors) {
+    declarations.push_back({name, tensor.dtype, tensor.shape});
+  }
+  CheckpointWriter writer(folder, declarations);
+  for (const auto& [name, tensor] : tensors) writer.Write(name, tensor.bytes);
+  writer.Finish();
+}
+
+TensorMap ReadWeights(const fs::path& folder) {
+  const Checkpoint checkpoint = Checkpoint::Open(folder.string());
+  TensorMap tensors;
+  for (const std::string& name : checkpoint.names()) {
+    const TensorInfo& info = checkpoint.Info(name);
+    const std::span<const std::byte> bytes = checkpoint.Bytes(name);
+    tensors[name] = {info.dtype, info.shape, {bytes.begin(), bytes.end()}};
+  }
+  return tensors;
+}
+
+}  // namespace
+
+QuantizedLinear RoundToNearest(const StoredTensor& weight, const QuantScheme& scheme) {
+  QuantizedLinear linear{scheme, weight.shape[0], weight.shape[1], {}, {}, {}};
+  std::vector<F16> values(static_cast<size_t>(linear.out * linear.in));
+  std::memcpy(values.data(), weight.bytes.data(), weight.bytes.size());
+  const auto group = static_cast<size_t>(scheme.GroupSizeFor(linear.in));
+  for (size_t begin = 0; begin < values.size(); begin += group) {
+    float largest = 0;
+    for (size_t i = begin; i < begin + group; ++i) {
+      largest = std::max(largest, std::abs(ToFloat(values[i])));
+    }
+    const float scale = ToFloat(ToF16(largest / static_cast<float>(scheme.max_code())));
+    linear.scales.push_back(scale);
+    for (size_t i = begin; i < begin + group; ++i) {
+      const auto code = static_cast<int>(std::lround(ToFloat(values[i]) / scale));
+      linear.codes.push_back(
+          static_cast<int8_t>(std::clamp(code, scheme.min_code(), scheme.max_code())));
+    }
+  }
+  return linear;
+}
+
+TinyArtifact::TinyArtifact() {
+  static int count = 0;
+  root_ = fs::temp_directory_path() /
+          ("quantmill_verify_" + std::to_string(getpid()) + "_" + std::to_string(count++));
+  fs::create_directories(root_);
+  WriteDense();
+  WriteArtifact();
+}
+
+TinyArtifact::~TinyArtifact() {
+  std::error_code ignored;
+  fs::remove_all(root_, ignored);
+}
+
+const std::vector<std::string>& TinyArtifact::Modules() {
+  static const std::vector<std::string> modules = [] {
+    std::vector<std::string> names;
+    for (const auto& [name, tensor] : TinyTensors()) {
+      if (name.find("_proj.") != std::string::npos) {
+        names.push_back(name.substr(0, name.size() - std::string(".weight").size()));
+      }
+    }
+    return names;
+  }();
+  return modules;
+}
+
+void TinyArtifact::WriteDense() {
+  OutputFolder folder(dense(), false);
+  WriteWeights(TinyTensors(), folder);
+  folder.WriteText("config.json", TinyConfig().dump(2));
+  folder.WriteText("tokenizer.json", R"({"model": {"type": "BPE"}})");
+  folder.WriteText("generation_config.json", R"({"eos_token_id": 2})");
+  folder.Commit();
+}
+
+void TinyArtifact::WriteArtifact() {
+  const ArtifactWriterFormat& format = FindArtifactFormat("compressed-tensors");
+  TensorMap tensors = TinyTensors();
+  std::vector<QuantizedModule> modules;
+  std::map<std::string, QuantizedLinear> linears;
+  nlohmann::json layers = nlohmann::json::array();
+  for (const std::string& name : Modules()) {
+    const StoredTensor& weight = tensors.at(name + ".weight");
+    const QuantizedLinear linear = RoundToNearest(weight, TinyScheme());
+    modules.push_back({name, linear.scheme, linear.out, linear.in});
+    layers.push_back({{"name", name},
+                      {"scheme", Describe(linear.scheme)},
+                      {"relative_error", 0.01},
+                      {"weight_error", WeightError(linear, {weight.bytes.data(), DType::kF16,
+                                                            linear.out, linear.in, linear.in})}});
+    tensors.erase(name + ".weight");
+    linears[name] = linear;
+  }
+
+  OutputFolder folder(artifact(), false);
+  std::vector<TensorDeclaration> declarations;
+  for (const auto& [name, tensor] : tensors) {
+    declarations.push_back({name, tensor.dtype, tensor.shape});
+  }
+  for (const QuantizedModule& module : modules) {
+    for (TensorDeclaration& declaration : format.Declare(module)) {
+      declarations.push_back(std::move(declaration));
+    }
+  }
+  CheckpointWriter writer(folder, declarations);
+  for (const auto& [name, tensor] : tensors) writer.Write(name, tensor.bytes);
+  for (const auto& [name, linear] : linears) format.Write(name, linear, writer);
+  writer.Finish();
+
+  nlohmann::json config = TinyConfig();
+  config["quantization_config"] =
+      format.QuantizationConfig(modules, std::vector<std::string>{"lm_head"});
+  folder.WriteText("config.json", config.dump(2));
+  nlohmann::json files;
+  for (const std::string name : {"tokenizer.json", "generation_config.json"}) {
+    folder.Copy(dense() / name, name);
+    files[name] = HashFile(dense() / name);
+  }
+  folder.WriteText("quantmill.json",
+                   nlohmann::json{{"quantmill", "0"}, {"layers", layers}, {"files", files}}.dump());
+  folder.Commit();
+}
+
+void TinyArtifact::ChangeTensors(const fs::path& folder,
+                                 const std::function<void(TensorMap&)>& change) {
+  TensorMap tensors = ReadWeights(folder);
+  change(tensors);
+  const fs::path changed = folder.parent_path() / "changed";
+  OutputFolder output(changed, false);
+  WriteWeights(tensors, output);
+  output.Commit();
+  fs::rename(changed / "model.safetensors", folder / "model.safetensors");
+  fs::remove_all(changed);
+}
+
+void TinyArtifact::ChangeJson(const std::string& file,
+                              const std::function<void(nlohmann::json&)>& change) const {
+  nlohmann::json json = ReadJsonFile(artifact() / file);
+  change(json);
+  fs::remove(artifact() / file);
+  WriteTextFile(artifact() / file, json.dump());
+}
+
+}  // namespace quantmill::test

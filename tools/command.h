@@ -1,0 +1,46 @@
+// What a subcommand is: flags that live in an object, and a Run.
+#ifndef QUANTMILL_TOOLS_COMMAND_H_
+#define QUANTMILL_TOOLS_COMMAND_H_
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tools/console.h"
+
+namespace quantmill {
+
+// Flags that every subcommand has.
+struct CommonFlags {
+  bool json = false;
+  bool quiet = false;
+  int threads = 0;  // 0: all CPUs of this process
+  std::string device = "auto";
+};
+
+class Command {
+ public:
+  virtual ~Command() = default;
+  // Adds the subcommand to `app`. Its flags are fields of this object, which must outlive `app`.
+  virtual CLI::App* Register(CLI::App& app) = 0;
+  // Does what the parsed flags say. Returns 0, or 1 when a verification failed; throws Error.
+  // Everything for stdout goes through `console`.
+  virtual int Run(Console& console) = 0;
+
+  const CommonFlags& common() const { return common_; }
+
+ protected:
+  void AddCommonFlags(CLI::App& command);
+  CommonFlags common_;
+};
+
+std::unique_ptr<Command> MakeInspectCommand();
+std::unique_ptr<Command> MakeQuantizeCommand();
+std::unique_ptr<Command> MakeVerifyCommand();
+std::unique_ptr<Command> MakeEvalCommand();
+std::unique_ptr<Command> MakeGenerateCommand();
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_TOOLS_COMMAND_H_

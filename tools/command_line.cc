@@ -1,0 +1,123 @@
+#include "tools/command_line.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "tools/flags.h"
+#include "tools/version.h"
+
+namespace quantmill {
+namespace {
+
+// The width of the column of flags in --help, which leaves room for descriptions in 80 columns.
+constexpr size_t kFlagColumn = 28;
+
+std::vector<std::string> FlagNames(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+// CLI11's help, with one empty line between groups.
+std::string HelpText(const CLI::App& app) {
+  std::string text = app.help();
+  for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
+  while (text.ends_with("\n\n")) text.pop_back();
+  return text.ends_with("\n") ? text : text + "\n";
+}
+
+// CLI11's words for a flag at the end of the line are those of its internals.
+std::string MessageOf(const CLI::ParseError& error) {
+  const std::string text = error.what();
+  const size_t counts = text.find(": 1 required ");
+  if (counts == std::string::npos || !text.ends_with(" missing")) return text;
+  return text.substr(0, counts) + ": needs a value";
+}
+
+// A word that nothing on the command line takes.
+[[noreturn]] void ThrowUnexpected(const std::string& word, const CLI::App& command,
+                                  const std::string& where) {
+  const bool is_flag = word.starts_with("-");
+  const std::string hint = is_flag ? Suggestion(word, FlagNames(command)) : "";
+  throw Error(
+      ErrorCode::kUsage, where,
+      fmt::format("{} '{}'{}", is_flag ? "unknown flag" : "unexpected argument", word, hint));
+}
+
+}  // namespace
+
+void Command::AddCommonFlags(CLI::App& command) {
+  command.add_flag("--json", common_.json, "print JSON on stdout and nothing else")
+      ->group("Common flags");
+  command.add_flag("--quiet", common_.quiet, "no progress and no notes on stderr")
+      ->group("Common flags");
+  CLI::Option* threads =
+      command.add_option("--threads", common_.threads, "default: all CPUs of this process");
+  TakesInteger(threads, 1, 4096)->group("Common flags");
+  CLI::Option* device = command.add_option("--device", common_.device, "default: auto");
+  TakesOneOf(device, {"auto", "cpu", "cuda"})->group("Common flags");
+}
+
+CommandLine::CommandLine()
+    : app_("Quantizes language models, checks what it wrote, and measures what that cost.",
+           "quantmill") {
+  app_.get_formatter()->column_width(kFlagColumn);
+  app_.get_formatter()->label("REQUIRED", "(required)");
+  app_.set_version_flag("--version", VersionText, "print version, build, CPU and formats");
+  app_.set_help_flag("-h,--help", "print this help");
+  app_.footer("'quantmill COMMAND --help' shows the flags of a command and an example.");
+  commands_.push_back(MakeInspectCommand());
+  commands_.push_back(MakeQuantizeCommand());
+  commands_.push_back(MakeVerifyCommand());
+  commands_.push_back(MakeEvalCommand());
+  commands_.push_back(MakeGenerateCommand());
+  for (const auto& command : commands_) subcommands_.push_back(command->Register(app_));
+}
+
+std::string CommandLine::ShortHelp() const {
+  std::string text = "usage: quantmill COMMAND ...\n\n";
+  for (const CLI::App* subcommand : subcommands_) {
+    text += fmt::format("  {:<10}{}\n", subcommand->get_name(), subcommand->get_description());
+  }
+  return text + "\n'quantmill COMMAND --help' shows its flags and an example.\n";
+}
+
+Request CommandLine::Parse(int argc, const char* const* argv) {
+  std::string where;
+  const CLI::App* command = &app_;
+  const auto find_command = [&] {
+    for (size_t i = 0; i < subcommands_.size(); ++i) {
+      if (!subcommands_[i]->parsed()) continue;
+      command = subcommands_[i];
+      where = subcommands_[i]->get_name();
+      return commands_[i].get();
+    }
+    return static_cast<Command*>(nullptr);
+  };
+  try {
+    app_.parse(argc, argv);
+    return {find_command(), ""};
+  } catch (const CLI::CallForHelp&) {
+    return {nullptr, HelpText(app_)};
+  } catch (const CLI::CallForVersion& version) {
+    return {nullptr, version.what()};
+  } catch (const CLI::ParseError& error) {
+    find_command();
+    const std::vector<std::string> rest = app_.remaining(true);
+    if (!rest.empty() && where.empty() && !rest[0].starts_with("-")) {
+      std::vector<std::string> names;
+      for (const CLI::App* subcommand : subcommands_) names.push_back(subcommand->get_name());
+      throw Error(ErrorCode::kUsage, "",
+                  fmt::format("unknown command '{}'{}", rest[0], Suggestion(rest[0], names)));
+    }
+    if (!rest.empty()) ThrowUnexpected(rest[0], *command, where);
+    throw Error(ErrorCode::kUsage, where, MessageOf(error));
+  }
+}
+
+}  // namespace quantmill

@@ -1,0 +1,69 @@
+// quantmill: parses the command line, runs one command, turns failures into exit codes.
+#include <exception>
+#include <new>
+#include <string_view>
+
+#include "kernels/core/error.h"
+#include "tools/command_line.h"
+#include "tools/console.h"
+#include "tools/signals.h"
+
+namespace quantmill {
+namespace {
+
+constexpr int kExitBug = 70;
+
+// Before flags are parsed: errors of parsing have to know it.
+bool AsksForJson(int argc, const char* const* argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--json") return true;
+  }
+  return false;
+}
+
+int RunRequest(const Request& request, const CommandLine& line, bool json) {
+  if (request.command != nullptr) {
+    Console console(json, request.command->common().quiet);
+    return request.command->Run(console);
+  }
+  const Console console(false, false);
+  if (!request.text.empty()) {
+    console.Write(request.text);
+    return 0;
+  }
+  console.Note(line.ShortHelp());
+  return static_cast<int>(ErrorCode::kUsage);
+}
+
+int Report(const Console& console, const Error& error) {
+  console.WriteError(error);
+  return static_cast<int>(error.code());
+}
+
+int Main(int argc, const char* const* argv) {
+  const bool json = AsksForJson(argc, argv);
+  const Console console(json, false);
+  try {
+    CommandLine line;
+    return RunRequest(line.Parse(argc, argv), line, json);
+  } catch (const OutputClosed&) {
+    return 0;
+  } catch (const Error& error) {
+    return Report(console, error);
+  } catch (const std::bad_alloc&) {
+    return Report(console, Error(ErrorCode::kEnvironment, "",
+                                 "out of memory; close other programs or use a machine with more"));
+  } catch (const std::exception& error) {
+    console.Note(std::string("quantmill: internal error: ") + error.what() +
+                 "; this is a bug of quantmill, please report it\n");
+    return kExitBug;
+  }
+}
+
+}  // namespace
+}  // namespace quantmill
+
+int main(int argc, char** argv) {
+  quantmill::InstallSignalHandling();
+  return quantmill::Main(argc, argv);
+}

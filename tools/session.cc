@@ -1,0 +1,29 @@
+#include "tools/session.h"
+
+namespace quantmill {
+
+Session::Session(const CommonFlags& flags)
+    : backend_(SelectBackend(flags.device, flags.threads)),
+      stream_(backend_->NewStream()),
+      workspace_([this](DType dtype, int64_t rows, int64_t cols) {
+        return backend_->Empty(dtype, rows, cols);
+      }),
+      exec_{*stream_, workspace_} {}
+
+std::string Session::Describe() const {
+  const BackendInfo info = backend_->Info();
+  return info.name + " " + info.isa + ", " + std::to_string(info.threads) +
+         (info.threads == 1 ? " thread" : " threads");
+}
+
+Compute Session::ComputeNamed(const std::string& name) const {
+  const BackendInfo info = backend_->Info();
+  if (name == "f32" || (name == "auto" && !info.compute_bf16)) return Compute::kF32;
+  if (info.compute_bf16) return Compute::kBF16;
+  throw Error(ErrorCode::kEnvironment, "--compute bf16",
+              info.name + " " + info.isa + " does not multiply in bf16; use --compute f32");
+}
+
+const char* NameOf(Compute compute) { return compute == Compute::kF32 ? "f32" : "bf16"; }
+
+}  // namespace quantmill

@@ -1,0 +1,42 @@
+// A backend with everything that running on it takes.
+#ifndef QUANTMILL_TOOLS_SESSION_H_
+#define QUANTMILL_TOOLS_SESSION_H_
+
+#include <memory>
+#include <string>
+
+#include "kernels/ops.h"
+#include "kernels/select.h"
+#include "kernels/workspace.h"
+#include "tools/command.h"
+
+namespace quantmill {
+
+// Made from --device and --threads. Neither copyable nor movable: Exec refers to its fields.
+class Session {
+ public:
+  // Throws as SelectBackend does.
+  explicit Session(const CommonFlags& flags);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  Backend& backend() { return *backend_; }
+  Exec& exec() { return exec_; }
+  // "cpu avx512_bf16, 2 threads"
+  std::string Describe() const;
+  // --compute: "f32", "bf16", or "auto", which is bf16 where it is fast. Error(kEnvironment) for
+  // bf16 where the backend has none.
+  Compute ComputeNamed(const std::string& name) const;
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Stream> stream_;
+  Workspace workspace_;
+  Exec exec_;
+};
+
+const char* NameOf(Compute compute);  // "f32", "bf16"
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_TOOLS_SESSION_H_

@@ -1,0 +1,53 @@
+#include "tools/text_tokens.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "formats/sha256.h"
+#include "kernels/core/error.h"
+#include "quant/calib/token_stream.h"
+
+namespace quantmill {
+namespace {
+
+std::filesystem::path TokenizerPath(const ModelSource& model) {
+  return model.checkpoint().folder() / "tokenizer.json";
+}
+
+}  // namespace
+
+std::optional<int32_t> BosOf(const Tokenizer& tokenizer) {
+  // A text whose own ids are known tells what stands before them and not behind.
+  const std::vector<int32_t> bare = tokenizer.Encode("a", false);
+  const std::vector<int32_t> whole = tokenizer.Encode("a", true);
+  if (bare.empty() || whole.size() <= bare.size() || whole[0] == bare[0]) return std::nullopt;
+  return whole[0];
+}
+
+TextTokens TokenizeText(const std::string& path, const std::deque<ModelSource>& models) {
+  const Tokenizer tokenizer = OpenTokenizer(models.front());
+  const std::string hash = HashFile(TokenizerPath(models.front()));
+  TextTokens tokens{ReadTokenStream({path, true}, models.front(), tokenizer), BosOf(tokenizer)};
+  for (size_t i = 1; i < models.size(); ++i) {
+    const Tokenizer other = OpenTokenizer(models[i]);
+    if (HashFile(TokenizerPath(models[i])) == hash) continue;
+    if (ReadTokenStream({path, true}, models[i], other) == tokens.ids) continue;
+    throw Error(ErrorCode::kBadInput, models[i].path(),
+                "its tokenizer encodes the text differently from that of " + models.front().path() +
+                    ": the results could not be compared");
+  }
+  return tokens;
+}
+
+TextTokens ReadTokensFile(const std::string& path, const std::deque<ModelSource>& models) {
+  int64_t vocab = models.front().spec().vocab;
+  for (const ModelSource& model : models) vocab = std::min(vocab, model.spec().vocab);
+  TextTokens tokens{ReadTokenIds(path, vocab), std::nullopt};
+  // Ids need no tokenizer; where there is one it tells what BOS is.
+  if (std::filesystem::exists(TokenizerPath(models.front()))) {
+    tokens.bos = BosOf(OpenTokenizer(models.front()));
+  }
+  return tokens;
+}
+
+}  // namespace quantmill

@@ -1,0 +1,59 @@
+// quantmill verify: every byte of an artifact checked, by its format's own rules.
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "kernels/core/thread_pool.h"
+#include "quant/model/model_source.h"
+#include "quant/verify/verify_artifact.h"
+#include "tools/command.h"
+#include "tools/progress.h"
+#include "tools/signals.h"
+
+namespace quantmill {
+namespace {
+
+class VerifyCommand : public Command {
+ public:
+  CLI::App* Register(CLI::App& app) override {
+    CLI::App* command = app.add_subcommand("verify", "check every byte of an artifact");
+    command->add_option("ARTIFACT", artifact_, "folder that quantize wrote")
+        ->required()
+        ->type_name("");
+    command->add_option("--reference", reference_, "the checkpoint it was made from")
+        ->type_name("MODEL");
+    AddCommonFlags(*command);
+    command->footer(
+        "Exit code 1 and a list of problems if something is wrong.\n\n"
+        "Example: also compare with the original, tensor by tensor\n"
+        "  quantmill verify sample-w4 --reference calib_data/sample_model");
+    return command;
+  }
+
+  int Run(Console& console) override {
+    std::optional<ModelSource> reference;
+    if (!reference_.empty()) reference = ModelSource::Open(reference_);
+    ThreadPool pool(common().threads > 0 ? common().threads : AvailableCpus());
+    ProgressLine line(console.shows_progress());
+    VerifyOptions options;
+    options.progress = [&](int64_t done, int64_t total, const std::string& layer) {
+      line.Update({"verifying", done, total, 0, layer});
+      return Interrupted();
+    };
+    VerifyReport report =
+        VerifyArtifact(artifact_, reference ? &*reference : nullptr, pool, options);
+    line.Clear();
+    console.WriteReport(report);
+    return report.passed() ? 0 : static_cast<int>(ErrorCode::kVerification);
+  }
+
+ private:
+  std::string artifact_;
+  std::string reference_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeVerifyCommand() { return std::make_unique<VerifyCommand>(); }
+
+}  // namespace quantmill
