@@ -31,12 +31,18 @@ std::string HelpText(const CLI::App& app) {
   return text.ends_with("\n") ? text : text + "\n";
 }
 
-// CLI11's words for a flag at the end of the line are those of its internals.
+// Where CLI11's words are about its own counting: what the user did.
 std::string MessageOf(const CLI::ParseError& error) {
   const std::string text = error.what();
-  const size_t counts = text.find(": 1 required ");
-  if (counts == std::string::npos || !text.ends_with(" missing")) return text;
-  return text.substr(0, counts) + ": needs a value";
+  const size_t name = text.find(": ");
+  if (name == std::string::npos) return text;
+  if (text.find(": 1 required ") == name && text.ends_with(" missing")) {
+    return text.substr(0, name) + ": needs a value";
+  }
+  if (text.find(": At Most 1 required but received ") == name) {
+    return text.substr(0, name) + ": was given more than once";
+  }
+  return text;
 }
 
 // A word that nothing on the command line takes.
@@ -70,7 +76,10 @@ CommandLine::CommandLine()
   app_.get_formatter()->label("REQUIRED", "(required)");
   app_.set_version_flag("--version", VersionText, "print version, build, CPU and formats");
   app_.set_help_flag("-h,--help", "print this help");
-  app_.footer("'quantmill COMMAND --help' shows the flags of a command and an example.");
+  app_.footer(
+      "'quantmill COMMAND --help' shows the flags of a command and an example.\n\n"
+      "Exit codes: 0 done, 1 verification failed, 2 usage, 3 bad input,\n"
+      "4 environment (disk, memory, device), 70 bug, 130 interrupted.");
   commands_.push_back(MakeInspectCommand());
   commands_.push_back(MakeQuantizeCommand());
   commands_.push_back(MakeVerifyCommand());

@@ -36,7 +36,7 @@ const char* KindOf(ErrorCode code) {
     case ErrorCode::kInterrupted:
       return "interrupted";
   }
-  return "bug";
+  return "";
 }
 
 // Lists inside a message become part of its one line.
@@ -76,13 +76,22 @@ void Console::Note(std::string_view text) const {
 }
 
 void Console::WriteError(const Error& error) const {
-  WriteAll(STDERR_FILENO, "quantmill: " + OnOneLine(error.what()) + "\n");
+  WriteFailure(static_cast<int>(error.code()), KindOf(error.code()), error.where(),
+               error.message());
+}
+
+void Console::WriteBug(std::string_view message) const {
+  WriteFailure(kExitBug, "bug", "internal error",
+               std::string(message) + "; this is a bug of quantmill, please report it");
+}
+
+void Console::WriteFailure(int code, const char* kind, const std::string& where,
+                           const std::string& message) const {
+  const std::string line = where.empty() ? message : where + ": " + message;
+  WriteAll(STDERR_FILENO, "quantmill: " + OnOneLine(line) + "\n");
   if (!json_) return;
-  const nlohmann::ordered_json json = {{"error",
-                                        {{"code", static_cast<int>(error.code())},
-                                         {"kind", KindOf(error.code())},
-                                         {"where", error.where()},
-                                         {"message", error.message()}}}};
+  const nlohmann::ordered_json json = {
+      {"error", {{"code", code}, {"kind", kind}, {"where", where}, {"message", message}}}};
   WriteAll(STDOUT_FILENO, JsonText(json));
 }
 

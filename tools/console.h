@@ -12,6 +12,8 @@
 
 namespace quantmill {
 
+inline constexpr int kExitBug = 70;
+
 // Thrown when the reader of stdout has gone (`quantmill ... | head`): not an error, the command
 // ends.
 struct OutputClosed {};
@@ -37,10 +39,15 @@ class Console {
   }
   // To stderr, unless quiet. `text` ends with a newline.
   void Note(std::string_view text) const;
-  // One line on stderr, always; with `json` also {"error": {...}} on stdout.
+  // One line on stderr, always; with `json` also {"error": {code, kind, where, message}} on stdout.
   void WriteError(const Error& error) const;
+  // The same for what should never happen.
+  void WriteBug(std::string_view message) const;
 
  private:
+  void WriteFailure(int code, const char* kind, const std::string& where,
+                    const std::string& message) const;
+
   bool json_;
   bool quiet_;
 };

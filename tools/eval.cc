@@ -163,12 +163,13 @@ std::vector<ModelScores> EvalCommand::Score(Session& session, const Contest& con
                                             Console& console) const {
   std::deque<DecoderModel> decoders;
   std::vector<DecoderModel*> models;
+  ProgressLine line(console.shows_progress());
   for (const ModelSource& source : contest.sources) {
     ThrowIfInterrupted();
+    line.Update({"loading", std::ssize(models), std::ssize(contest.sources), 0, source.path()});
     models.push_back(&decoders.emplace_back(session.backend(), session.exec(), source, compute));
   }
   DecoderModel* reference = contest.reference ? models[*contest.reference] : nullptr;
-  ProgressLine line(console.shows_progress());
   const auto start = std::chrono::steady_clock::now();
   const auto show = [&](int64_t done, int64_t total, double perplexity) {
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;

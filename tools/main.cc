@@ -1,5 +1,6 @@
 // quantmill: parses the command line, runs one command, turns failures into exit codes.
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string_view>
 
@@ -10,8 +11,6 @@
 
 namespace quantmill {
 namespace {
-
-constexpr int kExitBug = 70;
 
 // Before flags are parsed: errors of parsing have to know it.
 bool AsksForJson(int argc, const char* const* argv) {
@@ -53,9 +52,11 @@ int Main(int argc, const char* const* argv) {
   } catch (const std::bad_alloc&) {
     return Report(console, Error(ErrorCode::kEnvironment, "",
                                  "out of memory; close other programs or use a machine with more"));
+  } catch (const std::filesystem::filesystem_error& error) {
+    return Report(console,
+                  Error(ErrorCode::kEnvironment, error.path1().string(), error.code().message()));
   } catch (const std::exception& error) {
-    console.Note(std::string("quantmill: internal error: ") + error.what() +
-                 "; this is a bug of quantmill, please report it\n");
+    console.WriteBug(error.what());
     return kExitBug;
   }
 }

@@ -13,7 +13,7 @@
 namespace quantmill {
 namespace {
 
-constexpr int64_t kBarCells = 16;
+constexpr int64_t kBarCells = 12;    // leaves room for the detail in 80 columns
 constexpr size_t kLeastDetail = 12;  // less of a name says nothing
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 

@@ -140,6 +140,9 @@ int QuantizeCommand::Run(Console& console) {
   Session session(common());
   const Recipe recipe = RecipeOf(flags_, session);
   const ModelSource source = ModelSource::Open(flags_.model);
+  if (recipe.method == Method::kRtn && !recipe.calibration.text.empty()) {
+    console.Note("note: --calib is not used: rtn needs no calibration\n");
+  }
   ProgressLine line(console.shows_progress());
   MemoryPlan plan;
   bool plan_shown = false;

@@ -12,11 +12,10 @@
 
 #include "formats/output_folder.h"
 #include "kernels/core/error.h"
+#include "tools/console.h"
 
 namespace quantmill {
 namespace {
-
-constexpr int kExitBug = 70;
 
 std::atomic<bool> interrupted = false;
 

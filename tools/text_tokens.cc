@@ -29,8 +29,9 @@ TextTokens TokenizeText(const std::string& path, const std::deque<ModelSource>& 
   const std::string hash = HashFile(TokenizerPath(models.front()));
   TextTokens tokens{ReadTokenStream({path, true}, models.front(), tokenizer), BosOf(tokenizer)};
   for (size_t i = 1; i < models.size(); ++i) {
+    const std::filesystem::path file = TokenizerPath(models[i]);
+    if (std::filesystem::exists(file) && HashFile(file) == hash) continue;
     const Tokenizer other = OpenTokenizer(models[i]);
-    if (HashFile(TokenizerPath(models[i])) == hash) continue;
     if (ReadTokenStream({path, true}, models[i], other) == tokens.ids) continue;
     throw Error(ErrorCode::kBadInput, models[i].path(),
                 "its tokenizer encodes the text differently from that of " + models.front().path() +

@@ -1,9 +1,10 @@
 // MatMul of the cpu backend: the blocked driver of the kernels in matmul_kernels.h.
 //
-// A task is a block of rows times a block of panels, over all inputs. It copies its rows of x, a
-// K block at a time, next to each other; then each panel's K block is read (and unpacked, if its
-// type needs it) once and multiplied with all rows. Tasks are cut by shape alone, and the order of
-// a sum is fixed by the kernel (dot_tile.h), so neither threads nor rows change a bit.
+// A task is a block of rows times a block of panels, over all inputs. For one K block after
+// another, it copies its rows of x next to each other (where it has to); then each panel's K block
+// is read (and unpacked, if its type needs it) once and multiplied with all rows. Tasks are cut by
+// shape alone, and the order of a sum is fixed by the kernel (dot_tile.h), so neither threads nor
+// rows change a bit.
 #include <algorithm>
 #include <cstring>
 
@@ -33,7 +34,7 @@ constexpr int64_t kMaxRows = 96;
 constexpr int64_t kMaxSteps = 768;  // inputs, or pairs of inputs
 constexpr int64_t kMaxPanels = 16;
 constexpr int64_t kMinPanels = 4;  // fewer, and copying the rows of x is felt
-constexpr int64_t kTasks = 32;     // aimed at, so that threads end together
+constexpr int64_t kTasks = 24;     // at least, where kMinPanels allows: threads end together
 // When a few rows meet a large weight, reading it is the work.
 constexpr int64_t kTaskBytes = int64_t{1} << 17;
 constexpr int64_t kInlineBytes = int64_t{1} << 18;  // takes less time than waking threads
@@ -99,7 +100,8 @@ class MatMulCall {
     int64_t count = 0;
     bool first = false;  // of the K blocks
     bool last = false;
-    const float* x = nullptr;        // copied rows
+    const void* x = nullptr;  // row r at x + r * x_row, in steps
+    int64_t x_row = 0;
     const void* weights = nullptr;   // in the steps of the tile kernel
     const uint8_t* ahead = nullptr;  // the block that is needed next
     float* sums = nullptr;
@@ -107,6 +109,16 @@ class MatMulCall {
 
   bool InPlace() const {
     return w_.type() == PanelType::kF32 || w_.type() == PanelType::kBF16Pairs;
+  }
+
+  // x has the steps of the tile kernel already, and its rows do not compete for the same places of
+  // the caches (as they do at a distance of whole pages).
+  bool XInPlace() const {
+    const int64_t row_bytes = x_.stride * SizeOf(x_.dtype);
+    if (row_bytes % 4096 == 0 && x_.rows > kernels_.tile_rows) return false;
+    if (x_.dtype == DType::kF32) return true;
+    return pairs_ && x_.cols % 2 == 0 && x_.stride % 2 == 0 &&
+           reinterpret_cast<uintptr_t>(x_.data) % 4 == 0;
   }
 
   // A few rows: no K blocks and no unpacked panel. The sums are the same chains. In F32, reading a
@@ -170,12 +182,19 @@ class MatMulCall {
     b.first_row = row_block * plan_.rows;
     b.rows = std::min(plan_.rows, x_.rows - b.first_row);
     b.x = x_block;
+    b.x_row = x_row_;
     for (int64_t block = 0; block < plan_.input_blocks; ++block) {
       b.first = block == 0;
       b.last = block + 1 == plan_.input_blocks;
       b.begin = block * plan_.inputs;
       b.count = std::min(plan_.inputs, w_.in() - b.begin);
-      CopyRows(b, x_block);
+      if (XInPlace()) {
+        b.x = static_cast<const std::byte*>(x_.data) +
+              (b.first_row * x_.stride + b.begin) * SizeOf(x_.dtype);
+        b.x_row = x_.stride * SizeOf(x_.dtype) / 4;
+      } else {
+        CopyRows(b, x_block);
+      }
       for (int64_t panel = first_panel; panel < end_panel; ++panel) {
         b.panel = panel;
         b.weights = PanelBlock(b, w_block);
@@ -229,8 +248,8 @@ class MatMulCall {
     for (int64_t r = 0; r < b.rows; r += tile_rows) {
       TileArgs tile;
       tile.rows = static_cast<int>(std::min(tile_rows, b.rows - r));
-      tile.x = b.x + r * x_row_;
-      tile.x_row = x_row_;
+      tile.x = static_cast<const std::byte*>(b.x) + r * b.x_row * 4;
+      tile.x_row = b.x_row;
       tile.w = b.weights;
       tile.steps = steps;
       tile.resume = !b.first;

@@ -59,48 +59,63 @@ void PreferLargePages(Matrix m) {
 // Inputs of one panel copied at a time: the block's rows and its transpose both stay in L1.
 constexpr int64_t kPackInputs = 32;
 
-// panel[i * in_step + c * col_step] = convert(weight[first + c, i]), zero for c past the end. Pairs
-// place an odd input right after the even one.
+// The panel of outputs [first, first + panel_cols): convert(weight[first + c, i]) at row i, column
+// c, zero for outputs past the end.
 template <typename From, typename To, typename Convert>
-void PackPanel(ConstMatrix weight, int64_t first, int64_t panel_cols, bool pairs, To* panel,
+void PackPanel(ConstMatrix weight, int64_t first, int64_t panel_cols, To* panel,
                const Convert& convert) {
   const int64_t in = weight.cols;
   const int64_t cols = std::min(panel_cols, weight.rows - first);
-  if (cols < panel_cols || (pairs && in % 2 != 0)) {
-    std::fill(panel, panel + (pairs ? RoundUp(in, 2) : in) * panel_cols, To{});
-  }
+  if (cols < panel_cols) std::fill(panel, panel + in * panel_cols, To{});
   for (int64_t begin = 0; begin < in; begin += kPackInputs) {
     const int64_t end = std::min(in, begin + kPackInputs);
     for (int64_t c = 0; c < cols; ++c) {
       const From* row = weight.Row<From>(first + c);
-      if (pairs) {
-        for (int64_t i = begin; i < end; ++i) {
-          panel[(i / 2 * panel_cols + c) * 2 + i % 2] = convert(row[i]);
-        }
-      } else {
-        for (int64_t i = begin; i < end; ++i) panel[i * panel_cols + c] = convert(row[i]);
+      for (int64_t i = begin; i < end; ++i) panel[i * panel_cols + c] = convert(row[i]);
+    }
+  }
+}
+
+// The BF16 instructions take subnormal inputs as zeros when they multiply, and when they convert
+// (codes are converted so). Doing the same here keeps dense and quantized weights equal. F16 has no
+// numbers that small, and those of BF16 need no conversion.
+uint16_t PairElement(float x) {
+  return ToBF16(std::abs(x) < std::numeric_limits<float>::min() ? 0.0f : x).bits;
+}
+uint16_t PairElement(F16 x) { return ToBF16(ToFloat(x)).bits; }
+uint16_t PairElement(BF16 x) { return x.bits; }
+
+// PackPanel for pairs of inputs: (2i, 2i + 1) at row i, the even one in the low half; zero past
+// the end.
+template <typename From>
+void PackPairs(ConstMatrix weight, int64_t first, int64_t panel_cols, uint32_t* panel) {
+  const int64_t in = weight.cols;
+  const int64_t cols = std::min(panel_cols, weight.rows - first);
+  if (cols < panel_cols) std::fill(panel, panel + CeilDiv(in, 2) * panel_cols, 0u);
+  static_assert(kPackInputs % 2 == 0);
+  for (int64_t begin = 0; begin < in; begin += kPackInputs) {
+    const int64_t end = std::min(in, begin + kPackInputs);
+    for (int64_t c = 0; c < cols; ++c) {
+      const From* row = weight.Row<From>(first + c);
+      for (int64_t i = begin; i < end; i += 2) {
+        const uint32_t odd = i + 1 < end ? PairElement(row[i + 1]) : 0u;
+        panel[i / 2 * panel_cols + c] = PairElement(row[i]) | (odd << 16);
       }
     }
   }
 }
 
-// The BF16 instructions take subnormal inputs as zeros when they convert (codes are converted so)
-// and when they multiply. Doing the same here keeps dense and quantized weights equal.
-BF16 ToPairElement(float x) {
-  return ToBF16(std::abs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x);
-}
-
 template <typename From>
-void PackDensePanel(ConstMatrix weight, int64_t first, int64_t panel_cols, CpuLinear& linear,
+void PackDensePanel(ConstMatrix weight, int64_t first, int64_t panel_cols, const CpuLinear& linear,
                     uint8_t* panel) {
-  if (linear.compute() == Compute::kF32) {
-    PackPanel<From>(weight, first, panel_cols, false, reinterpret_cast<From*>(panel),
-                    [](From x) { return x; });
+  if (linear.type() == PanelType::kBF16Pairs) {
+    PackPairs<From>(weight, first, panel_cols, reinterpret_cast<uint32_t*>(panel));
+  } else if (linear.compute() == Compute::kBF16) {
+    PackPanel<From>(weight, first, panel_cols, reinterpret_cast<BF16*>(panel),
+                    [](From x) { return ToBF16(ToFloat(x)); });
   } else {
-    const bool pairs = linear.type() == PanelType::kBF16Pairs;
-    PackPanel<From>(
-        weight, first, panel_cols, pairs, reinterpret_cast<BF16*>(panel),
-        [pairs](From x) { return pairs ? ToPairElement(ToFloat(x)) : ToBF16(ToFloat(x)); });
+    PackPanel<From>(weight, first, panel_cols, reinterpret_cast<From*>(panel),
+                    [](From x) { return x; });
   }
 }
 
@@ -193,7 +208,7 @@ std::unique_ptr<PackedLinear> CpuBackend::PackQuantized(Exec& exec, const Quanti
     if (type == PanelType::kI4) {
       PackNibbles(linear, p * panel_cols, panel_cols, packed->Values(p));
     } else {
-      PackPanel<int8_t>(codes, p * panel_cols, panel_cols, false,
+      PackPanel<int8_t>(codes, p * panel_cols, panel_cols,
                         reinterpret_cast<int8_t*>(packed->Values(p)), [](int8_t c) { return c; });
     }
     PackGrid(linear, p, panel_cols, *packed);

@@ -1,4 +1,6 @@
 // AddGram's kernels; compiled once per instruction set (isa.h).
+#include <cstddef>
+
 #include "kernels/cpu/dot_tile.h"
 #include "kernels/cpu/gram_kernels.h"
 
@@ -111,22 +113,23 @@ void AddBlock(const GramBlockArgs& a) {
   }
 }
 
+#if defined(__AVX512BF16__)
+constexpr bool kPairs = true;
+constexpr auto* kAddBlockPairs = AddBlock<StepPairs>;
+#else
+constexpr bool kPairs = false;
+constexpr std::nullptr_t kAddBlockPairs = nullptr;
+#endif
+
 }  // namespace
 
 extern const GramKernels kGramKernels;
 const GramKernels kGramKernels = {
     .panel_cols = kCols,
-#if defined(__AVX512BF16__)
-    .pairs = true,
+    .pairs = kPairs,
     .pack = Pack,
     .add_block = AddBlock<StepF32>,
-    .add_block_pairs = AddBlock<StepPairs>,
-#else
-    .pairs = false,
-    .pack = Pack,
-    .add_block = AddBlock<StepF32>,
-    .add_block_pairs = nullptr,
-#endif
+    .add_block_pairs = kAddBlockPairs,
 };
 
 }  // namespace quantmill::cpu::QUANTMILL_ISA

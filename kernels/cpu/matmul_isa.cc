@@ -1,4 +1,6 @@
 // MatMul's kernels; compiled once per instruction set (isa.h).
+#include <cstddef>
+
 #include "kernels/cpu/dot_tile.h"
 #include "kernels/cpu/matmul_kernels.h"
 
@@ -83,19 +85,10 @@ Vec LoadFloats(PanelType type, const void* values, int64_t at) {
   }
 }
 
-// The bits of BF16 numbers (round to nearest even) in the low halves of the lanes.
-VecInt BF16Bits(Vec v) {
-  VecInt bits;
-  std::memcpy(&bits, &v, sizeof(bits));
-  const VecInt rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF;
-  const VecInt quiet = ((bits >> 16) | 0x40) & 0xFFFF;
-  return (v != v) ? quiet : rounded;
-}
 Vec RoundToBF16(Vec v) {
-  const VecInt bits = BF16Bits(v) << 16;
-  Vec out;
-  std::memcpy(&out, &bits, sizeof(out));
-  return out;
+  uint16_t half[kLanes];
+  StoreBF16(half, v);
+  return LoadBF16(half);
 }
 
 // Reads the weights of one input as F32 vectors; Group() comes before the first input of a group.

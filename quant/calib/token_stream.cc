@@ -9,12 +9,14 @@
 #include "formats/file.h"
 #include "formats/json.h"
 #include "formats/sha256.h"
+#include "formats/tokenizer/chat_template.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
 namespace {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{4} << 30;
+constexpr uint64_t kMaxConfigBytes = uint64_t{64} << 20;
 constexpr std::string_view kSeparator = "\n\n";
 
 void AppendPassage(std::string_view passage, std::string& text) {
@@ -57,8 +59,53 @@ std::vector<int32_t> IdsOf(const nlohmann::json& array, const std::string& path,
   return ids;
 }
 
-// The passages of a JSON-lines file. Empty lines are skipped.
-std::string JoinLines(const std::string& content, const std::string& path) {
+// Renders conversations by the checkpoint's own chat template, which is read when first needed.
+class Conversations {
+ public:
+  explicit Conversations(const std::filesystem::path& folder) : folder_(folder) {}
+
+  std::string Render(const nlohmann::json& messages, const std::string& where) {
+    if (!template_) Load();
+    std::vector<ChatMessage> parsed;
+    for (const nlohmann::json& message : messages) {
+      if (!message.is_object() || !message.contains("role") || !message.at("role").is_string() ||
+          !message.contains("content") || !message.at("content").is_string()) {
+        throw Error(ErrorCode::kBadInput, where,
+                    "message " + std::to_string(parsed.size()) +
+                        " needs a string \"role\" and a string \"content\"");
+      }
+      parsed.push_back({message.at("role"), message.at("content")});
+    }
+    return template_->Render(parsed, context_);
+  }
+
+ private:
+  void Load() {
+    const std::filesystem::path config = folder_ / "tokenizer_config.json";
+    const std::filesystem::path separate = folder_ / "chat_template.jinja";
+    if (std::filesystem::exists(config)) {
+      const std::string text = ReadTextFile(config, kMaxConfigBytes);
+      context_ = ReadChatContext(text, config.string());
+      template_ = ChatTemplate::FromConfig(text, config.string());
+    }
+    if (std::filesystem::exists(separate)) {  // newer checkpoints keep it apart, and it then counts
+      template_.emplace(ReadTextFile(separate, kMaxConfigBytes), separate.string());
+    }
+    if (!template_) {
+      throw Error(ErrorCode::kBadInput, config.string(),
+                  "has no chat template, which \"messages\" need; give \"text\" instead");
+    }
+  }
+
+  std::filesystem::path folder_;
+  std::optional<ChatTemplate> template_;
+  ChatContext context_;
+};
+
+// The passages of a JSON-lines file; empty lines are skipped. A rendered conversation holds its own
+// separators, so nothing is put between it and its neighbours.
+std::string JoinLines(const std::string& content, const std::string& path,
+                      Conversations& conversations) {
   std::string text;
   size_t line_number = 0;
   for (size_t begin = 0; begin < content.size();) {
@@ -71,8 +118,12 @@ std::string JoinLines(const std::string& content, const std::string& path) {
     const nlohmann::json object = ParseJson(line, where);
     if (object.is_object() && object.contains("text") && object.at("text").is_string()) {
       AppendPassage(object.at("text").get_ref<const std::string&>(), text);
+    } else if (object.is_object() && object.contains("messages") &&
+               object.at("messages").is_array()) {
+      text += conversations.Render(object.at("messages"), where);
     } else {
-      throw Error(ErrorCode::kBadInput, where, "expected an object with a string \"text\"");
+      throw Error(ErrorCode::kBadInput, where,
+                  "expected an object with a string \"text\" or a list of \"messages\"");
     }
   }
   return text;
@@ -113,7 +164,10 @@ std::vector<int32_t> ReadTokenStream(const TextSource& text, const ModelSource& 
     content = JoinStrings(json, text.path);
   } else {
     content = ReadTextFile(text.path, kMaxTextBytes);
-    if (extension == ".jsonl") content = JoinLines(content, text.path);
+    if (extension == ".jsonl") {
+      Conversations conversations(source.checkpoint().folder());
+      content = JoinLines(content, text.path, conversations);
+    }
   }
   try {
     return tokenizer.Encode(content, text.add_special_tokens);

@@ -72,22 +72,24 @@ DecoderSpec LlamaLayout(const ConfigReader& config, const LlamaVariation& variat
 
 void SetSlidingWindows(const ConfigReader& config, int64_t window, int64_t first_sliding,
                        DecoderSpec& spec) {
-  const nlohmann::json& json = config.json();
-  const bool typed = config.Has("layer_types");
-  if (typed && (!json.at("layer_types").is_array() ||
-                static_cast<int64_t>(json.at("layer_types").size()) != spec.layers())) {
+  if (!config.Has("layer_types")) {
+    for (int64_t i = first_sliding; i < spec.layers(); ++i) {
+      spec.blocks[static_cast<size_t>(i)].sliding_window = window;
+    }
+    return;
+  }
+  const nlohmann::json& types = config.json().at("layer_types");
+  if (!types.is_array() || types.size() != spec.blocks.size()) {
     config.Fail("layer_types", "needs one entry for each layer");
   }
-  for (int64_t i = 0; i < spec.layers(); ++i) {
-    bool sliding = i >= first_sliding;
-    if (typed) {
-      const nlohmann::json& type = json.at("layer_types")[static_cast<size_t>(i)];
-      if (type != "sliding_attention" && type != "full_attention") {
-        config.Fail("layer_types", "unknown layer type " + type.dump());
-      }
-      sliding = type == "sliding_attention";
+  auto block = spec.blocks.begin();
+  for (const nlohmann::json& type : types) {
+    const std::string name = type.is_string() ? type.get<std::string>() : std::string();
+    if (name != "sliding_attention" && name != "full_attention") {
+      config.Fail("layer_types", "unknown layer type " + type.dump());
     }
-    if (sliding) spec.blocks[static_cast<size_t>(i)].sliding_window = window;
+    block->sliding_window = name == "sliding_attention" ? window : 0;
+    ++block;
   }
 }
 

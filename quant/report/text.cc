@@ -33,6 +33,9 @@ std::string Plural(int64_t count, std::string_view noun) {
   return fmt::format("{} {}{}", FormatCount(count), noun, count == 1 ? "" : "s");
 }
 
+// What a report is about.
+std::string Subject(const std::string& path) { return path.empty() ? "-" : Printable(path); }
+
 template <typename T>
 int64_t Size(const std::vector<T>& items) {
   return static_cast<int64_t>(items.size());
@@ -137,7 +140,7 @@ std::string Events(const std::vector<Event>& events, const TextStyle& style) {
 }  // namespace
 
 std::string ToText(const InspectReport& r, const TextStyle&) {
-  std::string text = Printable(r.path) + "\n";
+  std::string text = Subject(r.path) + "\n";
   text += Fact("model",
                fmt::format("{}, {}, hidden {}, ffn {}", r.architecture, Plural(r.layers, "layer"),
                            FormatCount(r.hidden), FormatCount(r.ffn)));
@@ -179,7 +182,7 @@ std::string ToText(const MemoryPlan& plan, const TextStyle&) {
 }
 
 std::string ToText(const QuantizeReport& r, const TextStyle& style) {
-  std::string text = Toned("quantized", Tone::kGood, style) + " " + Printable(r.output) + "\n";
+  std::string text = Toned("quantized", Tone::kGood, style) + " " + Subject(r.output) + "\n";
   text += Fact("method", r.method + ", " + Schemes(r.layers));
   text += Fact("format", r.format);
   text += Fact("weights", SizeChange(r.input_bytes, r.output_bytes));
@@ -197,7 +200,7 @@ std::string ToText(const QuantizeReport& r, const TextStyle& style) {
 std::string ToText(const VerifyReport& r, const TextStyle& style) {
   std::string text =
       r.passed() ? Toned("passed", Tone::kGood, style) : Toned("FAILED", Tone::kBad, style);
-  text += " " + Printable(r.artifact);
+  text += " " + Subject(r.artifact);
   text += (r.passed() ? "" : ": " + Plural(Size(r.problems), "problem")) + "\n";
   text += Fact("format", r.format);
   text += Fact("checked", fmt::format("{} in {}, {} quantized, {}", FormatBytes(r.bytes_checked),

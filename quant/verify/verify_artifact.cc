@@ -23,9 +23,9 @@ namespace {
 
 // Layers are decoded together while they take at most this much memory (one layer at least), so
 // that small layers fill the threads and large ones do not fill the machine.
-constexpr int64_t kBatchBytes = int64_t{256} << 20;
+constexpr int64_t kBatchBytes = int64_t{32} << 20;
 constexpr int64_t kRowsPerTask = 64;
-constexpr size_t kCompareBytes = size_t{16} << 20;
+constexpr size_t kCompareBytes = size_t{4} << 20;  // of each file, by each thread
 
 // WeightError is deterministic; this leaves room for another compiler's order of additions alone.
 // One code of a billion that changed by one step moves the error by more.

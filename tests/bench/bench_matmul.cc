@@ -91,6 +91,7 @@ double TilePeak(const Options& options, bool pairs) {
   args.x = x.view().data;
   args.x_row = kSteps;
   args.w = w.view().data;
+  args.ahead = args.w;
   args.steps = kSteps;
   args.sums = sums.Row<float>(0);
   const double seconds = Fastest(options, 1, [&] {

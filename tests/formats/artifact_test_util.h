@@ -72,9 +72,9 @@ inline void WriteArtifact(const std::filesystem::path& path, const NamedLinears&
 // Changes one tensor of path/model.safetensors, or removes it (no new data), or adds it.
 struct TensorEdit {
   std::string name;
-  std::string dtype;
-  std::vector<int64_t> shape;
-  std::string data;
+  std::string dtype = {};
+  std::vector<int64_t> shape = {};
+  std::string data = {};
   bool remove = false;
 };
 

@@ -204,8 +204,8 @@ TEST_F(CheckpointTest, SideFiles) {
               ElementsAre(".gitattributes: a hidden file",
                           "manifest.json: describes how the source was made",
                           "original: a subfolder", "picture.png: of an unknown kind",
-                          "pytorch_model.bin: weights in another format or of another model",
                           "pytorch_model.bin.index.json: an index of other weights",
+                          "pytorch_model.bin: weights in another format or of another model",
                           "quantize_config.json: describes how the source was quantized",
                           "vocab.json: a link to nothing"));
 }

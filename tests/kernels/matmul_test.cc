@@ -239,6 +239,31 @@ TEST_P(MatMulTest, StridedOperands) {
   EXPECT_TRUE(SameBits(got.view().Cols(68, 12), x.view().Cols(68, 12)));
 }
 
+// Rows of x may be read in place or copied, depending on where they lie.
+TEST_P(MatMulTest, PlacementOfRowsDoesNotChangeBits) {
+  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+    for (const int64_t stride : {100, 101, 1024, 2048}) {
+      const Tensor x = NormalMatrix(random_, ActivationType(compute), 14, stride);
+      const Tensor device_x = OnDevice(x);
+      for (const int64_t begin : {3, 4}) {
+        for (const int64_t in : {40, 41}) {
+          SCOPED_TRACE(std::string(NameOf(compute)) + ", stride " + std::to_string(stride) +
+                       ", columns " + std::to_string(begin) + " + " + std::to_string(in));
+          const Tensor weight = NormalMatrix(random_, DType::kF32, 70, in);
+          const auto w = backend().PackDense(exec(), weight, compute);
+          const Tensor y = Empty(DType::kF32, 14, 70);
+          backend().MatMul(exec(), device_x.view().Cols(begin, in), *w, {}, MatMulMode::kStore, y);
+          const Tensor together = HostTensor(ActivationType(compute), 14, in);
+          for (int64_t t = 0; t < 14; ++t) {
+            for (int64_t i = 0; i < in; ++i) Set(together, t, i, At(x, t, begin + i));
+          }
+          EXPECT_TRUE(SameBits(OnHost(y), Product(tested(), together, *w)));
+        }
+      }
+    }
+  }
+}
+
 TEST_P(MatMulTest, NanAndInfinityStayInTheirRowsAndColumns) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();

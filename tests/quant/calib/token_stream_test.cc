@@ -89,6 +89,17 @@ TEST_F(TokenStreamTest, EveryFormGivesTheSameStream) {
   EXPECT_EQ(Read("ids.json", "[5, 6, 7]"), (std::vector<int32_t>{5, 6, 7}));
 }
 
+// The sample model's template is ChatML.
+TEST_F(TokenStreamTest, MessagesAreRenderedByTheModelsTemplate) {
+  const std::string line =
+      R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]})";
+  const std::string rendered =
+      "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n";
+  EXPECT_EQ(Read("m.jsonl", line + "\n" + line + "\n"), Encode(rendered + rendered));
+  EXPECT_NE(ErrorOf("m.jsonl", R"({"messages": [{"role": "user"}]})").find("message 0"),
+            std::string::npos);
+}
+
 TEST_F(TokenStreamTest, ErrorsNameFileAndPlace) {
   EXPECT_NE(ErrorOf("t.json", R"(["a", 3])").find("entry 1"), std::string::npos);
   EXPECT_NE(ErrorOf("t.json", R"({"a": 3})").find("array"), std::string::npos);

@@ -111,11 +111,26 @@ TEST_F(QuantizeTest, OutputOpensAsAnArtifactWithTheSideFiles) {
 
 TEST_F(QuantizeTest, ExistingOutputIsKeptWithoutForce) {
   std::filesystem::create_directories(folder_ / "out");
-  std::ofstream(folder_ / "out" / "precious") << "data";
+  std::ofstream(folder_ / "out" / "config.json") << "{}";
+  std::ofstream(folder_ / "out" / "older") << "data";
   EXPECT_THROW(Run(SmallRecipe(Method::kRtn), "out"), Error);
-  EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "precious"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "older"));
   Run(SmallRecipe(Method::kRtn), "out", 2, {}, kSample, true);
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "out" / "precious"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out" / "older"));
+}
+
+TEST_F(QuantizeTest, TheInputIsNeverReplaced) {
+  const std::string model = CopyOfSample();
+  for (const char* output : {"sample", "sample/", "sample/../sample", "sample/inside", "."}) {
+    try {
+      Run(SmallRecipe(Method::kRtn), output, 2, {}, model, true);
+      FAIL() << output;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage) << error.what();
+    }
+  }
+  EXPECT_EQ(HashFile(folder_ / "sample" / "model.safetensors"),
+            HashFile(std::filesystem::path(kSample) / "model.safetensors"));
 }
 
 TEST_F(QuantizeTest, InterruptionLeavesNothing) {

@@ -1,0 +1,68 @@
+// Reports made by hand, shared by the tests of both renderings.
+#ifndef QUANTMILL_TESTS_QUANT_REPORT_SAMPLE_REPORTS_H_
+#define QUANTMILL_TESTS_QUANT_REPORT_SAMPLE_REPORTS_H_
+
+#include <limits>
+#include <string>
+
+#include "quant/report/results.h"
+
+namespace quantmill {
+
+inline QuantizeReport SampleQuantizeReport() {
+  QuantizeReport r;
+  r.output = "out/sample-w4";
+  r.method = "gptq";
+  r.format = "compressed-tensors";
+  r.compute = "bf16";
+  r.backend = "cpu avx512_bf16, 2 threads";
+  r.calibration_tokens = 65536;
+  r.planned_bytes = 285'900'000;
+  r.peak_rss_bytes = 232'500'000;
+  r.input_bytes = 269'100'000;
+  r.output_bytes = 113'200'000;
+  r.seconds = {31.24, 1.2, 12.31, 8.1, 7.02, 1, 1.6};
+  for (int i = 0; i < 7; ++i) {
+    const std::string name = "model.layers." + std::to_string(i) + ".mlp.down_proj";
+    r.layers.push_back({name, "w4a16 g64 symmetric", 0.001 * (i + 1), 0.002 * (i + 1)});
+  }
+  r.layers[2].relative_error = std::numeric_limits<double>::quiet_NaN();
+  r.events.push_back({"bundled_calibration", "--calib", "no calibration text was given", false});
+  r.events.push_back({"round_to_nearest_fallback", "model.layers.2.mlp.down_proj",
+                      "the factorization failed at column 17 with every damping tried; its codes "
+                      "are rounded to nearest",
+                      true});
+  return r;
+}
+
+inline EvalReport SampleEvalReport() {
+  EvalReport r;
+  r.protocol = {"windows", 2048, 12, false, "evaluation.txt", std::string(64, 'a'), 304978, "f32"};
+  r.backend = "cpu avx512_bf16, 2 threads";
+  r.reference = "SmolLM2";
+  r.seconds = 75;
+  r.peak_rss_bytes = 1'230'000'000;
+  EvaluatedModel reference;
+  reference.path = "SmolLM2";
+  reference.weights = "dense F16";
+  reference.perplexity = 20.113;
+  reference.perplexity_ci95 = {19.7, 20.54};
+  reference.tokens = 24564;
+  reference.tokens_per_second = 1234.4;
+  reference.file_bytes = 269'100'000;
+  EvaluatedModel model = reference;
+  model.path = "out/a-folder-with-a-rather-long-name/smollm2-w4-g64";
+  model.weights = "compressed-tensors, w4a16 g64 symmetric";
+  model.perplexity = 22.5;
+  model.perplexity_ci95 = {22, 23};
+  model.file_bytes = 113'200'000;
+  model.divergence =
+      EvaluatedModel::Divergence{0.12345, 0.0021, 0.95, 3.2, 0.812, 0.051, 0.112, 0.003};
+  r.reference_scores = reference;
+  r.models = {model};
+  return r;
+}
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_TESTS_QUANT_REPORT_SAMPLE_REPORTS_H_
