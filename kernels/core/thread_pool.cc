@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <fstream>
@@ -16,15 +17,30 @@
 
 namespace quantmill {
 
+namespace {
+
+// How long a waiting thread looks again before it sleeps: about as long as waking it would take.
+// Matrix products of one decoded token follow each other faster than that.
+constexpr int kSpins = 4000;
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
 struct ThreadPool::Impl {
   std::mutex mutex;
   std::condition_variable start;
   std::condition_variable finished;
-  uint64_t generation = 0;  // counts ParallelFor calls; workers wait for the next one
-  int busy = 0;             // workers still in the current call
-  bool stop = false;
+  std::atomic<uint64_t> generation{0};  // counts calls; workers wait for the next one
+  std::atomic<int> active{0};           // workers inside the current call
+  bool open = false;                    // workers may still join the current call
+  std::atomic<bool> stop{false};
 
-  // The current call. Written under the mutex before the workers start.
+  // The current call. Written under the mutex before it opens.
   const std::function<void(int64_t, int)>* task = nullptr;
   int64_t tasks = 0;
   std::atomic<int64_t> next{0};
@@ -43,19 +59,52 @@ struct ThreadPool::Impl {
     }
   }
 
+  // Waits for a call after `seen`; false: the pool is being destroyed.
+  bool WaitForCall(uint64_t seen) {
+    for (int i = 0; i < kSpins; ++i) {
+      if (stop.load() || generation.load() != seen) break;
+      Pause();
+    }
+    std::unique_lock lock(mutex);
+    start.wait(lock, [&] { return stop.load() || generation.load() != seen; });
+    return !stop.load();
+  }
+
   void Work(int thread) {
     uint64_t seen = 0;
-    for (;;) {
+    while (WaitForCall(seen)) {
       {
-        std::unique_lock lock(mutex);
-        start.wait(lock, [&] { return stop || generation != seen; });
-        if (stop) return;
-        seen = generation;
+        const std::lock_guard lock(mutex);
+        seen = generation.load();
+        if (!open) continue;  // woke too late: the call is over
+        active.fetch_add(1);
       }
       Drain(thread);
       const std::lock_guard lock(mutex);
-      if (--busy == 0) finished.notify_one();
+      if (active.fetch_sub(1) == 1) finished.notify_one();
     }
+  }
+
+  void Open(int64_t count, const std::function<void(int64_t, int)>& call) {
+    const std::lock_guard lock(mutex);
+    task = &call;
+    tasks = count;
+    next.store(0);
+    error = nullptr;
+    open = true;
+    generation.fetch_add(1);
+  }
+
+  // No worker joins any more; waits for those that did.
+  std::exception_ptr Close() {
+    {
+      const std::lock_guard lock(mutex);
+      open = false;
+    }
+    for (int i = 0; i < kSpins && active.load() > 0; ++i) Pause();
+    std::unique_lock lock(mutex);
+    finished.wait(lock, [&] { return active.load() == 0; });
+    return error;
   }
 };
 
@@ -69,7 +118,7 @@ ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
 ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(impl_->mutex);
-    impl_->stop = true;
+    impl_->stop.store(true);
   }
   impl_->start.notify_all();
   for (std::thread& worker : impl_->workers) worker.join();
@@ -80,22 +129,18 @@ int ThreadPool::threads() const { return static_cast<int>(impl_->workers.size())
 void ThreadPool::ParallelFor(int64_t tasks, const std::function<void(int64_t, int)>& task) {
   if (tasks <= 0) return;
   Check(!impl_->running.exchange(true), "ThreadPool: nested or concurrent ParallelFor");
-  {
-    const std::lock_guard lock(impl_->mutex);
-    impl_->task = &task;
-    impl_->tasks = tasks;
-    impl_->next.store(0);
-    impl_->error = nullptr;
-    impl_->busy = tasks > 1 ? static_cast<int>(impl_->workers.size()) : 0;
-    if (impl_->busy > 0) ++impl_->generation;
-  }
-  if (tasks > 1) impl_->start.notify_all();
-  impl_->Drain(0);
   std::exception_ptr error;
-  {
-    std::unique_lock lock(impl_->mutex);
-    impl_->finished.wait(lock, [&] { return impl_->busy == 0; });
-    error = impl_->error;
+  if (tasks == 1 || impl_->workers.empty()) {  // not worth waking anybody
+    try {
+      for (int64_t i = 0; i < tasks; ++i) task(i, 0);
+    } catch (...) {
+      error = std::current_exception();
+    }
+  } else {
+    impl_->Open(tasks, task);
+    impl_->start.notify_all();
+    impl_->Drain(0);
+    error = impl_->Close();
   }
   impl_->running.store(false);
   if (error) std::rethrow_exception(error);
@@ -111,8 +156,8 @@ int AvailableCpus() {
   std::string quota;
   double period = 0;
   if (cpu_max >> quota >> period && quota != "max" && period > 0) {
-    const int limit = static_cast<int>(std::stod(quota) / period + 0.5);
-    cpus = std::min(cpus, std::max(1, limit));
+    const long limit = std::lround(std::stod(quota) / period);
+    cpus = std::min(cpus, std::max(1, static_cast<int>(limit)));
   }
   return cpus;
 }

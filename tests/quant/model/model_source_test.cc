@@ -48,6 +48,7 @@ class ModelSourceTest : public testing::Test {
     for (const auto& [name, shape] : shapes_) {
       declarations.push_back(Declare(name, DType::kF32, shape));
     }
+    std::filesystem::remove(folder_ / "model.safetensors");
     SafetensorsWriter writer(folder_ / "model.safetensors", declarations);
     for (const TensorDeclaration& d : declarations) {
       std::vector<float> values(d.bytes() / sizeof(float), 0.5f);
