@@ -16,8 +16,8 @@ Workspace::Scope::~Scope() {
     w.used_ = used_;
     return;
   }
-  if (w.chunks_.size() > 1) {  // the next use of the same size shall fit one chunk
-    w.next_chunk_ = w.bytes();
+  if (w.peak_ > w.bytes() || w.chunks_.size() > 1) {  // the same use again shall fit one chunk
+    w.next_chunk_ = w.peak_;
     w.chunks_.clear();
   }
   w.used_ = 0;
@@ -29,6 +29,7 @@ Matrix Workspace::Scope::Take(DType dtype, int64_t rows, int64_t cols) {
   if (w.chunks_.empty() || w.used_ + bytes > w.chunks_.back().bytes()) {
     w.chunks_.push_back(w.allocate_(DType::kU8, 1, std::max(bytes, w.next_chunk_)));
     w.next_chunk_ = kMinChunk;
+    w.peak_ = std::max(w.peak_, w.bytes());
     w.used_ = 0;
   }
   auto* base = w.chunks_.back().Row<uint8_t>(0);
@@ -47,6 +48,7 @@ void Workspace::Trim() {
   Check(depth_ == 0, "Workspace::Trim: a scope is alive");
   chunks_.clear();
   used_ = 0;
+  peak_ = 0;
 }
 
 }  // namespace quantmill

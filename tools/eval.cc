@@ -3,6 +3,8 @@
 #include <chrono>
 #include <deque>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,6 +35,8 @@ struct EvalFlags {
   int64_t window = 0;  // 0: the protocol's
   int64_t max_windows = 0;
   std::string compute = "f32";
+  std::string reference_compute;  // empty: as compute
+  std::string log_probs;
 };
 
 // The models to run, each opened once, and which of them is the reference.
@@ -46,12 +50,15 @@ bool SameFolder(const ModelSource& a, const ModelSource& b) {
   return std::filesystem::equivalent(a.checkpoint().folder(), b.checkpoint().folder(), error);
 }
 
+// Computed in another type, the reference is another model, even if it is one of those named.
 Contest OpenModels(const EvalFlags& flags) {
   Contest contest;
   for (const std::string& model : flags.models) contest.sources.push_back(ModelSource::Open(model));
   if (flags.reference.empty()) return contest;
   ModelSource reference = ModelSource::Open(flags.reference);
-  for (size_t i = 0; i < contest.sources.size(); ++i) {
+  const bool same_compute =
+      flags.reference_compute.empty() || flags.reference_compute == flags.compute;
+  for (size_t i = 0; i < contest.sources.size() && same_compute; ++i) {
     if (SameFolder(contest.sources[i], reference)) contest.reference = i;
   }
   if (!contest.reference) {
@@ -94,6 +101,9 @@ ProtocolDescription Describe(const EvalFlags& flags, const EvaluationOptions& op
   protocol.tokens_sha256 = HashTokens(tokens.ids);
   protocol.text_tokens = static_cast<int64_t>(tokens.ids.size());
   protocol.compute = NameOf(compute);
+  if (!flags.reference_compute.empty() && flags.reference_compute != flags.compute) {
+    protocol.compute += ", reference in " + flags.reference_compute;
+  }
   return protocol;
 }
 
@@ -111,6 +121,15 @@ EvaluatedModel ResultOf(const ModelSource& source, const ModelScores& scores) {
   model.divergence = {d.kl_mean,        d.kl_ci95, d.kl_p99,    d.kl_max,
                       d.top1_agreement, d.flips,   d.delta_nll, d.delta_nll_ci95};
   return model;
+}
+
+void WriteLogProbs(const std::string& path, const std::vector<ModelScores>& scores, size_t models) {
+  nlohmann::json arrays = nlohmann::json::array();
+  for (size_t i = 0; i < models; ++i) arrays.push_back(scores[i].log_probs);
+  std::ofstream file(path);
+  file << arrays << '\n';
+  file.close();
+  if (!file) throw Error(ErrorCode::kEnvironment, path, "cannot be written");
 }
 
 class EvalCommand : public Command {
@@ -142,6 +161,11 @@ CLI::App* EvalCommand::Register(CLI::App& app) {
                10'000'000);
   TakesInteger(add("--max-windows", flags_.max_windows, "default: all"), 1, 1'000'000'000);
   TakesOneOf(add("--compute", flags_.compute, "default: f32"), {"f32", "bf16"});
+  TakesOneOf(add("--reference-compute", flags_.reference_compute, "default: as --compute"),
+             {"f32", "bf16"});
+  add("--log-probs", flags_.log_probs,
+      "write the log-probability of every scored\ntoken: a JSON array for each model")
+      ->type_name("FILE");
   AddCommonFlags(*command);
   command->footer(
       "Protocols: 'windows' scores every prediction of windows without overlap (as\n"
@@ -167,7 +191,11 @@ std::vector<ModelScores> EvalCommand::Score(Session& session, const Contest& con
   for (const ModelSource& source : contest.sources) {
     ThrowIfInterrupted();
     line.Update({"loading", std::ssize(models), std::ssize(contest.sources), 0, source.path()});
-    models.push_back(&decoders.emplace_back(session.backend(), session.exec(), source, compute));
+    const bool is_reference = contest.reference && models.size() == *contest.reference;
+    const Compute own = is_reference && !flags_.reference_compute.empty()
+                            ? session.ComputeNamed(flags_.reference_compute)
+                            : compute;
+    models.push_back(&decoders.emplace_back(session.backend(), session.exec(), source, own));
   }
   DecoderModel* reference = contest.reference ? models[*contest.reference] : nullptr;
   const auto start = std::chrono::steady_clock::now();
@@ -193,6 +221,7 @@ int EvalCommand::Run(Console& console) {
   const EvaluationOptions options = OptionsOf(flags_, contest, tokens);
   const std::vector<EvaluationWindow> windows = CutWindows(tokens.ids, options);
   const std::vector<ModelScores> scores = Score(session, contest, compute, windows, console);
+  if (!flags_.log_probs.empty()) WriteLogProbs(flags_.log_probs, scores, flags_.models.size());
 
   EvalReport report;
   report.protocol =

@@ -1,4 +1,6 @@
 // quantmill: parses the command line, runs one command, turns failures into exit codes.
+#include <malloc.h>
+
 #include <exception>
 #include <filesystem>
 #include <new>
@@ -39,7 +41,18 @@ int Report(const Console& console, const Error& error) {
   return static_cast<int>(error.code());
 }
 
+// Codes and weights of layers come and go in blocks of many sizes. glibc would move its limit for
+// mapping a block up to the largest one freed, keep such blocks in its heap, and fragment it by a
+// few MiB a layer; with a fixed limit their memory goes back to the system at once.
+void KeepHeapSmall() {
+#ifdef M_MMAP_THRESHOLD
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+}
+
 int Main(int argc, const char* const* argv) {
+  KeepHeapSmall();
   const bool json = AsksForJson(argc, argv);
   const Console console(json, false);
   try {

@@ -11,6 +11,7 @@ namespace {
 // From here on a block is mapped on its own, so that freeing it lowers the resident set at once
 // (glibc's heap keeps freed blocks, and its mmap threshold moves by itself).
 constexpr size_t kMapFrom = size_t{1} << 20;
+constexpr size_t kHugePagesFrom = size_t{16} << 20;
 
 [[noreturn]] void OutOfMemory(size_t bytes) {
   throw Error(ErrorCode::kEnvironment, "memory",
@@ -29,6 +30,9 @@ Tensor HostTensor(DType dtype, int64_t rows, int64_t cols) {
   if (bytes >= kMapFrom) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) OutOfMemory(bytes);
+    // Fewer page faults and TLB misses. Only a hint, and only where rounding up to 2 MiB pages does
+    // not show.
+    if (bytes >= kHugePagesFrom) madvise(p, bytes, MADV_HUGEPAGE);
     view.data = p;
     return Tensor(view, [bytes](void* q) { munmap(q, bytes); });
   }

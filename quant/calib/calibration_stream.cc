@@ -25,6 +25,12 @@ KvShape ChunkCacheShape(const DecoderSpec& spec, int64_t window, const StreamOpt
 Site ProducerOf(Site site) {
   return site == Site::kAttentionOut ? Site::kAttentionIn : Site::kMlpIn;
 }
+// Columns of the memory for kept outputs: the attention's and the MLP's are never alive together.
+int64_t KeptWidth(const DecoderSpec& spec, const StreamOptions& options) {
+  return std::max(options.keep_attention ? spec.heads * spec.head_dim : 0,
+                  options.keep_mlp ? spec.ffn : 0);
+}
+
 bool ReadsCarried(Site site) { return site == Site::kAttentionOut || site == Site::kMlpOut; }
 
 }  // namespace
@@ -55,11 +61,7 @@ CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSo
   }
 
   residual_ = backend.Empty(DType::kF32, tokens(), spec_.hidden);
-  const DType carried = forward_.activation_type();
-  if (options.keep_attention) {
-    attended_ = backend.Empty(carried, tokens(), forward_.InputWidth(Site::kAttentionOut));
-  }
-  if (options.keep_mlp) activated_ = backend.Empty(carried, tokens(), spec_.ffn);
+  carried_ = backend.Empty(forward_.activation_type(), tokens(), KeptWidth(spec_, options));
   Embed(backend, exec, source, windows.ids, residual_);
   source.checkpoint().Release(spec_.embedding);
 }
@@ -69,10 +71,11 @@ bool CalibrationStream::Keeps(Site producer) const {
 }
 
 Matrix CalibrationStream::Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope) {
-  const Tensor& kept = producer == Site::kAttentionIn ? attended_ : activated_;
-  if (Keeps(producer)) return kept.view().Rows(chunk.first_row, chunk.rows);
   const Site consumer = producer == Site::kAttentionIn ? Site::kAttentionOut : Site::kMlpOut;
-  return scope.Take(forward_.activation_type(), chunk.rows, forward_.InputWidth(consumer));
+  const int64_t width = forward_.InputWidth(consumer);
+  if (!Keeps(producer)) return scope.Take(forward_.activation_type(), chunk.rows, width);
+  const Matrix all{carried_.view().data, carried_.dtype(), tokens(), width, width};
+  return all.Rows(chunk.first_row, chunk.rows);
 }
 
 ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWeights& weights,
@@ -117,10 +120,7 @@ void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weig
 int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens,
                                      const StreamOptions& options) {
   const int64_t element = SizeOf(ActivationType(options.compute));
-  int64_t per_token = spec.hidden * SizeOf(DType::kF32);
-  if (options.keep_attention) per_token += spec.heads * spec.head_dim * element;
-  if (options.keep_mlp) per_token += spec.ffn * element;
-  return tokens * per_token;
+  return tokens * (spec.hidden * SizeOf(DType::kF32) + KeptWidth(spec, options) * element);
 }
 
 int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,

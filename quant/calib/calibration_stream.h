@@ -86,9 +86,8 @@ class CalibrationStream {
   std::unique_ptr<BatchPlan> full_plan_;  // of all chunks but perhaps the last
   std::unique_ptr<BatchPlan> last_plan_;
   std::vector<Chunk> chunks_;
-  Tensor residual_;   // [tokens, hidden] F32
-  Tensor attended_;   // [tokens, heads * head_dim], if kept
-  Tensor activated_;  // [tokens, ffn], if kept
+  Tensor residual_;  // [tokens, hidden] F32
+  Tensor carried_;   // what the current producer hands on, for all tokens, if kept
 };
 
 }  // namespace quantmill
