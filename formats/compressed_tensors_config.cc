@@ -118,7 +118,7 @@ PackedWeightArgs ParseWeightArgs(const Field& args) {
 
 // Refuses the top-level features that change what a weight means.
 std::string CheckTopLevel(const Field& top) {
-  const std::string format = top.Text("format", "dense");
+  std::string format = top.Text("format", "dense");
   if (format != kPackQuantized && format != "mixed-precision") {
     top.Fail("format", "'" + format + "' cannot be read, only pack-quantized");
   }

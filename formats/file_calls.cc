@@ -117,7 +117,7 @@ int Exchange(const char* one, const char* two) {
 }  // namespace calls
 
 std::string Explain(int error) {
-  const std::string reason = std::strerror(error);
+  std::string reason = std::strerror(error);
   switch (error) {
     case ENOSPC:
       return reason + ": free some space or choose an output on another disk";

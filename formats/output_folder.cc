@@ -131,7 +131,7 @@ void CheckParent(const fs::path& parent) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(fs::path final_path, bool force)
+OutputFolder::OutputFolder(const fs::path& final_path, bool force)
     : final_(Normalized(final_path)), force_(force) {
   if (final_ == final_.root_path()) {
     throw Error(ErrorCode::kUsage, final_path.string(), "is no name for an output folder");
@@ -185,7 +185,7 @@ fs::path OutputFolder::Replace() {
   if (calls::Exchange(partial_.c_str(), final_.c_str()) == 0) return partial_;
   if (errno != EINVAL && errno != ENOSYS) ThrowEnvironment(final_, "rename", errno);
   // A file system without exchange: for a moment no output has the final name.
-  const fs::path aside =
+  fs::path aside =
       final_.parent_path() / ("." + final_.filename().string() + ".replaced-" + UniqueSuffix());
   if (calls::Rename(final_.c_str(), aside.c_str()) != 0) ThrowEnvironment(final_, "rename", errno);
   if (calls::Rename(partial_.c_str(), final_.c_str()) == 0) return aside;

@@ -21,7 +21,7 @@ class OutputFolder {
   //                        not look like an output or a model (--force must not delete a folder of
   //                        other things by mistake: no subfolders, and config.json or nothing);
   //   Error(kEnvironment)  its parent is missing, is no folder, or cannot be written.
-  OutputFolder(std::filesystem::path final_path, bool force);
+  OutputFolder(const std::filesystem::path& final_path, bool force);
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
   ~OutputFolder();  // not committed: removes the temporary folder and what it holds

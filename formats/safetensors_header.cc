@@ -208,6 +208,7 @@ std::string LayoutProblem(const TensorInfo& info, uint64_t expected_begin) {
 // Walks over the tensors in the order of their data: contiguous, sized as declared, up to the end.
 void CheckLayout(const SafetensorsHeader& header, uint64_t file_size, const std::string& path) {
   std::vector<const TensorInfo*> order;
+  order.reserve(header.tensors.size());
   for (const TensorInfo& info : header.tensors) order.push_back(&info);
   std::sort(order.begin(), order.end(), [](const TensorInfo* a, const TensorInfo* b) {
     return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);

@@ -373,7 +373,7 @@ def parse_arguments():
         "--out", default=os.path.join(ROOT, "calib_data"), help="folder to write into (default: calib_data)"
     )
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--tokens-per-step", type=int, default=2048)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=100)

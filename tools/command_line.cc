@@ -33,7 +33,7 @@ std::string HelpText(const CLI::App& app) {
 
 // Where CLI11's words are about its own counting: what the user did.
 std::string MessageOf(const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   const size_t name = text.find(": ");
   if (name == std::string::npos) return text;
   if (text.find(": 1 required ") == name && text.ends_with(" missing")) {
@@ -120,6 +120,7 @@ Request CommandLine::Parse(int argc, const char* const* argv) {
     const std::vector<std::string> rest = app_.remaining(true);
     if (!rest.empty() && where.empty() && !rest[0].starts_with("-")) {
       std::vector<std::string> names;
+      names.reserve(subcommands_.size());
       for (const CLI::App* subcommand : subcommands_) names.push_back(subcommand->get_name());
       throw Error(ErrorCode::kUsage, "",
                   fmt::format("unknown command '{}'{}", rest[0], Suggestion(rest[0], names)));

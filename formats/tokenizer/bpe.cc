@@ -69,7 +69,7 @@ Bpe::Bpe(BpeConfig config, const std::string& where)
   FindCutPoints();
 }
 
-void Bpe::AddVocab(std::vector<std::pair<std::string, int64_t>> vocab) {
+void Bpe::AddVocab(std::vector<std::pair<std::string, int64_t>>&& vocab) {
   int64_t max_id = -1;
   for (const auto& [token, id] : vocab) {
     if (id < 0 || id > kMaxId) {

@@ -66,7 +66,7 @@ class Bpe {
   const std::string* IdToToken(int32_t id) const;
 
  private:
-  void AddVocab(std::vector<std::pair<std::string, int64_t>> vocab);
+  void AddVocab(std::vector<std::pair<std::string, int64_t>>&& vocab);
   void AddMerges(const std::vector<std::pair<std::string, std::string>>& merges);
   void FindCutPoints();
   int32_t RequireId(const std::string& token, size_t merge) const;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -19,7 +20,25 @@ constexpr size_t kHugePagesFrom = size_t{16} << 20;
                   " MiB; lower --samples, --sequence-length or --max-host-mem, or free memory");
 }
 
+template <typename T>
+void WidenRowOf(ConstMatrix m, int64_t row, float* to) {
+  std::transform(m.Row<T>(row), m.Row<T>(row) + m.cols, to, [](T x) { return ToFloat(x); });
+}
+
 }  // namespace
+
+void WidenRow(ConstMatrix m, int64_t row, float* to) {
+  switch (m.dtype) {
+    case DType::kF32:
+      return WidenRowOf<float>(m, row, to);
+    case DType::kF16:
+      return WidenRowOf<F16>(m, row, to);
+    case DType::kBF16:
+      return WidenRowOf<BF16>(m, row, to);
+    default:
+      Check(false, "WidenRow: not a dense float type");
+  }
+}
 
 Tensor HostTensor(DType dtype, int64_t rows, int64_t cols) {
   Check(rows >= 0 && cols >= 0, "HostTensor: negative size");

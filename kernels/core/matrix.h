@@ -133,6 +133,9 @@ class Tensor {
   Deleter deleter_;
 };
 
+// Row `row` of an F32, F16 or BF16 matrix in host memory, as floats (exact). to: [m.cols].
+void WidenRow(ConstMatrix m, int64_t row, float* to);
+
 // Host memory. Throws Error(kEnvironment) naming the size when the system has none left.
 // Large blocks are returned to the system when freed (they are mapped, not taken from the heap).
 Tensor HostTensor(DType dtype, int64_t rows, int64_t cols);

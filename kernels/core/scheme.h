@@ -57,6 +57,9 @@ void CheckConsistent(const QuantizedLinear& linear);
 // weight: [out, in] F32 in host memory, preallocated.
 void Dequantize(const QuantizedLinear& linear, Matrix weight);
 
+// One row of it. REQUIRES: CheckConsistent. to: [in].
+void DequantizeRow(const QuantizedLinear& linear, int64_t row, float* to);
+
 }  // namespace quantmill
 
 #endif  // QUANTMILL_KERNELS_CORE_SCHEME_H_

@@ -29,6 +29,7 @@ void ScoreBlock(const float* q, int64_t head_dim, const float* const* k, float* 
   for (int64_t d = 0; d < head_dim; ++d) {
     Vec keys[C];
 #pragma GCC unroll 4
+    // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): the caller sets C of k
     for (int c = 0; c < C; ++c) keys[c] = Load(k[c] + d * kBlockKeys);
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {

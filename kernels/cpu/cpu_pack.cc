@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 
@@ -48,11 +49,12 @@ namespace {
 void PreferLargePages(Matrix m) {
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = 4096;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(m.data) + kPage - 1) / kPage * kPage;
-  const uintptr_t end =
-      (reinterpret_cast<uintptr_t>(m.data) + static_cast<uintptr_t>(m.size())) / kPage * kPage;
+  const auto address = reinterpret_cast<uintptr_t>(m.data);
+  const uintptr_t begin = (address + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (address + static_cast<uintptr_t>(m.size())) / kPage * kPage;
+  if (end <= begin) return;
   // A hint: where it fails, nothing but speed is lost.
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  madvise(static_cast<std::byte*>(m.data) + (begin - address), end - begin, MADV_HUGEPAGE);
 #endif
 }
 

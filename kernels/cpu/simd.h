@@ -43,6 +43,10 @@ inline Vec Set1(float x) {
 #endif
 }
 inline Vec Zero() { return Vec{}; }
+// All bits set in the lanes that are NaN, none in the others.
+inline VecInt IsNaN(Vec v) {
+  return v != v;  // NOLINT(misc-redundant-expression): only a NaN differs from itself
+}
 
 // a * b + c, with one rounding where the instruction set has FMA.
 inline Vec Fma(Vec a, Vec b, Vec c) {
@@ -146,7 +150,7 @@ inline void StoreBF16(uint16_t* p, Vec v) {
   std::memcpy(&bits, &v, sizeof(bits));
   const VecInt rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   const VecInt quiet = (bits >> 16) | 0x40;
-  const VecInt result = (v != v) ? quiet : rounded;
+  const VecInt result = IsNaN(v) ? quiet : rounded;
 #if defined(__AVX512F__)
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(result)));
@@ -179,7 +183,7 @@ inline Vec Exp(Vec x) {
   std::memcpy(&scale_low, &low, sizeof(low));
   std::memcpy(&scale_high, &high, sizeof(high));
   const Vec result = p * scale_low * scale_high;
-  return (x != x) ? x : result;
+  return IsNaN(x) ? x : result;
 }
 
 }  // namespace quantmill::cpu::QUANTMILL_ISA

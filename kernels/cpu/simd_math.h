@@ -100,7 +100,7 @@ inline Vec Exp2NonPositive(Vec x) {
   const VecInt bits = (__builtin_convertvector(n, VecInt) + 127) << 23;
   Vec scale;
   std::memcpy(&scale, &bits, sizeof(bits));
-  return (x != x) ? x : p * scale;
+  return IsNaN(x) ? x : p * scale;
 #endif
 }
 
@@ -117,7 +117,7 @@ inline Vec Tanh(Vec x) {
   const Vec small = Fma(p * s, x, x);
   const Vec large = 1.0f - 2.0f / (Exp(magnitude + magnitude) + 1.0f);
   const Vec result = magnitude < 0.625f ? small : (x < 0.0f ? -large : large);
-  return (x != x) ? x : result;
+  return IsNaN(x) ? x : result;
 }
 
 }  // namespace quantmill::cpu::QUANTMILL_ISA

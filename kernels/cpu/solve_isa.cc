@@ -34,7 +34,7 @@ bool RoundCodes(const float* w, int64_t n, float scale, float zero, float lo, fl
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     const Vec x = Load(w + i);
-    unordered |= x != x;
+    unordered |= IsNaN(x);
     StoreCodes(codes + i, CodeOf(x, scales, zeros, los, his));
   }
   if (i < n) {
@@ -42,7 +42,7 @@ bool RoundCodes(const float* w, int64_t n, float scale, float zero, float lo, fl
     int8_t tail_codes[kLanes];
     for (int64_t j = i; j < n; ++j) tail[j - i] = w[j];
     const Vec x = Load(tail);
-    unordered |= x != x;
+    unordered |= IsNaN(x);
     StoreCodes(tail_codes, CodeOf(x, scales, zeros, los, his));
     for (int64_t j = i; j < n; ++j) codes[j] = tail_codes[j - i];
   }

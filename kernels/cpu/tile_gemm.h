@@ -143,7 +143,7 @@ inline Vec CodeOf(Vec w, Vec scale, Vec zero, Vec lo, Vec hi) {
 
 // kLanes codes to memory; NaN becomes 0.
 inline void StoreCodes(int8_t* p, Vec code) {
-  const Vec number = code == code ? code : Vec{};
+  const Vec number = IsNaN(code) ? Vec{} : code;
   using Bytes = int8_t __attribute__((vector_size(kLanes)));
   const Bytes bytes = __builtin_convertvector(__builtin_convertvector(number, VecInt), Bytes);
   std::memcpy(p, &bytes, sizeof(bytes));

@@ -37,8 +37,7 @@ bool ReadsCarried(Site site) { return site == Site::kAttentionOut || site == Sit
 
 CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSource& source,
                                      const TokenWindows& windows, const StreamOptions& options)
-    : backend_(backend),
-      exec_(exec),
+    : exec_(exec),
       spec_(source.spec()),
       windows_(windows),
       options_(options),

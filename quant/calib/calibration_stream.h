@@ -75,7 +75,6 @@ class CalibrationStream {
   ConstMatrix ChunkInput(const BlockSpec& block, const BlockWeights& weights, Site site,
                          const Chunk& chunk, Workspace::Scope& scope);
 
-  Backend& backend_;
   Exec& exec_;
   const DecoderSpec& spec_;
   const TokenWindows& windows_;

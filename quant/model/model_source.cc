@@ -1,6 +1,5 @@
 #include "quant/model/model_source.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -130,48 +129,11 @@ QuantizedLinear ModelSource::ReadQuantized(const LinearSpec& linear) const {
   return quantized;
 }
 
-Tensor ModelSource::ReadWeight(const LinearSpec& linear) const {
-  Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
-  if (SchemeOf(linear)) {
-    Dequantize(ReadQuantized(linear), weight);
-    return weight;
-  }
-  const ConstMatrix stored = DenseWeight(linear);
-  for (int64_t r = 0; r < stored.rows; ++r) {
-    float* to = weight.Row<float>(r);
-    switch (stored.dtype) {
-      case DType::kF16:
-        std::transform(stored.Row<F16>(r), stored.Row<F16>(r) + stored.cols, to,
-                       [](F16 x) { return ToFloat(x); });
-        break;
-      case DType::kBF16:
-        std::transform(stored.Row<BF16>(r), stored.Row<BF16>(r) + stored.cols, to,
-                       [](BF16 x) { return ToFloat(x); });
-        break;
-      default:
-        std::copy_n(stored.Row<float>(r), stored.cols, to);
-    }
-  }
-  return weight;
-}
-
 Tensor ModelSource::ReadVector(const std::string& name) const {
   const ConstMatrix stored = checkpoint_->View(name);
   CheckFinite(stored, checkpoint_->Location(name));
   Tensor vector = HostTensor(DType::kF32, 1, stored.cols);
-  float* to = vector.Row<float>(0);
-  for (int64_t i = 0; i < stored.cols; ++i) {
-    switch (stored.dtype) {
-      case DType::kF16:
-        to[i] = ToFloat(stored.Row<F16>(0)[i]);
-        break;
-      case DType::kBF16:
-        to[i] = ToFloat(stored.Row<BF16>(0)[i]);
-        break;
-      default:
-        to[i] = stored.Row<float>(0)[i];
-    }
-  }
+  WidenRow(stored, 0, vector.Row<float>(0));
   return vector;
 }
 

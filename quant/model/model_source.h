@@ -28,10 +28,8 @@ class ModelSource {
 
   // The scheme of a linear, or nothing when its weight is dense.
   std::optional<QuantScheme> SchemeOf(const LinearSpec& linear) const;
-  // The weight as [out, in] F32 host memory, dequantized if need be. Release the mapping
-  // afterwards. Error(kBadInput) naming tensor and offset if an element is NaN or infinite.
-  Tensor ReadWeight(const LinearSpec& linear) const;
-  // The stored dense weight, mapped; the linear must not be quantized. Checked to be finite.
+  // The stored dense weight, mapped; the linear must not be quantized. Error(kBadInput) naming
+  // tensor, offset and element if one is NaN or infinite. Release it afterwards.
   ConstMatrix DenseWeight(const LinearSpec& linear) const;
   QuantizedLinear ReadQuantized(const LinearSpec& linear) const;
   // The tensor that holds a dense linear's weight: the embedding for a tied lm_head.

@@ -66,7 +66,7 @@ void AddItem(MemoryPlan& plan, std::string what, int64_t bytes) {
 
 // Largest memory over the run, item by item. What is freed before something else is needed counts
 // once, as the larger of the two.
-MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan, int threads) {
+MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
   const DecoderSpec& spec = source.spec();
   const Recipe& recipe = plan.recipe;
   MemoryPlan memory;
@@ -86,7 +86,9 @@ MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan, i
           block * (recipe.scheme.bits <= 4 ? 1 : 2) / 2 + scale_bytes);
   const CalibrationRecipe& calibration = recipe.calibration;
   const int64_t tokens = calibration.samples * calibration.sequence_length;
-  AddItem(memory, fmt::format("activations of {} calibration tokens", tokens),
+  AddItem(memory,
+          fmt::format("activations of {} windows of {} tokens", calibration.samples,
+                      calibration.sequence_length),
           CalibrationStream::HeldBytes(spec, tokens, plan.stream));
   const int64_t forward =
       CalibrationStream::ScratchBytes(spec, calibration.sequence_length, plan.stream);
@@ -95,17 +97,18 @@ MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan, i
           fmt::format("largest Gram matrix ({0} x {0}, F32)",
                       MaxOver(spec, [](const LinearSpec& l) { return l.in; })),
           gram);
-  // The Gram matrix is there while its inputs are computed, and while its layers are solved.
-  const int64_t rows = std::max<int64_t>(1, threads) * 64;
+  // The Gram matrix is there while its inputs are computed, and while its layers are solved. The
+  // error of a solved layer is measured on some rows at a time, of which there are three copies.
   const int64_t widest = MaxOver(spec, [](const LinearSpec& l) { return l.in; });
+  const int64_t error_rows = 3 * 512 * widest * 4;
   AddItem(memory, "the larger of: scratch of the forward; largest layer being solved",
-          std::max(forward, solve + rows * widest * 4));
+          std::max(forward, solve + error_rows));
   return memory;
 }
 
 // Gives up keeping activations, the widest first, until the estimate fits.
-void FitBudget(const ModelSource& source, int threads, QuantizePlan& plan) {
-  plan.memory = EstimateMemory(source, plan, threads);
+void FitBudget(const ModelSource& source, QuantizePlan& plan) {
+  plan.memory = EstimateMemory(source, plan);
   const int64_t budget = plan.recipe.max_host_mem;
   if (budget == 0 || plan.memory.total_bytes <= budget) return;
   const int64_t kept = plan.memory.total_bytes;
@@ -117,11 +120,11 @@ void FitBudget(const ModelSource& source, int threads, QuantizePlan& plan) {
         "the inputs of {} are computed twice: keeping all activations takes {} MiB",
         keep == &plan.stream.keep_mlp ? "down projections" : "attention output projections",
         kept >> 20));
-    plan.memory = EstimateMemory(source, plan, threads);
+    plan.memory = EstimateMemory(source, plan);
   }
   if (plan.memory.total_bytes > budget) {  // smaller chunks, down to one window
     plan.stream.chunk_tokens = plan.recipe.calibration.sequence_length;
-    plan.memory = EstimateMemory(source, plan, threads);
+    plan.memory = EstimateMemory(source, plan);
   }
   plan.memory.notes = std::move(notes);
   if (plan.memory.total_bytes <= budget) return;
@@ -156,7 +159,7 @@ QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
     format.CheckSupported(plan.modules.back());
   }
   plan.dense.push_back(source.spec().lm_head.name);
-  FitBudget(source, backend.threads, plan);
+  FitBudget(source, plan);
   return plan;
 }
 

@@ -210,7 +210,8 @@ std::string QuantizeRun::CalibrateAndSolve() {
     }
     const double so_far = report_.seconds.forward + report_.seconds.statistics +
                           report_.seconds.solve + report_.seconds.write;
-    tokens_per_second_ = static_cast<double>(windows.tokens() * (done / 4)) / so_far;
+    const int64_t blocks_done = done / static_cast<int64_t>(kSites.size());
+    tokens_per_second_ = static_cast<double>(windows.tokens() * blocks_done) / so_far;
   }
   return HashTokens(windows.ids);
 }
@@ -240,7 +241,7 @@ void CheckFallbacks(const QuantizeReport& report, int64_t allowed) {
     ++fallbacks;
     if (first == nullptr) first = &event;
   }
-  if (fallbacks <= allowed) return;
+  if (first == nullptr || fallbacks <= allowed) return;
   throw Error(ErrorCode::kVerification, first->where,
               fmt::format("{} ({} fallbacks in all, --max-fallbacks allows {}; nothing was kept)",
                           first->what, fallbacks, allowed));
@@ -268,7 +269,8 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   report.format = plan.recipe.format;
   report.compute = plan.stream.compute == Compute::kBF16 ? "bf16" : "f32";
   report.backend_isa = backend.name + " " + backend.isa;
-  report.backend = fmt::format("{}, {} threads", report.backend_isa, backend.threads);
+  report.backend = fmt::format("{}, {} thread{}", report.backend_isa, backend.threads,
+                               backend.threads == 1 ? "" : "s");
   report.planned_bytes = plan.memory.total_bytes;
   report.input_bytes = source.checkpoint().total_bytes();
   for (const std::string& tensor : source.unknown_tensors()) {

@@ -35,7 +35,7 @@ std::string Small(double x, int decimals) {
 // ends.
 std::string Perplexity(const EvaluatedModel& m) {
   const auto [low, high] = m.perplexity_ci95;
-  const std::string mean = FormatFixed(m.perplexity, 3);
+  std::string mean = FormatFixed(m.perplexity, 3);
   if (low == high) return mean;  // one window: no interval
   return mean + " ± " + Small((high - low) / 2, 3);
 }

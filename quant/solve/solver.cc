@@ -13,17 +13,8 @@ int64_t ChunkRows(int64_t in) { return in < 4096 ? 1024 : 512; }
 
 // delta = dequantized - weight, of row `o`.
 void FillDelta(const QuantizedLinear& linear, int64_t o, const float* weight, float* delta) {
-  const int64_t groups = linear.groups();
-  const int64_t size = linear.scheme.GroupSizeFor(linear.in);
-  const int8_t* codes = linear.codes.data() + o * linear.in;
-  for (int64_t g = 0; g < groups; ++g) {
-    const auto at = static_cast<size_t>(o * groups + g);
-    const int zero = linear.scheme.symmetric ? 0 : linear.zero_points[at];
-    const float scale = linear.scales[at];
-    for (int64_t i = g * size; i < std::min(linear.in, (g + 1) * size); ++i) {
-      delta[i] = static_cast<float>(codes[i] - zero) * scale - weight[i];
-    }
-  }
+  DequantizeRow(linear, o, delta);
+  for (int64_t i = 0; i < linear.in; ++i) delta[i] -= weight[i];
 }
 
 double SumOfSquares(const float* x, int64_t n) {

@@ -14,41 +14,6 @@ namespace {
 // Independent partial sums: the compiler can use vector registers without reordering a sum.
 constexpr int64_t kLanes = 8;
 
-template <typename T>
-void WidenRow(ConstMatrix dense, int64_t row, float* to) {
-  std::transform(dense.Row<T>(row), dense.Row<T>(row) + dense.cols, to,
-                 [](T x) { return ToFloat(x); });
-}
-
-void WidenRow(ConstMatrix dense, int64_t row, float* to) {
-  switch (dense.dtype) {
-    case DType::kF32:
-      return WidenRow<float>(dense, row, to);
-    case DType::kF16:
-      return WidenRow<F16>(dense, row, to);
-    case DType::kBF16:
-      return WidenRow<BF16>(dense, row, to);
-    default:
-      Check(false, "WeightError: dense is F32, F16 or BF16");
-  }
-}
-
-// The values of Dequantize (kernels/core/scheme.h), one row.
-void DequantizeRow(const QuantizedLinear& linear, int64_t row, float* to) {
-  const int64_t groups = linear.groups();
-  const int64_t group_size = linear.scheme.GroupSizeFor(linear.in);
-  const int8_t* codes = linear.codes.data() + row * linear.in;
-  for (int64_t g = 0; g < groups; ++g) {
-    const auto at = static_cast<size_t>(row * groups + g);
-    const float scale = linear.scales[at];
-    const int zero = linear.scheme.symmetric ? 0 : linear.zero_points[at];
-    const int64_t end = std::min(linear.in, (g + 1) * group_size);
-    for (int64_t i = g * group_size; i < end; ++i) {
-      to[i] = static_cast<float>(codes[i] - zero) * scale;
-    }
-  }
-}
-
 RowSquares SquaresOf(const float* quantized, const float* weight, int64_t count) {
   std::array<double, kLanes> difference{};
   std::array<double, kLanes> squares{};

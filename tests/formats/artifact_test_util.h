@@ -94,6 +94,7 @@ inline void EditTensors(const std::filesystem::path& path, const std::vector<Ten
     if (!edit.remove) tensors[edit.name] = {{edit.name, edit.dtype, edit.shape}, edit.data};
   }
   std::vector<TensorDeclaration> declared;
+  declared.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) declared.push_back(tensor.first);
   std::filesystem::remove(file);
   SafetensorsWriter writer(file, declared);

@@ -110,6 +110,7 @@ TEST(CheckpointWriter, RefusesBadDeclarations) {
   const int64_t huge = int64_t{1} << 60;
   ExpectError(ErrorCode::kBadInput, {"overflow"}, [&] {
     std::vector<TensorDeclaration> tensors;
+    tensors.reserve(17);
     for (int i = 0; i < 17; ++i) {
       tensors.push_back(Declare(std::to_string(i), DType::kU8, {huge}));
     }

@@ -8,7 +8,6 @@ namespace quantmill::test {
 namespace {
 
 using testing::ElementsAre;
-using testing::HasSubstr;
 using Kind = TensorProblem::Kind;
 
 class ReaderTest : public testing::Test {
@@ -45,8 +44,9 @@ class ReaderTest : public testing::Test {
     return found;
   }
 
-  static TensorEdit Scales(const std::string& module, std::vector<float> values, int64_t rows) {
+  static TensorEdit Scales(const std::string& module, const std::vector<float>& values, int64_t rows) {
     std::vector<F16> stored;
+    stored.reserve(values.size());
     for (const float value : values) stored.push_back(ToF16(value));
     return {module + ".weight_scale", "F16", {rows, std::ssize(values) / rows}, AsText(stored)};
   }
@@ -79,7 +79,7 @@ TEST_F(ReaderTest, WrongShapesAndTypes) {
   ExpectBad("m.a", {{"m.a.weight_scale", "I16", {3, 2}, std::string(12, 'x')}},
             {"is I16; scales must be"});
   ExpectBad("m.b", {Words("m.b.weight_zero_point", {5, 1}, 1)}, {"expected I32 [1, 1]"});
-  const auto shape = [](std::vector<int64_t> values) {
+  const auto shape = [](const std::vector<int64_t>& values) {
     return TensorEdit{"m.a.weight_shape", "I64", {std::ssize(values)}, AsText(values)};
   };
   ExpectBad("m.a", {shape({3, 64, 1})}, {"I64 [3]", "expected I64 [2]"});

@@ -136,7 +136,7 @@ TEST(CompressedTensors, IsTheTransposeOfGptq) {
     for (int64_t k = 0; k < 8; ++k) {
       uint32_t qweight = 0;
       for (int64_t j = 0; j < 8; ++j) {
-        const int code = linear.codes[static_cast<size_t>(n * 64 + 8 * k + j)];
+        const int8_t code = linear.codes[static_cast<size_t>(n * 64 + 8 * k + j)];
         qweight |= static_cast<uint32_t>(code + 8) << (4 * j);
       }
       uint32_t packed = 0;

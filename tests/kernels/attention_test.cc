@@ -13,7 +13,6 @@
 namespace quantmill {
 namespace {
 
-using test::BackendRun;
 using test::BackendTest;
 using test::NormalMatrix;
 using test::Random;
@@ -57,6 +56,7 @@ Batch MakeBatch(uint64_t seed, const AttentionParams& params, std::vector<int64_
   std::vector<int32_t> free;
   for (const int64_t n : batch.lengths) batch.blocks += (n + kKvBlockTokens - 1) / kKvBlockTokens;
   batch.blocks += 3;
+  free.reserve(static_cast<size_t>(batch.blocks));
   for (int32_t b = 0; b < batch.blocks; ++b) free.push_back(b);
   for (size_t i = free.size(); i > 1; --i) {
     std::swap(free[i - 1], free[static_cast<size_t>(random.Int(0, static_cast<int64_t>(i) - 1))]);

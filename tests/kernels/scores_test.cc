@@ -244,7 +244,7 @@ TEST_P(ScoresTest, NaNStaysInItsRow) {
     const auto got = swap ? Comparisons(q, p, {1, 2, 3}) : Comparisons(p, q, {1, 2, 3});
     EXPECT_TRUE(std::isnan(got[1].kl));
     EXPECT_TRUE(std::isnan(swap ? got[1].test.log_prob : got[1].reference.log_prob));
-    for (const size_t r : {0, 2}) {
+    for (const size_t r : {0U, 2U}) {
       EXPECT_TRUE(std::isfinite(got[r].kl));
       if (!swap) {
         EXPECT_EQ(got[r].kl, clean[r].kl);

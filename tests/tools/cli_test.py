@@ -56,7 +56,7 @@ class CliTest(unittest.TestCase):
 
     def quantize(self, output, *flags):
         code, out, err = run("quantize", self.model, "-o", output, "--group-size", "64",
-                             "--samples", "16", "--sequence-length", "128", "--json", *flags)
+                             "--samples", "64", "--sequence-length", "128", "--json", *flags)
         self.assertEqual(code, 0, err)
         return json.loads(out)
 

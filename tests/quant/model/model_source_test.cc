@@ -79,9 +79,9 @@ TEST_F(ModelSourceTest, OpensAndReads) {
   EXPECT_TRUE(source.unknown_tensors().empty());
   const LinearSpec& down = source.spec().blocks[0].down;
   EXPECT_FALSE(source.SchemeOf(down).has_value());
-  const Tensor weight = source.ReadWeight(down);
-  EXPECT_EQ(weight.rows(), 8);
-  EXPECT_EQ(weight.cols(), 16);
+  const ConstMatrix weight = source.DenseWeight(down);
+  EXPECT_EQ(weight.rows, 8);
+  EXPECT_EQ(weight.cols, 16);
   EXPECT_EQ(weight.Row<float>(7)[15], 0.5f);
   EXPECT_EQ(source.WeightName(source.spec().lm_head), "lm_head.weight");
 }
@@ -130,7 +130,7 @@ TEST_F(ModelSourceTest, NaNIsFoundAndPlaced) {
   Save("model.layers.0.mlp.down_proj.weight");
   const ModelSource source = ModelSource::Open(folder_.string());
   try {
-    source.ReadWeight(source.spec().blocks[0].down);
+    source.DenseWeight(source.spec().blocks[0].down);
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(error.where().find("down_proj"), std::string::npos);
