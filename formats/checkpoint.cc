@@ -64,7 +64,6 @@ WeightMap ReadIndex(const fs::path& index_path) {
     const fs::path normal = fs::path(name).lexically_normal();
     if (name.empty() || normal.is_absolute() || *normal.begin() == ".." ||
         normal.extension() != ".safetensors") {
-      // NOLINTNEXTLINE(performance-inefficient-string-concatenation): once, the loop ends here
       ThrowBad(index_path, "tensor '" + tensor + "': shard '" + name +
                                "' is no .safetensors file inside the model folder");
     }
@@ -289,7 +288,7 @@ SideFiles Checkpoint::other_files() const {
     if (reason.empty()) {
       result.copied.push_back(name);
     } else {
-      result.skipped.emplace_back(name).append(": ").append(reason);
+      result.skipped.push_back(name + ": " + reason);
     }
   }
   if (error) ThrowBad(state_->folder, "cannot list: " + error.message());

@@ -20,8 +20,8 @@ using cpu::Isa;
 constexpr std::array kIsasBestFirst = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kGeneric};
 
 #if defined(__x86_64__)
-// __builtin_cpu_supports of Clang 16 does not know "f16c". (That the system saves the registers, the
-// answer for AVX2 covers.)
+// __builtin_cpu_supports of Clang 16 does not know "f16c". (That the system saves the registers,
+// the answer for AVX2 covers.)
 bool HasF16c() {
   unsigned eax = 0;
   unsigned ebx = 0;

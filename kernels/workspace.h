@@ -43,7 +43,7 @@ class Workspace {
   Allocate allocate_;
   std::vector<Tensor> chunks_;      // filled in order; only the last one has room
   int64_t used_ = 0;                // bytes used of the last chunk
-  int64_t peak_ = 0;                 // most bytes ever held at once
+  int64_t peak_ = 0;                // most bytes ever held at once
   int64_t next_chunk_ = kMinChunk;  // least size of the next chunk
   int depth_ = 0;
 };

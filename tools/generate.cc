@@ -42,7 +42,7 @@ std::vector<int32_t> EosIds(const nlohmann::json& config) {
 std::vector<int32_t> StopIds(const ModelSource& source) {
   const std::filesystem::path path = source.checkpoint().folder() / "generation_config.json";
   if (std::filesystem::exists(path)) {
-    const std::vector<int32_t> ids = EosIds(ReadJsonFile(path));
+    std::vector<int32_t> ids = EosIds(ReadJsonFile(path));
     if (!ids.empty()) return ids;
   }
   return EosIds(source.checkpoint().config());

@@ -31,7 +31,6 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(Isa isa, int threads) : isa_(isa), pool_(threads) {}
 
-
   BackendInfo Info() const override;
   std::unique_ptr<Stream> NewStream() override;
   Tensor Empty(DType dtype, int64_t rows, int64_t cols) override;

@@ -13,7 +13,6 @@ namespace quantmill::reference {
 
 class ReferenceBackend : public Backend {
  public:
-
   BackendInfo Info() const override;
   std::unique_ptr<Stream> NewStream() override;
   Tensor Empty(DType dtype, int64_t rows, int64_t cols) override;

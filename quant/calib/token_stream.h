@@ -24,8 +24,8 @@ struct TextSource {
 // Reads a file by its ending and encodes it as one stream of ids:
 //   .json    an array of strings, joined by two newlines; or an array of token ids
 //   .jsonl   one object a line: "text" (joined by two newlines), or "messages", rendered by the
-//            checkpoint's chat template (tokenizer_config.json or chat_template.jinja; Error if there
-//            is none, or one we cannot render exactly)
+//            checkpoint's chat template (tokenizer_config.json or chat_template.jinja; Error if
+//            there is none, or one we cannot render exactly)
 //   others   plain UTF-8 text
 std::vector<int32_t> ReadTokenStream(const TextSource& text, const ModelSource& source,
                                      const Tokenizer& tokenizer);

@@ -38,7 +38,7 @@ std::vector<EvaluationWindow> CutWindows(std::span<const int32_t> tokens,
 struct ModelScores {
   PerplexityResult perplexity;
   std::optional<DivergenceResult> divergence;  // from the reference, where one was given
-  std::vector<float> log_probs;  // of the target, for each scored token in order
+  std::vector<float> log_probs;                // of the target, for each scored token in order
   double tokens_per_second = 0;  // window tokens over this model's own time, scoring included
 };
 

@@ -85,6 +85,7 @@ double FmaRate(const std::string& isa, int threads) {
   for (int run = 0; run < 3; ++run) {
     const double seconds = SecondsOf([&] {
       std::vector<std::thread> pool;
+      pool.reserve(sink.size());
       for (float& slot : sink) pool.emplace_back([&slot, loop] { slot = loop(kSteps); });
       for (std::thread& t : pool) t.join();
     });

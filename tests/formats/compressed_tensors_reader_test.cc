@@ -44,7 +44,8 @@ class ReaderTest : public testing::Test {
     return found;
   }
 
-  static TensorEdit Scales(const std::string& module, const std::vector<float>& values, int64_t rows) {
+  static TensorEdit Scales(const std::string& module, const std::vector<float>& values,
+                           int64_t rows) {
     std::vector<F16> stored;
     stored.reserve(values.size());
     for (const float value : values) stored.push_back(ToF16(value));

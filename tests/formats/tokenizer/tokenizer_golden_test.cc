@@ -75,6 +75,7 @@ TEST_P(GoldenTokenizer, GivesTheSameIdsFromEveryThread) {
   const std::vector<int32_t> want = tokenizer_.Encode(text, true);
   std::vector<std::vector<int32_t>> got(4);
   std::vector<std::thread> threads;
+  threads.reserve(got.size());
   for (auto& ids : got) threads.emplace_back([&] { ids = tokenizer_.Encode(text, true); });
   for (std::thread& thread : threads) thread.join();
   for (const auto& ids : got) EXPECT_EQ(ids, want);

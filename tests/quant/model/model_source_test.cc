@@ -45,6 +45,7 @@ class ModelSourceTest : public testing::Test {
   void Save(const std::string& poisoned = "") {
     std::ofstream(folder_ / "config.json") << config_;
     std::vector<TensorDeclaration> declarations;
+    declarations.reserve(shapes_.size());
     for (const auto& [name, shape] : shapes_) {
       declarations.push_back(Declare(name, DType::kF32, shape));
     }

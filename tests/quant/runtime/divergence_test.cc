@@ -20,6 +20,7 @@ TEST(Interval, StudentsT) {
   EXPECT_NEAR(interval.half_width, 4.303 / std::sqrt(3.0), 1e-3);
   // 31 windows: t(30) = 2.0423.
   std::vector<double> many;
+  many.reserve(31);
   for (int i = 0; i < 31; ++i) many.push_back(i);
   const double deviation = std::sqrt(31.0 * 32.0 / 12.0);
   EXPECT_NEAR(IntervalOverWindows(many).half_width, 2.0423 * deviation / std::sqrt(31.0), 0.01);

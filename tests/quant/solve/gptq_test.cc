@@ -37,6 +37,7 @@ Tensor Square(const std::vector<float>& values, int64_t n) {
 
 std::vector<Kind> KindsOf(const std::vector<SolveEvent>& events) {
   std::vector<Kind> kinds;
+  kinds.reserve(events.size());
   for (const SolveEvent& event : events) kinds.push_back(event.kind);
   return kinds;
 }

@@ -26,6 +26,7 @@ constexpr const char* kGate = "model.layers.1.mlp.gate_proj";
 // "place: what" of every problem.
 std::vector<std::string> Lines(const VerifyReport& report) {
   std::vector<std::string> lines;
+  lines.reserve(report.problems.size());
   for (const Problem& problem : report.problems) {
     lines.push_back(problem.where + ": " + problem.what);
   }
