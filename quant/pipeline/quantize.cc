@@ -152,7 +152,12 @@ Tensor QuantizeRun::GatherGram(const BlockSpec& block, Site site, CalibrationStr
     const Stopwatch watch(all);
     stream.VisitInputs(block, weights, site, [&](ConstMatrix input) {
       const Stopwatch inner(statistics);
-      backend_.AddGram(exec_, input, gram);
+      // Window by window, so that the sums do not depend on how many run at a time, which the
+      // memory budget decides.
+      const int64_t window = plan_.recipe.calibration.sequence_length;
+      for (int64_t row = 0; row < input.rows; row += window) {
+        backend_.AddGram(exec_, input.Rows(row, window), gram);
+      }
     });
   }
   report_.seconds.statistics += statistics;
