@@ -48,7 +48,7 @@ void Workspace::Trim() {
   Check(depth_ == 0, "Workspace::Trim: a scope is alive");
   chunks_.clear();
   used_ = 0;
-  peak_ = 0;
+  next_chunk_ = std::max(kMinChunk, peak_);
 }
 
 }  // namespace quantmill

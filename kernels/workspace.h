@@ -35,7 +35,9 @@ class Workspace {
   };
 
   int64_t bytes() const;  // held now
-  void Trim();            // gives everything back to the system; no Scope may be alive
+  // Gives everything back to the system; the next use takes as much at once as was needed before.
+  // No Scope may be alive.
+  void Trim();
 
  private:
   static constexpr int64_t kMinChunk = int64_t{1} << 16;

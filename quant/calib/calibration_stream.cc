@@ -116,10 +116,12 @@ void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weig
   }
 }
 
-int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens,
+int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,
                                      const StreamOptions& options) {
   const int64_t element = SizeOf(ActivationType(options.compute));
-  return tokens * (spec.hidden * SizeOf(DType::kF32) + KeptWidth(spec, options) * element);
+  const KvShape cache = ChunkCacheShape(spec, window, options);
+  return tokens * (spec.hidden * SizeOf(DType::kF32) + KeptWidth(spec, options) * element) +
+         KvBlockBytes(cache) * cache.blocks;
 }
 
 int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
@@ -130,9 +132,7 @@ int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
   const int64_t mlp = 2 * spec.ffn * SizeOf(DType::kF32);  // of at most 1,024 rows at a time
   const int64_t recomputed = (options.keep_mlp ? 0 : spec.ffn * element) +
                              (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);
-  return KvBlockBytes(ChunkCacheShape(spec, window, options)) *
-             ChunkCacheShape(spec, window, options).blocks +
-         rows * (spec.hidden * element + recomputed) +
+  return rows * (spec.hidden * element + recomputed) +
          std::max(rows * attention, std::min<int64_t>(rows, 1024) * mlp);
 }
 

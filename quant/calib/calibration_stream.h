@@ -56,8 +56,10 @@ class CalibrationStream {
   // Runs the site's linears, as `weights` has them now, on all tokens.
   void Advance(const BlockSpec& block, const BlockWeights& weights, Site site);
 
-  // Bytes that a stream of this shape holds between calls, and needs on top during one.
-  static int64_t HeldBytes(const DecoderSpec& spec, int64_t tokens, const StreamOptions& options);
+  // Bytes that a stream of this shape holds between calls (activations, one chunk's keys and
+  // values), and takes from the workspace during one.
+  static int64_t HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,
+                           const StreamOptions& options);
   static int64_t ScratchBytes(const DecoderSpec& spec, int64_t window,
                               const StreamOptions& options);
 

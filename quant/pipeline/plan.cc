@@ -89,7 +89,7 @@ MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
   AddItem(memory,
           fmt::format("activations of {} windows of {} tokens", calibration.samples,
                       calibration.sequence_length),
-          CalibrationStream::HeldBytes(spec, tokens, plan.stream));
+          CalibrationStream::HeldBytes(spec, tokens, calibration.sequence_length, plan.stream));
   const int64_t forward =
       CalibrationStream::ScratchBytes(spec, calibration.sequence_length, plan.stream);
   const int64_t gram = MaxOver(spec, SquareOfInput) * 4;

@@ -160,6 +160,7 @@ Tensor QuantizeRun::GatherGram(const BlockSpec& block, Site site, CalibrationStr
       }
     });
   }
+  exec_.workspace.Trim();  // the forward's scratch is not kept while the site is solved
   report_.seconds.statistics += statistics;
   report_.seconds.forward += all - statistics;
   return gram;
