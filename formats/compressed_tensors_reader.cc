@@ -116,7 +116,12 @@ std::optional<QuantScheme> Reader::SchemeOf(const std::string& module) const {
   if (!dtype || !IsDenseFloat(*dtype)) {
     ThrowAt(name, "is " + scale.dtype + "; scales must be F32, F16 or BF16");
   }
-  return QuantScheme{args->bits, args->symmetric, args->group_size, *dtype};
+  QuantScheme scheme;
+  scheme.bits = args->bits;
+  scheme.symmetric = args->symmetric;
+  scheme.group_size = args->group_size;
+  scheme.scale_dtype = *dtype;
+  return scheme;
 }
 
 const TensorInfo& Reader::Expect(const std::string& tensor, std::string_view dtype,

@@ -288,8 +288,8 @@ int RankOfSafetensorsType(std::string_view dtype) {
 
 std::optional<DType> DTypeFromName(std::string_view dtype) {
   for (const DType type :
-       {DType::kF64, DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3, DType::kI64,
-        DType::kI32, DType::kI16, DType::kI8, DType::kU8, DType::kBool}) {
+       {DType::kF64, DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3, DType::kF8E8M0,
+        DType::kI64, DType::kI32, DType::kI16, DType::kI8, DType::kU8, DType::kBool}) {
     if (NameOf(type) == dtype) return type;
   }
   return std::nullopt;

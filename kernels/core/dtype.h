@@ -10,7 +10,20 @@ namespace quantmill {
 
 // Names follow safetensors (formats.md section 1). Sub-byte codes have no DType: they live in
 // packed words (packed.h).
-enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kF8E4M3, kI64, kI32, kI16, kI8, kU8, kBool };
+enum class DType : uint8_t {
+  kF64,
+  kF32,
+  kF16,
+  kBF16,
+  kF8E4M3,
+  kF8E8M0,
+  kI64,
+  kI32,
+  kI16,
+  kI8,
+  kU8,
+  kBool
+};
 
 // Bytes of one element.
 constexpr int64_t SizeOf(DType dtype) {
@@ -26,6 +39,7 @@ constexpr int64_t SizeOf(DType dtype) {
     case DType::kI16:
       return 2;
     case DType::kF8E4M3:
+    case DType::kF8E8M0:
     case DType::kI8:
     case DType::kU8:
     case DType::kBool:
@@ -91,7 +105,17 @@ inline F16 ToF16(float x) {
   return F16{static_cast<uint16_t>(sign | (rounded >> 13))};
 }
 
-// x rounded to `dtype` (F32, F16, BF16) and back.
+// E4M3 (formats.md section 4.2; "fn"): bias 7, up to 448, no infinities, NaN 0x7F and 0xFF.
+float FromE4M3(uint8_t bits);
+// Round to nearest even, clamped to +-448; NaN stays NaN.
+uint8_t ToE4M3(float x);
+
+// E8M0: 2^(bits - 127); 255 is NaN. x > 0 is rounded to the nearest power of two (ties up),
+// clamped to [2^-127, 2^127]; anything else becomes NaN.
+float FromE8M0(uint8_t bits);
+uint8_t ToE8M0(float x);
+
+// x rounded to `dtype` (F32, F16, BF16, F8_E4M3, F8_E8M0) and back.
 float RoundTo(DType dtype, float x);
 
 template <typename T>

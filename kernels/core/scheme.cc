@@ -1,15 +1,99 @@
 #include "kernels/core/scheme.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
 namespace quantmill {
+namespace {
+
+constexpr std::array<float, 8> kE2M1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+
+// Half the distances between neighbours, and the even one of each pair: ties go there.
+int8_t NearestE2M1(float x) {
+  const float magnitude = std::fabs(x);
+  int8_t best = 0;
+  for (int8_t i = 1; i < 8; ++i) {
+    const float middle = (kE2M1[static_cast<size_t>(i - 1)] + kE2M1[static_cast<size_t>(i)]) / 2;
+    if (magnitude > middle || (magnitude == middle && i % 2 == 0)) best = i;
+  }
+  return static_cast<int8_t>(best | (std::signbit(x) ? 8 : 0));
+}
+
+std::string TypeName(const QuantScheme& scheme) {
+  switch (scheme.code_type) {
+    case CodeType::kInt:
+      return "w" + std::to_string(scheme.bits);
+    case CodeType::kFp8:
+      return "fp8";
+    case CodeType::kFp4:
+      return scheme.has_global_scale() ? "nvfp4" : "mxfp4";
+  }
+  return "?";
+}
+
+std::string InputText(const InputScheme& input) {
+  std::string text = input.type == InputScheme::Type::kInt8 ? "inputs int8" : "inputs fp8";
+  if (!input.dynamic) return text + (input.symmetric ? " static" : " static asymmetric");
+  return text + (input.group_size == InputScheme::kPerToken
+                     ? " per token"
+                     : " per " + std::to_string(input.group_size));
+}
+
+}  // namespace
+
+float QuantScheme::half_range() const {
+  switch (code_type) {
+    case CodeType::kInt:
+      return static_cast<float>(max_code() - min_code()) / 2;
+    case CodeType::kFp8:
+      return 448;
+    case CodeType::kFp4:
+      return 6;
+  }
+  return 1;
+}
+
+double QuantScheme::BitsPerWeight(int64_t out, int64_t in) const {
+  const auto weights = static_cast<double>(out * in);
+  if (weights == 0) return 0;
+  const int64_t blocks = (out + RowBlockFor(out) - 1) / RowBlockFor(out);
+  const auto grids = static_cast<double>(blocks * GroupsFor(in));
+  double bits_of_grids = grids * static_cast<double>(SizeOf(scale_dtype) * 8);
+  if (!symmetric) bits_of_grids += grids * bits;
+  if (has_global_scale()) bits_of_grids += 32;
+  return bits + bits_of_grids / weights;
+}
 
 std::string Describe(const QuantScheme& scheme) {
-  const std::string group = scheme.group_size == QuantScheme::kPerChannel
-                                ? "per channel"
-                                : "g" + std::to_string(scheme.group_size);
-  return "w" + std::to_string(scheme.bits) + "a16 " + group +
-         (scheme.symmetric ? " symmetric" : " asymmetric");
+  std::string text = TypeName(scheme);
+  if (scheme.code_type == CodeType::kInt) {
+    text += scheme.input.type == InputScheme::Type::kNone ? "a16" : "a8";
+  }
+  if (scheme.row_block == QuantScheme::kAllRows) {
+    text += " per tensor";
+  } else if (scheme.row_block > 1) {
+    text += " blocks " + std::to_string(scheme.row_block) + "x" + std::to_string(scheme.group_size);
+  } else if (scheme.group_size == QuantScheme::kPerChannel) {
+    text += " per channel";
+  } else {
+    text += " g" + std::to_string(scheme.group_size);
+  }
+  if (scheme.code_type == CodeType::kInt) text += scheme.symmetric ? " symmetric" : " asymmetric";
+  if (scheme.input.type != InputScheme::Type::kNone) text += ", " + InputText(scheme.input);
+  return text;
+}
+
+float NumberOf(CodeType type, int8_t code) {
+  if (type == CodeType::kInt) return code;
+  if (type == CodeType::kFp8) return FromE4M3(static_cast<uint8_t>(code));
+  const float magnitude = kE2M1[static_cast<size_t>(code & 7)];
+  return (code & 8) != 0 ? -magnitude : magnitude;
+}
+
+int8_t NearestCode(CodeType type, float x) {
+  Check(type != CodeType::kInt, "NearestCode: a float code");
+  return type == CodeType::kFp8 ? static_cast<int8_t>(ToE4M3(x)) : NearestE2M1(x);
 }
 
 void CheckConsistent(const QuantizedLinear& linear) {
@@ -19,20 +103,48 @@ void CheckConsistent(const QuantizedLinear& linear) {
   Check(linear.scales.size() == groups, "QuantizedLinear: scales are not [out, groups]");
   Check(linear.zero_points.size() == (linear.scheme.symmetric ? 0 : groups),
         "QuantizedLinear: zero points are not [out, groups], or present though symmetric");
+  Check(linear.scheme.symmetric || linear.scheme.code_type == CodeType::kInt,
+        "QuantizedLinear: float codes have no zero points");
 }
+
+namespace {
+
+using NumberTable = std::array<float, 256>;
+
+NumberTable MakeNumbers(CodeType type) {
+  NumberTable numbers{};
+  for (int code = 0; code < 256; ++code) {
+    numbers[static_cast<size_t>(code)] = NumberOf(type, static_cast<int8_t>(code));
+  }
+  return numbers;
+}
+
+// to[i] = number(codes[i]) * scale.
+void DequantizeFloats(CodeType type, const int8_t* codes, int64_t count, float scale, float* to) {
+  static const NumberTable fp8 = MakeNumbers(CodeType::kFp8);
+  static const NumberTable fp4 = MakeNumbers(CodeType::kFp4);
+  const NumberTable& numbers = type == CodeType::kFp8 ? fp8 : fp4;
+  for (int64_t i = 0; i < count; ++i) to[i] = numbers[static_cast<uint8_t>(codes[i])] * scale;
+}
+
+}  // namespace
 
 void DequantizeRow(const QuantizedLinear& linear, int64_t row, float* to) {
   const int64_t groups = linear.groups();
   const int64_t group_size = linear.scheme.GroupSizeFor(linear.in);
   const int8_t* codes = linear.codes.data() + row * linear.in;
+  const CodeType type = linear.scheme.code_type;
   for (int64_t g = 0; g < groups; ++g) {
-    const auto at = static_cast<size_t>(row * groups + g);
-    const float scale = linear.scales[at];
-    const int zero = linear.scheme.symmetric ? 0 : linear.zero_points[at];
-    const int64_t end = std::min(linear.in, (g + 1) * group_size);
-    for (int64_t i = g * group_size; i < end; ++i) {
-      to[i] = static_cast<float>(codes[i] - zero) * scale;
+    const float scale = linear.EffectiveScale(row, g);
+    const int64_t begin = g * group_size;
+    const int64_t end = std::min(linear.in, begin + group_size);
+    if (type != CodeType::kInt) {
+      DequantizeFloats(type, codes + begin, end - begin, scale, to + begin);
+      continue;
     }
+    const int zero =
+        linear.scheme.symmetric ? 0 : linear.zero_points[static_cast<size_t>(row * groups + g)];
+    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(codes[i] - zero) * scale;
   }
 }
 

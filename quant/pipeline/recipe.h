@@ -13,6 +13,11 @@
 namespace quantmill {
 
 enum class Method : uint8_t { kRtn, kGptq };
+// What is folded into the op before a layer, ahead of the method.
+enum class Transform : uint8_t { kNone, kAwq, kSmoothQuant };
+// kBest: scale search, asymmetric target, refinement of codes. kFast: the published method on one
+// stream of activations.
+enum class Effort : uint8_t { kBest, kFast };
 std::string NameOf(Method method);            // "rtn", "gptq"
 Method MethodNamed(const std::string& name);  // Error(kUsage) listing the names
 
@@ -28,6 +33,8 @@ struct CalibrationRecipe {
 
 struct Recipe {
   Method method = Method::kGptq;
+  Transform transform = Transform::kNone;
+  Effort effort = Effort::kBest;
   QuantScheme scheme;  // scale_dtype is set from the checkpoint (its dense type) by ResolveRecipe
   std::string format = "compressed-tensors";
   CalibrationRecipe calibration;

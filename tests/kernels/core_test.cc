@@ -193,6 +193,86 @@ TEST(SchemeTest, DequantizesByHand) {
   EXPECT_THAT(weight, testing::ElementsAre(-4.5f, 3, 4, 0, 0.75f, 0));
 }
 
+// The nearest of all numbers, ties to the even code, by trying each.
+int8_t NearestByTrying(CodeType type, float x) {
+  const int magnitudes = type == CodeType::kFp8 ? 0x7F : 8;  // 0x7F is NaN
+  int best = 0;
+  for (int code = 0; code < magnitudes; ++code) {
+    const double distance = std::abs(std::abs(x) - NumberOf(type, static_cast<int8_t>(code)));
+    const double least = std::abs(std::abs(x) - NumberOf(type, static_cast<int8_t>(best)));
+    if (distance < least || (distance == least && code % 2 == 0)) best = code;
+  }
+  return static_cast<int8_t>(std::signbit(x) ? best + (type == CodeType::kFp8 ? 0x80 : 8) : best);
+}
+
+TEST(SchemeTest, FloatCodesAreTheNearestNumbers) {
+  EXPECT_EQ(NumberOf(CodeType::kFp8, 0x7E), 448);
+  EXPECT_EQ(NumberOf(CodeType::kFp8, 1), 0x1p-9f);
+  EXPECT_EQ(NumberOf(CodeType::kFp8, static_cast<int8_t>(0xB8)), -1);
+  EXPECT_TRUE(std::isnan(NumberOf(CodeType::kFp8, 0x7F)));
+  EXPECT_EQ(NumberOf(CodeType::kFp4, 0xF), -6);
+  Random random(5);
+  for (const CodeType type : {CodeType::kFp8, CodeType::kFp4}) {
+    const int codes = type == CodeType::kFp8 ? 0x7F : 8;
+    for (int code = 0; code < codes; ++code) {
+      const float number = NumberOf(type, static_cast<int8_t>(code));
+      ASSERT_EQ(NearestCode(type, number), static_cast<int8_t>(code));
+      const float next = code + 1 < codes ? NumberOf(type, static_cast<int8_t>(code + 1)) : number;
+      const float tie = (number + next) / 2;
+      for (const float x : {tie, std::nextafter(tie, 0.0f), std::nextafter(tie, 1e9f), -tie}) {
+        ASSERT_EQ(NearestCode(type, x), NearestByTrying(type, x)) << x;
+      }
+    }
+    for (int i = 0; i < 20000; ++i) {
+      const auto x = static_cast<float>(random.Normal() * std::exp(4 * random.Normal()));
+      ASSERT_EQ(NearestCode(type, x), NearestByTrying(type, x)) << x;
+    }
+    EXPECT_EQ(NumberOf(type, NearestCode(type, 1e9f)), type == CodeType::kFp8 ? 448 : 6);
+  }
+  EXPECT_EQ(RoundTo(DType::kF8E4M3, 17), 16);  // spacing 2, tie to even
+  EXPECT_EQ(RoundTo(DType::kF8E8M0, 3), 4);
+  EXPECT_EQ(RoundTo(DType::kF8E8M0, 2.9f), 2);
+  EXPECT_EQ(FromE8M0(127), 1);
+  EXPECT_EQ(FromE8M0(0), 0x1p-127f);
+  EXPECT_TRUE(std::isnan(FromE8M0(ToE8M0(-1))));
+}
+
+TEST(SchemeTest, FloatCodesDequantizeWithTheGlobalScaleDividedFirst) {
+  QuantizedLinear q;
+  q.scheme = {
+      .bits = 4, .group_size = 2, .scale_dtype = DType::kF8E4M3, .code_type = CodeType::kFp4};
+  q.out = 1;
+  q.in = 4;
+  q.codes = {7, 0xA, 1, 0};  // 6, -1, 0.5, 0
+  q.scales = {3, 0.5f};
+  q.global_scale = 7;
+  std::vector<float> weight(4);
+  Dequantize(q, MutableViewOf(weight.data(), 1, 4));
+  EXPECT_THAT(weight, testing::ElementsAre(6 * (3.0f / 7), -(3.0f / 7), 0.5f * (0.5f / 7), 0));
+}
+
+TEST(SchemeTest, DescriptionsAndSizes) {
+  QuantScheme scheme;
+  scheme.group_size = 64;
+  EXPECT_EQ(Describe(scheme), "w4a16 g64 symmetric");
+  EXPECT_DOUBLE_EQ(scheme.BitsPerWeight(10, 640), 4.25);
+  scheme = {.bits = 8, .group_size = QuantScheme::kPerChannel};
+  scheme.input.type = InputScheme::Type::kInt8;
+  EXPECT_EQ(Describe(scheme), "w8a8 per channel symmetric, inputs int8 per token");
+  scheme = {.bits = 8,
+            .group_size = 128,
+            .scale_dtype = DType::kBF16,
+            .code_type = CodeType::kFp8,
+            .row_block = 128};
+  EXPECT_EQ(Describe(scheme), "fp8 blocks 128x128");
+  EXPECT_DOUBLE_EQ(scheme.BitsPerWeight(256, 256), 8 + 16.0 / (128 * 128));
+  scheme = {
+      .bits = 4, .group_size = 16, .scale_dtype = DType::kF8E4M3, .code_type = CodeType::kFp4};
+  EXPECT_EQ(Describe(scheme), "nvfp4 g16");
+  EXPECT_DOUBLE_EQ(scheme.BitsPerWeight(1, 32), 4 + 16.0 / 32 + 1);
+  EXPECT_EQ(scheme.half_range(), 6);
+}
+
 TEST(SchemeTest, PerChannelIsOneGroup) {
   QuantScheme scheme;
   scheme.group_size = QuantScheme::kPerChannel;
