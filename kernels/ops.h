@@ -192,8 +192,9 @@ class Backend {
   // elements are kept exactly (in their own type); under kBF16 they are rounded to BF16.
   virtual std::unique_ptr<PackedLinear> PackDense(Exec& exec, ConstMatrix weight,
                                                   Compute compute) = 0;
-  // Keeps the codes packed; MatMul uses w = (code - zero_point) * scale rounded to F32, and under
-  // kBF16 further to BF16, so the result equals PackDense of Dequantize bit for bit.
+  // Keeps the codes packed, of any QuantScheme; MatMul uses w = (code - zero_point) * scale, or
+  // number(code) * effective scale, rounded to F32, and under kBF16 further to BF16, so the result
+  // equals PackDense of Dequantize bit for bit.
   virtual std::unique_ptr<PackedLinear> PackQuantized(Exec& exec, const QuantizedLinear& linear,
                                                       Compute compute) = 0;
 
@@ -250,6 +251,10 @@ class Backend {
   // x: [tokens, in] F32|BF16.  gram: [in, in] F32.  Rows are summed in chunks of fixed length; the
   // chunks are added to gram in order.
   virtual void AddGram(Exec& exec, ConstMatrix x, Matrix gram) = 0;
+  // range[0, i] = min(range[0, i], min_t x[t, i]), range[1, i] likewise with max; start with
+  // infinity and -infinity. A NaN makes both of its column NaN. x: [tokens, in] F32|BF16.
+  // range: [2, in] F32.
+  virtual void AddRange(Exec& exec, ConstMatrix x, Matrix range) = 0;
 
   // ---- solving (algorithms.md section 1) ----
   // Smallest grid that covers each group of each row (formats.md section 4.3):

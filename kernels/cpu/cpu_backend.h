@@ -62,6 +62,7 @@ class CpuBackend : public Backend {
                      std::span<const int32_t> targets, std::span<TokenComparison> scores) override;
   void SoftCap(Exec& exec, float cap, Matrix logits) override;
   void AddGram(Exec& exec, ConstMatrix x, Matrix gram) override;
+  void AddRange(Exec& exec, ConstMatrix x, Matrix range) override;
   void MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, Matrix scales,
                   Matrix zero_points) override;
   void RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,

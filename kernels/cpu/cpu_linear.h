@@ -39,6 +39,7 @@ class CpuLinear : public PackedLinear {
   PanelType type() const { return panel_.type; }
   int64_t group_size() const { return panel_.group_size; }
   bool round_to_bf16() const { return panel_.round_to_bf16; }
+  DType scale_dtype() const { return scales_.dtype(); }
   const Tensor& values() const { return values_; }
   uint8_t* Values(int64_t panel) const { return values_.Row<uint8_t>(panel); }
   std::byte* Scales(int64_t panel) const {
@@ -49,10 +50,12 @@ class CpuLinear : public PackedLinear {
   // Makes room for the scales (and zero points) of codes.
   void AddGrid(const QuantScheme& scheme, int64_t panel_cols, bool round_to_bf16) {
     const int64_t groups = scheme.GroupsFor(in_);
-    panel_.scale_type = DensePanelType(scheme.scale_dtype);
+    // 8-bit scales are kept as they multiply: divided by the global scale, in F32.
+    const DType scale_dtype = IsDenseFloat(scheme.scale_dtype) ? scheme.scale_dtype : DType::kF32;
+    panel_.scale_type = DensePanelType(scale_dtype);
     panel_.round_to_bf16 = round_to_bf16;
     panel_.group_size = std::max<int64_t>(1, scheme.GroupSizeFor(in_));
-    scales_ = HostTensor(scheme.scale_dtype, panels_, groups * panel_cols);
+    scales_ = HostTensor(scale_dtype, panels_, groups * panel_cols);
     if (!scheme.symmetric) zeros_ = HostTensor(DType::kI8, panels_, groups * panel_cols);
   }
 
@@ -72,7 +75,7 @@ class CpuLinear : public PackedLinear {
   int64_t panels_;
   Panel panel_;    // what all panels share
   Tensor values_;  // [panels, bytes of a panel]
-  Tensor scales_;  // [panels, groups * panel_cols] of scheme.scale_dtype
+  Tensor scales_;  // [panels, groups * panel_cols] F32, F16 or BF16
   Tensor zeros_;   // [panels, groups * panel_cols] I8; empty if symmetric
 };
 

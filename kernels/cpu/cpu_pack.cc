@@ -36,8 +36,10 @@ int64_t InputBytes(PanelType type, int64_t inputs, int64_t panel_cols) {
     case PanelType::kBF16Pairs:
       return RoundUp(inputs, 2) * panel_cols * 2;
     case PanelType::kI8:
+    case PanelType::kF8:
       return inputs * panel_cols;
     case PanelType::kI4:
+    case PanelType::kF4:
       return inputs * panel_cols / 2;
   }
   return 0;
@@ -121,10 +123,12 @@ void PackDensePanel(ConstMatrix weight, int64_t first, int64_t panel_cols, const
   }
 }
 
-// The panel of 4-bit codes that starts at output `first`.
-void PackNibbles(const QuantizedLinear& linear, int64_t first, int64_t panel_cols, uint8_t* panel) {
+// The panel of 4-bit codes that starts at output `first`; `zero` is added to the codes.
+void PackNibbles(const QuantizedLinear& linear, int zero, int64_t first, int64_t panel_cols,
+                 uint8_t* panel) {
   const int64_t half = panel_cols / 2;
-  std::fill(panel, panel + linear.in * half, uint8_t{0x88});  // code 0 in both halves
+  // Code 0 in both halves.
+  std::fill(panel, panel + linear.in * half, static_cast<uint8_t>(zero * 0x11));
   const int64_t cols = std::min(panel_cols, linear.out - first);
   for (int64_t begin = 0; begin < linear.in; begin += kPackInputs) {
     const int64_t end = std::min(linear.in, begin + kPackInputs);
@@ -133,7 +137,7 @@ void PackNibbles(const QuantizedLinear& linear, int64_t first, int64_t panel_col
       const int shift = c < half ? 0 : 4;
       for (int64_t i = begin; i < end; ++i) {
         uint8_t& byte = panel[i * half + c % half];
-        const int code = (row[i] + 8) & 15;
+        const int code = (row[i] + zero) & 15;
         byte = static_cast<uint8_t>((byte & (0xF0 >> shift)) | (code << shift));
       }
     }
@@ -155,20 +159,39 @@ void StoreScale(DType dtype, float scale, std::byte* to) {
 // Scales and zero points of the panel, transposed to [groups][panel_cols].
 void PackGrid(const QuantizedLinear& linear, int64_t panel, int64_t panel_cols,
               const CpuLinear& packed) {
-  const DType dtype = linear.scheme.scale_dtype;
+  const DType dtype = packed.scale_dtype();
   const int64_t groups = linear.groups();
   const int64_t first = panel * panel_cols;
   for (int64_t g = 0; g < groups; ++g) {
     for (int64_t c = 0; c < panel_cols; ++c) {
       const bool exists = first + c < linear.out;
-      const auto from = static_cast<size_t>(exists ? (first + c) * groups + g : 0);
       const int64_t to = g * panel_cols + c;
-      StoreScale(dtype, exists ? linear.scales[from] : 0.0f,
+      StoreScale(dtype, exists ? linear.EffectiveScale(first + c, g) : 0.0f,
                  packed.Scales(panel) + to * SizeOf(dtype));
       if (linear.scheme.symmetric) continue;
+      const auto from = static_cast<size_t>(exists ? (first + c) * groups + g : 0);
       packed.Zeros(panel)[to] = exists ? linear.zero_points[from] : int8_t{0};
     }
   }
+}
+
+PanelType CodePanelType(const QuantScheme& scheme) {
+  switch (scheme.code_type) {
+    case CodeType::kFp8:
+      return PanelType::kF8;
+    case CodeType::kFp4:
+      return PanelType::kF4;
+    case CodeType::kInt:
+      break;
+  }
+  return scheme.bits <= 4 ? PanelType::kI4 : PanelType::kI8;
+}
+
+// NaN among the codes, of a file that is broken.
+bool HasNaN(const QuantizedLinear& linear) {
+  return linear.scheme.code_type == CodeType::kFp8 &&
+         std::any_of(linear.codes.begin(), linear.codes.end(),
+                     [](int8_t code) { return (code & 0x7F) == 0x7F; });
 }
 
 }  // namespace
@@ -200,15 +223,21 @@ std::unique_ptr<PackedLinear> CpuBackend::PackQuantized(Exec& exec, const Quanti
   CheckConsistent(linear);
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   const int64_t panel_cols = kernels.panel_cols;
-  const PanelType type = linear.scheme.bits <= 4 ? PanelType::kI4 : PanelType::kI8;
+  if (HasNaN(linear)) {  // kept, but not worth a comparison in the kernels
+    const Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
+    Dequantize(linear, weight);
+    return PackDense(exec, weight, compute);
+  }
+  const PanelType type = CodePanelType(linear.scheme);
   auto packed = std::make_unique<CpuLinear>(linear.out, linear.in, compute, type, panel_cols);
   PreferLargePages(packed->values());
   // Pairs are rounded as they are made; without them F32 tiles multiply rounded values.
   packed->AddGrid(linear.scheme, panel_cols, compute == Compute::kBF16);
   const ConstMatrix codes = ViewOf(linear.codes.data(), linear.out, linear.in);
   PoolOf(exec).ParallelFor(packed->panels(), [&](int64_t p, int) {
-    if (type == PanelType::kI4) {
-      PackNibbles(linear, p * panel_cols, panel_cols, packed->Values(p));
+    if (type == PanelType::kI4 || type == PanelType::kF4) {
+      PackNibbles(linear, type == PanelType::kI4 ? 8 : 0, p * panel_cols, panel_cols,
+                  packed->Values(p));
     } else {
       PackPanel<int8_t>(codes, p * panel_cols, panel_cols,
                         reinterpret_cast<int8_t*>(packed->Values(p)), [](int8_t c) { return c; });

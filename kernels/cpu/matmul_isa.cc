@@ -74,6 +74,53 @@ Vec LoadNibbles(const uint8_t* p, bool high) {
 #endif
 }
 
+// kLanes E4M3 numbers. Their bits, moved into an F16, are the number times 2^-8, subnormal ones too
+// (which an F32 would multiply at the cost of a trap into microcode).
+Vec LoadE4M3(const uint8_t* p) {
+#if defined(__AVX512F__)
+  const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i half =
+      _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(static_cast<int16_t>(0xBF80)));
+  return _mm512_cvtph_ps(half) * Set1(0x1p8f);
+#elif defined(__AVX2__)
+  const __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m128i half =
+      _mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16(static_cast<int16_t>(0xBF80)));
+  return _mm256_cvtph_ps(half) * Set1(0x1p8f);
+#else
+  uint16_t half[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    half[i] = static_cast<uint16_t>(((p[i] & 0x80) << 8) | ((p[i] & 0x7F) << 7));
+  }
+  return LoadF16(half) * Set1(0x1p8f);
+#endif
+}
+
+// The E2M1 numbers of kLanes bytes: low halves, or high ones.
+Vec LoadE2M1(const uint8_t* p, bool high) {
+#if defined(__AVX512F__)
+  const __m512 numbers =
+      _mm512_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_permutexvar_ps(high ? _mm512_srli_epi32(bytes, 4) : bytes, numbers);
+#elif defined(__AVX2__)
+  // A permutation looks at the low three bits of its index alone.
+  const __m256 magnitudes = _mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6);
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i half = high ? _mm256_srli_epi32(bytes, 4) : bytes;
+  const __m256i sign = _mm256_slli_epi32(_mm256_srli_epi32(half, 3), 31);
+  return _mm256_xor_ps(_mm256_permutevar8x32_ps(magnitudes, half), _mm256_castsi256_ps(sign));
+#else
+  constexpr float kMagnitudes[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  float out[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    const int code = high ? p[i] >> 4 : p[i] & 15;
+    out[i] = (code & 8) != 0 ? -kMagnitudes[code & 7] : kMagnitudes[code & 7];
+  }
+  return Load(out);
+#endif
+}
+
 Vec LoadFloats(PanelType type, const void* values, int64_t at) {
   switch (type) {
     case PanelType::kF16:
@@ -94,7 +141,8 @@ Vec RoundToBF16(Vec v) {
 // Reads the weights of one input as F32 vectors; Group() comes before the first input of a group.
 template <PanelType kType, bool kZeros>
 struct Reader {
-  static constexpr bool kCodes = kType == PanelType::kI8 || kType == PanelType::kI4;
+  static constexpr bool kCodes = kType == PanelType::kI8 || kType == PanelType::kI4 ||
+                                 kType == PanelType::kF8 || kType == PanelType::kF4;
   const Panel& panel;
   Vec scale[kTileVectors];
   Vec zero[kTileVectors];
@@ -110,12 +158,16 @@ struct Reader {
   }
 
   Vec Code(int64_t k, int v) const {
+    constexpr int kHalf = kTileVectors / 2;
+    const int64_t nibbles = k * (kCols / 2) + v % kHalf * kLanes;
     if constexpr (kType == PanelType::kI8) {
       return LoadI8(static_cast<const int8_t*>(panel.values) + k * kCols + v * kLanes);
+    } else if constexpr (kType == PanelType::kF8) {
+      return LoadE4M3(static_cast<const uint8_t*>(panel.values) + k * kCols + v * kLanes);
+    } else if constexpr (kType == PanelType::kF4) {
+      return LoadE2M1(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
     } else {
-      const auto* bytes = static_cast<const uint8_t*>(panel.values) + k * (kCols / 2);
-      constexpr int kHalf = kTileVectors / 2;
-      return LoadNibbles(bytes + v % kHalf * kLanes, v >= kHalf);
+      return LoadNibbles(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
     }
   }
 
@@ -148,6 +200,10 @@ void WithReader(const Panel& panel, const Use& use) {
     case PanelType::kI4:
       if (zeros) return use(Reader<PanelType::kI4, true>(panel));
       return use(Reader<PanelType::kI4, false>(panel));
+    case PanelType::kF8:
+      return use(Reader<PanelType::kF8, false>(panel));
+    case PanelType::kF4:
+      return use(Reader<PanelType::kF4, false>(panel));
     case PanelType::kF32:
     case PanelType::kBF16Pairs:
       return;

@@ -4,9 +4,9 @@
 // zeros. Within a panel, the values of one input i for all its outputs lie together:
 //   kF32, kF16, kBF16   [in][panel_cols] of that type
 //   kBF16Pairs          [ceil(in / 2)][panel_cols][2]: inputs 2i and 2i + 1 (zero past the end)
-//   kI8                 [in][panel_cols] codes
-//   kI4                 [in][panel_cols / 2] bytes: code + 8 of output j in the low half of byte j,
-//                       of output j + panel_cols / 2 in the high half
+//   kI8, kF8            [in][panel_cols] codes: integers, or the bits of E4M3 numbers (none is NaN)
+//   kI4, kF4            [in][panel_cols / 2] bytes: output j in the low half of byte j, output
+//                       j + panel_cols / 2 in the high half: code + 8, or the bits of E2M1 numbers
 #ifndef QUANTMILL_KERNELS_CPU_MATMUL_KERNELS_H_
 #define QUANTMILL_KERNELS_CPU_MATMUL_KERNELS_H_
 
@@ -16,7 +16,7 @@
 
 namespace quantmill::cpu {
 
-enum class PanelType : uint8_t { kF32, kF16, kBF16, kBF16Pairs, kI8, kI4 };
+enum class PanelType : uint8_t { kF32, kF16, kBF16, kBF16Pairs, kI8, kI4, kF8, kF4 };
 
 // One panel of a weight.
 struct Panel {
@@ -66,7 +66,7 @@ struct MatMulKernels {
 
   // Inputs [begin, begin + count) of a panel as w of `tile`: F32 [count][panel_cols].
   void (*unpack)(const Panel& panel, int64_t begin, int64_t count, float* w);
-  // As w of `tile_pairs`; begin is even, an odd count is padded with a zero. kI8 and kI4 alone.
+  // As w of `tile_pairs`; begin is even, an odd count is padded with a zero. Codes alone.
   void (*unpack_pairs)(const Panel& panel, int64_t begin, int64_t count, uint16_t* w);
 
   // `tile` on all inputs of a panel that would have to be unpacked, widened in registers instead:

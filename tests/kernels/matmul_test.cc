@@ -34,18 +34,42 @@ std::string Describe(const Shape& s) {
 
 const char* NameOf(Compute compute) { return compute == Compute::kF32 ? "F32" : "BF16"; }
 
+// Any code but NaN.
+int8_t RandomCode(Random& random, const QuantScheme& scheme) {
+  switch (scheme.code_type) {
+    case CodeType::kInt:
+      return static_cast<int8_t>(random.Int(scheme.min_code(), scheme.max_code()));
+    case CodeType::kFp8:
+      return static_cast<int8_t>(random.Int(0, 0x7E) | (random.Int(0, 1) << 7));
+    case CodeType::kFp4:
+      return static_cast<int8_t>(random.Int(0, 15));
+  }
+  return 0;
+}
+
 QuantizedLinear RandomLinear(Random& random, const QuantScheme& scheme, int64_t out, int64_t in) {
   QuantizedLinear q;
   q.scheme = scheme;
   q.out = out;
   q.in = in;
-  for (int64_t i = 0; i < out * in; ++i) {
-    q.codes.push_back(static_cast<int8_t>(random.Int(scheme.min_code(), scheme.max_code())));
+  for (int64_t i = 0; i < out * in; ++i) q.codes.push_back(RandomCode(random, scheme));
+  // NVFP4's global scale brings the scales into the range of E4M3.
+  if (scheme.has_global_scale()) q.global_scale = 1e4f;
+  for (int64_t o = 0; o < out; ++o) {
+    for (int64_t g = 0; g < q.groups(); ++g) {
+      if (o % scheme.RowBlockFor(out) != 0) {
+        q.scales.push_back(q.scales[static_cast<size_t>((o - 1) * q.groups() + g)]);
+        continue;
+      }
+      const double sign = scheme.symmetric && random.Int(0, 3) == 0 ? -1 : 1;
+      const double scale = random.Uniform(0.001, 0.02) * q.global_scale;
+      // E8M0 has no sign.
+      q.scales.push_back(
+          RoundTo(scheme.scale_dtype,
+                  static_cast<float>(scheme.scale_dtype == DType::kF8E8M0 ? scale : sign * scale)));
+    }
   }
-  for (int64_t i = 0; i < out * q.groups(); ++i) {
-    q.scales.push_back(
-        RoundTo(scheme.scale_dtype, static_cast<float>(random.Uniform(0.001, 0.02))));
-    if (scheme.symmetric) continue;
+  for (size_t i = 0; i < q.scales.size() && !scheme.symmetric; ++i) {
     q.zero_points.push_back(static_cast<int8_t>(random.Int(scheme.min_code(), scheme.max_code())));
   }
   return q;
@@ -158,12 +182,22 @@ TEST_P(MatMulTest, QuantizedEqualsDenseOfDequantized) {
     bool symmetric;
     int64_t group_size;
     DType scale_dtype;
+    CodeType code_type = CodeType::kInt;
+    int64_t row_block = 1;
   };
   const std::vector<Case> cases = {
-      {4, true, 128, DType::kF16}, {4, false, 32, DType::kBF16},
-      {2, false, 7, DType::kF32},  {3, true, QuantScheme::kPerChannel, DType::kF16},
-      {5, true, 33, DType::kBF16}, {8, false, QuantScheme::kPerChannel, DType::kF32},
-      {8, true, 128, DType::kF16}};
+      {4, true, 128, DType::kF16},
+      {4, false, 32, DType::kBF16},
+      {2, false, 7, DType::kF32},
+      {3, true, QuantScheme::kPerChannel, DType::kF16},
+      {5, true, 33, DType::kBF16},
+      {8, false, QuantScheme::kPerChannel, DType::kF32},
+      {8, true, 128, DType::kF16},
+      {8, true, QuantScheme::kPerChannel, DType::kBF16, CodeType::kFp8},
+      {8, true, QuantScheme::kPerChannel, DType::kF32, CodeType::kFp8, QuantScheme::kAllRows},
+      {8, true, 128, DType::kF32, CodeType::kFp8, 128},
+      {4, true, 16, DType::kF8E4M3, CodeType::kFp4},
+      {4, true, 32, DType::kF8E8M0, CodeType::kFp4}};
   for (const Case& c : cases) {
     for (const Shape& s : kShapes) {
       for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
@@ -172,6 +206,8 @@ TEST_P(MatMulTest, QuantizedEqualsDenseOfDequantized) {
         scheme.symmetric = c.symmetric;
         scheme.group_size = c.group_size;
         scheme.scale_dtype = c.scale_dtype;
+        scheme.code_type = c.code_type;
+        scheme.row_block = c.row_block;
         SCOPED_TRACE(Describe(s) + ", " + quantmill::Describe(scheme) + ", " + NameOf(compute));
         const QuantizedLinear q = RandomLinear(random_, scheme, s.out, s.in);
         const Tensor x = NormalMatrix(random_, ActivationType(compute), s.tokens, s.in);
@@ -182,6 +218,33 @@ TEST_P(MatMulTest, QuantizedEqualsDenseOfDequantized) {
         EXPECT_TRUE(SameBits(Product(tested(), x, *packed), Product(tested(), x, *dense)));
         if (s.out >= 64 && s.in >= 64) {
           EXPECT_LT(packed->bytes(), dense->bytes());
+        }
+      }
+    }
+  }
+}
+
+// Every float code in turn, so that no bits of a number are forgotten: y = w for x = 1.
+TEST_P(MatMulTest, EveryFloatCode) {
+  for (const CodeType type : {CodeType::kFp8, CodeType::kFp4}) {
+    QuantizedLinear q;
+    q.scheme.code_type = type;
+    q.scheme.bits = type == CodeType::kFp8 ? 8 : 4;
+    q.scheme.group_size = QuantScheme::kPerChannel;
+    q.out = type == CodeType::kFp8 ? 256 : 16;  // the NaN of E4M3 included
+    q.in = 1;
+    q.scales.assign(static_cast<size_t>(q.out), -0.75f);
+    for (int64_t code = 0; code < q.out; ++code) q.codes.push_back(static_cast<int8_t>(code));
+    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+      for (const int64_t tokens : {1, 20}) {
+        const Tensor x = HostTensor(ActivationType(compute), tokens, 1);
+        Fill(x, 1);
+        const Tensor got = Product(tested(), x, *backend().PackQuantized(exec(), q, compute));
+        for (int64_t o = 0; o < q.out; ++o) {
+          const float want = NumberOf(type, q.codes[static_cast<size_t>(o)]) * -0.75f;
+          const float value = got.Row<float>(tokens - 1)[o];
+          EXPECT_TRUE(value == want || (std::isnan(value) && std::isnan(want)))
+              << "code " << o << ": " << value << ", wanted " << want;
         }
       }
     }
