@@ -14,6 +14,8 @@ find_package(CLI11 QUIET)
 quantmill_need(CLI11_FOUND libcli11-dev)
 find_package(fmt QUIET)
 quantmill_need(fmt_FOUND libfmt-dev)
+find_package(yaml-cpp QUIET)
+quantmill_need(yaml-cpp_FOUND libyaml-cpp-dev)
 find_package(OpenSSL QUIET COMPONENTS Crypto)  # SHA-256
 quantmill_need(OPENSSL_FOUND libssl-dev)
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "quant/report/spelling.h"
 #include "tools/flags.h"
 #include "tools/version.h"
 

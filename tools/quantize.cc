@@ -8,6 +8,8 @@
 #include "formats/artifact.h"
 #include "quant/model/model_source.h"
 #include "quant/pipeline/recipe.h"
+#include "quant/pipeline/schemes.h"
+#include "quant/report/units.h"
 #include "tools/command.h"
 #include "tools/flags.h"
 #include "tools/progress.h"
@@ -20,7 +22,7 @@ namespace {
 struct QuantizeFlags {
   std::string model;
   std::string output;
-  std::string method = "gptq";
+  std::string method;
   std::string scheme = "w4a16";
   std::string group_size;  // empty: the scheme's default
   bool asymmetric = false;
@@ -34,26 +36,17 @@ struct QuantizeFlags {
   bool force = false;
 };
 
-// "64", "channel", "-1", or what the scheme has by default: 8 bits are accurate enough without
-// groups, 4 bits are not.
-int64_t GroupSize(const std::string& text, int bits) {
-  if (text.empty()) return bits == 8 ? QuantScheme::kPerChannel : 128;
-  if (text == "channel" || text == "-1") return QuantScheme::kPerChannel;
-  const bool digits = text.find_first_not_of("0123456789") == std::string::npos;
-  if (!digits || text.size() > 9 || std::stoll(text) < 1) {
-    throw Error(
-        ErrorCode::kUsage, "--group-size",
-        "'" + text + "' is neither a number of inputs such as 32, 64 or 128, nor 'channel'");
-  }
-  return std::stoll(text);
-}
-
 Recipe RecipeOf(const QuantizeFlags& flags, const Session& session) {
   Recipe recipe;
-  recipe.method = MethodNamed(flags.method);
-  recipe.scheme.bits = BitsOfScheme(flags.scheme);
-  recipe.scheme.symmetric = !flags.asymmetric;
-  recipe.scheme.group_size = GroupSize(flags.group_size, recipe.scheme.bits);
+  SchemeChoice scheme = ParseScheme(flags.scheme, "--scheme");
+  if (!flags.group_size.empty())
+    scheme.group_size = ParseGroupSize(flags.group_size, "--group-size");
+  if (flags.asymmetric) scheme.symmetric = false;
+  recipe.scheme = MakeScheme(scheme, "--scheme");
+  const MethodChoice method =
+      flags.method.empty() ? DefaultMethod(recipe.scheme) : MethodNamed(flags.method, "--method");
+  recipe.transform = method.transform;
+  recipe.method = method.method;
   recipe.format = FindArtifactFormat(flags.format).name();
   recipe.calibration = flags.calibration;
   recipe.act_order = !flags.no_act_order;
@@ -101,8 +94,10 @@ void QuantizeCommand::AddMethodFlags(CLI::App& command) {
   const auto add = [&](const char* flag, auto& value, const char* help) {
     return command.add_option(flag, value, help)->group(group);
   };
-  TakesOneOf(add("--method", flags_.method, "default: gptq"), {"gptq", "rtn"});
-  TakesOneOf(add("--scheme", flags_.scheme, "default: w4a16"), {"w4a16", "w8a16"});
+  add("--method", flags_.method,
+      "gptq, rtn, awq[+gptq|+rtn] or\nsmoothquant[+gptq|+rtn]; default: what\nsuits the scheme")
+      ->type_name("NAME");
+  add("--scheme", flags_.scheme, "default: w4a16")->type_name("NAME");
   add("--group-size", flags_.group_size,
       "inputs that share a scale; default: 128\nfor w4a16, channel for w8a16")
       ->type_name("32|64|128|channel");

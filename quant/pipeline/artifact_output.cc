@@ -14,7 +14,8 @@ constexpr size_t kCopyBytes = size_t{16} << 20;
 
 std::map<std::string, const QuantizedModule*> ByWeightName(const QuantizePlan& plan) {
   std::map<std::string, const QuantizedModule*> modules;
-  for (const QuantizedModule& module : plan.modules) modules[module.name + ".weight"] = &module;
+  for (const QuantizedModule& module : plan.modules.all())
+    modules[module.name + ".weight"] = &module;
   return modules;
 }
 
@@ -86,7 +87,7 @@ void ArtifactOutput::CopyDenseTensors() {
 
 void ArtifactOutput::WriteConfig() {
   nlohmann::json config = source_.checkpoint().config();
-  config["quantization_config"] = format_.QuantizationConfig(plan_.modules, plan_.dense);
+  config["quantization_config"] = format_.QuantizationConfig(plan_.modules.all(), plan_.dense);
   folder_.WriteText("config.json", config.dump(2) + "\n");
 }
 

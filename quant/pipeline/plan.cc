@@ -20,48 +20,30 @@ int64_t MaxOver(const DecoderSpec& spec, int64_t (*size)(const LinearSpec&)) {
 int64_t Elements(const LinearSpec& linear) { return linear.out * linear.in; }
 int64_t SquareOfInput(const LinearSpec& linear) { return linear.in * linear.in; }
 
-// Group sizes of 32, 64, 128 that divide every width.
-std::string FittingGroups(const std::vector<int64_t>& widths) {
-  std::string fitting;
-  for (const int64_t size : {128, 64, 32}) {
-    const bool fits =
-        std::all_of(widths.begin(), widths.end(), [&](int64_t width) { return width % size == 0; });
-    if (fits) fitting += std::to_string(size) + ", ";
-  }
-  return fitting + "channel";
-}
-
-void CheckGroups(const DecoderSpec& spec, const QuantScheme& scheme) {
-  if (scheme.group_size == QuantScheme::kPerChannel) return;
-  if (scheme.group_size < 1) {
-    throw Error(ErrorCode::kUsage, "--group-size", "must be positive, or 'channel'");
-  }
-  std::vector<int64_t> widths;
-  std::string layers;
-  int64_t misfits = 0;
-  constexpr int64_t kListed = 8;
-  for (const LinearSpec* linear : spec.Linears()) {
-    widths.push_back(linear->in);
-    if (linear->in % scheme.group_size == 0) continue;
-    if (++misfits <= kListed) {
-      layers += fmt::format("\n  {} ({} inputs)", linear->name, linear->in);
-    }
-  }
-  if (misfits == 0) return;
-  if (misfits > kListed) layers += fmt::format("\n  and {} more", misfits - kListed);
-  throw Error(
-      ErrorCode::kUsage, "--group-size",
-      fmt::format("{} does not divide the inputs of {} of {} layers; group sizes that fit "
-                  "all layers: {}. Layers that do not fit:{}",
-                  scheme.group_size, misfits, widths.size(), FittingGroups(widths), layers));
-}
-
-DType ScaleType(DType dense) { return dense == DType::kBF16 ? DType::kBF16 : DType::kF16; }
-
 void AddItem(MemoryPlan& plan, std::string what, int64_t bytes) {
   if (bytes == 0) return;
   plan.items.push_back({std::move(what), bytes});
   plan.total_bytes += bytes;
+}
+
+// The largest block as the forward holds it: codes of up to four bits in nibbles, others in bytes,
+// scales in F32; dense layers as they are stored.
+int64_t PackedBlockBytes(const ModelSource& source, const QuantizePlan& plan) {
+  int64_t largest = 0;
+  for (const BlockSpec& block : source.spec().blocks) {
+    int64_t bytes = 0;
+    for (const LinearSpec* linear : block.Linears()) {
+      const QuantizedModule* module = plan.Find(linear->name);
+      if (module == nullptr) {
+        bytes += Elements(*linear) * SizeOf(source.dense_dtype());
+        continue;
+      }
+      bytes += Elements(*linear) * (module->scheme.bits <= 4 ? 1 : 2) / 2 +
+               linear->out * module->scheme.GroupsFor(linear->in) * 4;
+    }
+    largest = std::max(largest, bytes);
+  }
+  return largest;
 }
 
 // Largest memory over the run, item by item. What is freed before something else is needed counts
@@ -75,15 +57,11 @@ MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
   // One linear at a time: its pages of the file, F32 weight, codes twice (solver, result).
   const int64_t linear = MaxOver(spec, Elements);
   const int64_t solve = linear * (element + 4 + 2);
-  if (recipe.method == Method::kRtn) {
+  if (!recipe.calibrated()) {
     AddItem(memory, "largest layer: weights in F32 and codes", solve);
     return memory;
   }
-  int64_t block = 0;
-  for (const LinearSpec* l : spec.blocks.front().Linears()) block += Elements(*l);
-  const int64_t scale_bytes = block / recipe.scheme.GroupSizeFor(spec.hidden) * 4;
-  AddItem(memory, "one block, quantized, packed for the forward",
-          block * (recipe.scheme.bits <= 4 ? 1 : 2) / 2 + scale_bytes);
+  AddItem(memory, "one block, quantized, packed for the forward", PackedBlockBytes(source, plan));
   const CalibrationRecipe& calibration = recipe.calibration;
   const int64_t tokens = calibration.samples * calibration.sequence_length;
   AddItem(memory,
@@ -114,7 +92,7 @@ void FitBudget(const ModelSource& source, QuantizePlan& plan) {
   const int64_t kept = plan.memory.total_bytes;
   std::vector<std::string> notes;
   for (bool* keep : {&plan.stream.keep_mlp, &plan.stream.keep_attention}) {
-    if (plan.memory.total_bytes <= budget || plan.recipe.method == Method::kRtn) break;
+    if (plan.memory.total_bytes <= budget || !plan.recipe.calibrated()) break;
     *keep = false;
     notes.push_back(fmt::format(
         "the inputs of {} are computed twice: keeping all activations takes {} MiB",
@@ -140,25 +118,14 @@ void FitBudget(const ModelSource& source, QuantizePlan& plan) {
 
 QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
                               const BackendInfo& backend) {
-  if (source.artifact() != nullptr) {
-    throw Error(ErrorCode::kBadInput, source.path(),
-                fmt::format("is quantized already ({}); quantize starts from a dense checkpoint",
-                            source.artifact()->format()));
+  QuantizePlan plan = PlanModules(source, recipe);
+  const Compute best = backend.compute_bf16 ? Compute::kBF16 : Compute::kF32;
+  if (recipe.compute == Compute::kBF16 && best != Compute::kBF16) {
+    throw Error(ErrorCode::kEnvironment, "--compute bf16",
+                backend.name + " " + backend.isa + " does not multiply in bf16; use --compute f32");
   }
-  QuantizePlan plan;
-  plan.recipe = recipe;
-  plan.recipe.scheme.scale_dtype = ScaleType(source.dense_dtype());
-  if (!plan.recipe.compute) {
-    plan.recipe.compute = backend.compute_bf16 ? Compute::kBF16 : Compute::kF32;
-  }
+  plan.recipe.compute = recipe.compute.value_or(best);
   plan.stream.compute = *plan.recipe.compute;
-  CheckGroups(source.spec(), plan.recipe.scheme);
-  const ArtifactWriterFormat& format = FindArtifactFormat(recipe.format);
-  for (const LinearSpec* linear : source.spec().Linears()) {
-    plan.modules.push_back({linear->name, plan.recipe.scheme, linear->out, linear->in});
-    format.CheckSupported(plan.modules.back());
-  }
-  plan.dense.push_back(source.spec().lm_head.name);
   FitBudget(source, plan);
   return plan;
 }

@@ -3,6 +3,7 @@
 #define QUANTMILL_QUANT_PIPELINE_PLAN_H_
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "formats/artifact.h"
@@ -13,20 +14,43 @@
 
 namespace quantmill {
 
-struct QuantizePlan {
-  Recipe recipe;                         // resolved: scale type, compute
-  std::vector<QuantizedModule> modules;  // in order of blocks and sites
-  std::vector<std::string> dense;        // linear modules left as they are (lm_head)
-  StreamOptions stream;                  // what is kept and what is recomputed, to fit the budget
-  MemoryPlan memory;
+// The linear layers that will be quantized, each with its own scheme.
+class PlannedModules {
+ public:
+  void Add(QuantizedModule module);
+  // In order of blocks and sites; lm_head, if it is quantized, last.
+  const std::vector<QuantizedModule>& all() const { return modules_; }
+  // Null for a layer that stays dense.
+  const QuantizedModule* Find(const std::string& name) const;
+
+ private:
+  std::vector<QuantizedModule> modules_;
+  std::unordered_map<std::string, size_t> index_;
 };
 
-// Throws
+struct QuantizePlan {
+  Recipe recipe;                   // resolved: scale types, compute
+  PlannedModules modules;          // what is quantized, and how
+  std::vector<std::string> dense;  // linear modules left as they are, in the same order
+  StreamOptions stream;            // what is kept and what is recomputed, to fit the budget
+  MemoryPlan memory;
+
+  // The module of a linear layer, or null where it stays dense.
+  const QuantizedModule* Find(const std::string& name) const { return modules.Find(name); }
+};
+
+// Which layers are quantized and how: the recipe's scheme, its rules, its head. The memory is not
+// planned. Throws
 //   Error(kBadInput)     the source is quantized already;
 //   Error(kUsage)        groups that do not divide a layer's width (all such layers are listed,
-//   with
-//                        the group sizes that fit), a format that cannot hold the scheme;
-//   Error(kEnvironment)  --max-host-mem below the least that would do, which is named.
+//                        with the group sizes that fit); a rule that matches nothing; layers that
+//                        servers fuse (q, k, v; gate, up) in different schemes; a tied head; a
+//                        scheme that the format cannot hold; nothing left to quantize.
+QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe);
+
+// PlanModules, and what the run needs on `backend`. Throws besides
+//   Error(kEnvironment)  --max-host-mem below the least that would do, which is named; a compute
+//                        type that the backend does not have.
 QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
                               const BackendInfo& backend);
 

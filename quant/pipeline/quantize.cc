@@ -35,12 +35,14 @@ class QuantizeRun {
         output_(output),
         report_(report) {}
 
+  // The layers, and lm_head if the plan has it.
   void RoundAllLayers();
   // Returns the hash of the calibration tokens.
   std::string CalibrateAndSolve();
   void VerifyOutput();
 
  private:
+  void RoundLayer(const LinearSpec& linear);
   TokenWindows ReadCalibration();
   void QuantizeSite(const BlockSpec& block, Site site, CalibrationStream& stream,
                     BlockWeights& weights);
@@ -111,19 +113,26 @@ void QuantizeRun::AddEvents(const std::vector<SolveEvent>& events, const std::st
   }
 }
 
+void QuantizeRun::RoundLayer(const LinearSpec& linear) {
+  const QuantizedModule* module = plan_.Find(linear.name);
+  if (module == nullptr) return;  // stays dense
+  SolveResult solved;
+  {
+    const Tensor weight = LoadWeight(linear);
+    const Stopwatch watch(report_.seconds.solve);
+    solved = SolveRtn(backend_, exec_, weight, module->scheme);
+  }
+  Record(linear, source_.checkpoint().View(linear.name + ".weight"), solved);
+  source_.Release(linear);
+}
+
 void QuantizeRun::RoundAllLayers() {
-  const std::vector<const LinearSpec*> linears = source_.spec().Linears();
+  std::vector<const LinearSpec*> linears = source_.spec().Linears();
+  linears.push_back(&source_.spec().lm_head);
   int64_t done = 0;
   for (const LinearSpec* linear : linears) {
     Progress("quantizing", done++, static_cast<int64_t>(linears.size()), linear->name);
-    const Tensor weight = LoadWeight(*linear);
-    SolveResult solved;
-    {
-      const Stopwatch watch(report_.seconds.solve);
-      solved = SolveRtn(backend_, exec_, weight, plan_.recipe.scheme);
-    }
-    Record(*linear, source_.checkpoint().View(linear->name + ".weight"), solved);
-    source_.Release(*linear);
+    RoundLayer(*linear);
   }
 }
 
@@ -178,18 +187,24 @@ void QuantizeRun::QuantizeSite(const BlockSpec& block, Site site, CalibrationStr
     factor = PrepareGptq(backend_, exec_, std::move(gram), options);
   }
   for (const LinearSpec* linear : block.LinearsAt(site)) {
+    LinearWeights& packed = weights.linears[BlockWeights::IndexOf(block, *linear)];
+    const QuantizedModule* module = plan_.Find(linear->name);
+    if (module == nullptr) {  // stays dense
+      const Stopwatch watch(report_.seconds.load);
+      packed = LoadLinear(backend_, exec_, source_, *linear, plan_.stream.compute);
+      continue;
+    }
     SolveResult solved;
     {
       const Tensor weight = LoadWeight(*linear);
       const Stopwatch watch(report_.seconds.solve);
-      solved = SolveGptq(backend_, exec_, *factor, weight, plan_.recipe.scheme);
+      solved = SolveGptq(backend_, exec_, *factor, weight, module->scheme);
     }
     Record(*linear, source_.checkpoint().View(linear->name + ".weight"), solved);
     source_.Release(*linear);
     const Stopwatch watch(report_.seconds.load);
     // What was written is what the later layers see.
-    weights.linears[BlockWeights::IndexOf(block, *linear)].weight =
-        backend_.PackQuantized(exec_, solved.linear, plan_.stream.compute);
+    packed.weight = backend_.PackQuantized(exec_, solved.linear, plan_.stream.compute);
   }
 }
 
@@ -219,6 +234,8 @@ std::string QuantizeRun::CalibrateAndSolve() {
     const int64_t blocks_done = done / static_cast<int64_t>(kSites.size());
     tokens_per_second_ = static_cast<double>(windows.tokens() * blocks_done) / so_far;
   }
+  // Its error reaches no other layer, and 8 bits leave nothing to compensate.
+  RoundLayer(spec.lm_head);
   return HashTokens(windows.ids);
 }
 
@@ -271,7 +288,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
                          const std::string& output, const BackendInfo& backend) {
   QuantizeReport report;
   report.output = output;
-  report.method = NameOf(plan.recipe.method);
+  report.method = NameOf(plan.recipe.method_choice());
   report.format = plan.recipe.format;
   report.compute = plan.stream.compute == Compute::kBF16 ? "bf16" : "f32";
   report.backend_isa = backend.name + " " + backend.isa;

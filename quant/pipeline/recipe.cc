@@ -1,46 +1,102 @@
 #include "quant/pipeline/recipe.h"
 
-#include <map>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
 
 #include "kernels/core/error.h"
+#include "quant/pipeline/schemes.h"
+#include "quant/report/spelling.h"
 
 namespace quantmill {
 namespace {
 
-const std::map<std::string, int>& SchemeBits() {
-  static const std::map<std::string, int> bits = {{"w4a16", 4}, {"w8a16", 8}};
-  return bits;
+using NamedMethod = std::pair<const char*, MethodChoice>;
+
+// Long forms come first, so that NameOf finds them.
+constexpr NamedMethod kMethods[] = {
+    {"gptq", {Transform::kNone, Method::kGptq}},
+    {"rtn", {Transform::kNone, Method::kRtn}},
+    {"awq+gptq", {Transform::kAwq, Method::kGptq}},
+    {"awq+rtn", {Transform::kAwq, Method::kRtn}},
+    {"smoothquant+gptq", {Transform::kSmoothQuant, Method::kGptq}},
+    {"smoothquant+rtn", {Transform::kSmoothQuant, Method::kRtn}},
+    {"awq", {Transform::kAwq, Method::kRtn}},
+    {"smoothquant", {Transform::kSmoothQuant, Method::kGptq}},
+};
+
+bool HasStaticInputs(const QuantScheme& scheme) {
+  return scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic;
+}
+
+nlohmann::json RulesJson(const Recipe& recipe) {
+  nlohmann::json rules = nlohmann::json::array();
+  for (const Rule& rule : recipe.rules) {
+    rules.push_back(
+        {{"match", rule.pattern}, {"scheme", rule.scheme ? SchemeText(*rule.scheme) : "dense"}});
+  }
+  return rules;
 }
 
 }  // namespace
 
 std::string NameOf(Method method) { return method == Method::kRtn ? "rtn" : "gptq"; }
+std::string NameOf(Effort effort) { return effort == Effort::kBest ? "best" : "fast"; }
 
-Method MethodNamed(const std::string& name) {
-  if (name == "rtn") return Method::kRtn;
-  if (name == "gptq") return Method::kGptq;
-  throw Error(ErrorCode::kUsage, "--method", "'" + name + "' is not one of: gptq, rtn");
+std::vector<std::string> MethodNames() {
+  std::vector<std::string> names;
+  for (const auto& [name, choice] : kMethods) names.emplace_back(name);
+  return names;
 }
 
-int BitsOfScheme(const std::string& name) {
-  const auto it = SchemeBits().find(name);
-  if (it != SchemeBits().end()) return it->second;
-  std::string known;
-  for (const auto& [scheme, bits] : SchemeBits()) known += (known.empty() ? "" : ", ") + scheme;
-  throw Error(ErrorCode::kUsage, "--scheme", "'" + name + "' is not one of: " + known);
+MethodChoice MethodNamed(const std::string& name, const std::string& where) {
+  for (const auto& [known, choice] : kMethods) {
+    if (name == known) return choice;
+  }
+  const std::vector<std::string> names = MethodNames();
+  throw Error(ErrorCode::kUsage, where,
+              fmt::format("'{}' is not one of: {}{}", name, fmt::join(names, ", "),
+                          Suggestion(name, names)));
+}
+
+std::string NameOf(const MethodChoice& choice) {
+  for (const auto& [name, known] : kMethods) {
+    if (known == choice) return name;
+  }
+  return "?";
+}
+
+MethodChoice DefaultMethod(const QuantScheme& scheme) {
+  if (scheme.code_type == CodeType::kFp8) return {Transform::kNone, Method::kRtn};
+  if (scheme.input.type == InputScheme::Type::kInt8) {
+    return {Transform::kSmoothQuant, Method::kGptq};
+  }
+  return {Transform::kNone, Method::kGptq};
+}
+
+bool Recipe::calibrated() const {
+  return method == Method::kGptq || transform != Transform::kNone || !calibration.text.empty() ||
+         HasStaticInputs(scheme) || std::any_of(rules.begin(), rules.end(), [](const Rule& rule) {
+           return rule.scheme && HasStaticInputs(*rule.scheme);
+         });
 }
 
 nlohmann::json RecipeJson(const Recipe& recipe) {
   nlohmann::json json = {
-      {"method", NameOf(recipe.method)},
+      {"method", NameOf(recipe.method_choice())},
+      {"scheme", SchemeText(recipe.scheme)},
       {"bits", recipe.scheme.bits},
       {"symmetric", recipe.scheme.symmetric},
       {"group_size", recipe.scheme.group_size},
       {"scale_dtype", NameOf(recipe.scheme.scale_dtype)},
       {"format", recipe.format},
+      {"quantize_head", recipe.quantize_head},
       {"max_fallbacks", recipe.max_fallbacks},
   };
-  if (recipe.method == Method::kRtn) return json;
+  if (!recipe.rules.empty()) json["rules"] = RulesJson(recipe);
+  if (!recipe.calibrated()) return json;
+  json["effort"] = NameOf(recipe.effort);
   json["act_order"] = recipe.act_order;
   json["damp_percent"] = recipe.damp_percent;
   json["compute"] = recipe.compute == Compute::kBF16 ? "bf16" : "f32";

@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/core/scheme.h"
 #include "kernels/ops.h"
+#include "quant/pipeline/rules.h"
 
 namespace quantmill {
 
@@ -18,11 +20,25 @@ enum class Transform : uint8_t { kNone, kAwq, kSmoothQuant };
 // kBest: scale search, asymmetric target, refinement of codes. kFast: the published method on one
 // stream of activations.
 enum class Effort : uint8_t { kBest, kFast };
-std::string NameOf(Method method);            // "rtn", "gptq"
-Method MethodNamed(const std::string& name);  // Error(kUsage) listing the names
 
-// "w4a16", "w8a16": bits of a weight-only integer scheme. Error(kUsage) listing the names.
-int BitsOfScheme(const std::string& name);
+std::string NameOf(Method method);  // "rtn", "gptq"
+std::string NameOf(Effort effort);  // "best", "fast"
+
+// The two halves of `--method`.
+struct MethodChoice {
+  Transform transform = Transform::kNone;
+  Method method = Method::kGptq;
+  friend bool operator==(const MethodChoice&, const MethodChoice&) = default;
+};
+// As --method lists them: "rtn", "gptq", "awq" (awq+rtn), "awq+gptq", "smoothquant"
+// (smoothquant+gptq), "smoothquant+rtn", ...
+std::vector<std::string> MethodNames();
+// Throws Error(kUsage, where) listing the names.
+MethodChoice MethodNamed(const std::string& name, const std::string& where);
+std::string NameOf(const MethodChoice& choice);  // the long form: "awq+rtn"
+// What is used where --method is absent: SmoothQuant with GPTQ for int8 inputs, rounding for FP8
+// (needs no data), GPTQ for everything else.
+MethodChoice DefaultMethod(const QuantScheme& scheme);
 
 struct CalibrationRecipe {
   std::string text;  // file; empty: the bundled text, which is an event
@@ -35,7 +51,11 @@ struct Recipe {
   Method method = Method::kGptq;
   Transform transform = Transform::kNone;
   Effort effort = Effort::kBest;
-  QuantScheme scheme;  // scale_dtype is set from the checkpoint (its dense type) by ResolveRecipe
+  // Of layers that no rule names. The scale types of this and of the rules are set by the plan
+  // (ScaleTypeFor).
+  QuantScheme scheme;
+  std::vector<Rule> rules;
+  bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
   CalibrationRecipe calibration;
   bool act_order = true;           // order of the solve only: groups stay in place, no g_idx
@@ -43,7 +63,15 @@ struct Recipe {
   std::optional<Compute> compute;  // of the calibration forward; empty: bf16 where it is fast
   int64_t max_host_mem = 0;        // bytes; 0: no limit
   int64_t max_fallbacks = 0;       // more fallback events than this: exit code 1
+
+  MethodChoice method_choice() const { return {transform, method}; }
+  // Whether calibration text is run through the model: for a method or scheme that needs its
+  // statistics, or for rounding when a text was given (scales are then chosen under them).
+  bool calibrated() const;
 };
+
+// 8 bits per output channel: what a head is worth (see docs/methods.md).
+inline constexpr const char* kHeadScheme = "w8a16";
 
 // As written beside the weights (quantmill.json), every field spelled out.
 nlohmann::json RecipeJson(const Recipe& recipe);

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <charconv>
 #include <cmath>
+#include <utility>
+
+#include "kernels/core/error.h"
 
 namespace quantmill {
 namespace {
@@ -85,6 +89,27 @@ std::string FormatNumber(double x, int digits) {
 std::string FormatFixed(double x, int decimals) {
   if (!std::isfinite(x)) return NonFinite(x);
   return fmt::format("{:.{}f}", x, decimals);
+}
+
+int64_t ParseByteSize(const std::string& text, const std::string& where) {
+  double number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  std::string unit(error == std::errc() ? rest : end, end);
+  std::erase(unit, ' ');
+  static const std::pair<const char*, double> kUnits[] = {
+      {"", 1},         {"B", 1},        {"kB", 1e3},     {"KB", 1e3},     {"K", 1e3},
+      {"M", 1e6},      {"MB", 1e6},     {"G", 1e9},      {"GB", 1e9},     {"T", 1e12},
+      {"TB", 1e12},    {"KiB", 0x1p10}, {"Ki", 0x1p10},  {"MiB", 0x1p20}, {"Mi", 0x1p20},
+      {"GiB", 0x1p30}, {"Gi", 0x1p30},  {"TiB", 0x1p40}, {"Ti", 0x1p40}};
+  for (const auto& [name, factor] : kUnits) {
+    const double bytes = number * factor;
+    if (error == std::errc() && unit == name && bytes >= 1 && bytes < 0x1p62) {
+      return static_cast<int64_t>(bytes);
+    }
+  }
+  throw Error(ErrorCode::kUsage, where,
+              "'" + text + "' is not a size such as 2GiB, 500MB or 1048576");
 }
 
 }  // namespace quantmill

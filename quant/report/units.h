@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Numbers as people read and write them.
 #ifndef QUANTMILL_QUANT_REPORT_UNITS_H_
 #define QUANTMILL_QUANT_REPORT_UNITS_H_
 
@@ -19,7 +19,10 @@ std::string FormatShare(double share);  // of one: "91.2 %"
 // `digits` significant digits, without trailing noise: "0.00312", "20.1", "3.1e-05".
 std::string FormatNumber(double x, int digits);
 std::string FormatFixed(double x, int decimals);  // "20.1130"
-// All of them print a value that is not a number as "nan", and infinities as "inf" and "-inf".
+// All of the above print a value that is not a number as "nan", and infinities as "inf" and "-inf".
+
+// "2GiB", "500MB", "1.5 G" (decimal), "1048576" -> bytes. Throws Error(kUsage, where).
+int64_t ParseByteSize(const std::string& text, const std::string& where);
 
 }  // namespace quantmill
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/core/error.h"
+
 namespace quantmill {
 namespace {
 
@@ -59,6 +61,25 @@ TEST(UnitsTest, NumbersKeepSignificantDigits) {
   EXPECT_EQ(FormatNumber(0, 3), "0");
   EXPECT_EQ(FormatFixed(20.113, 4), "20.1130");
   EXPECT_EQ(FormatShare(0.9123), "91.2 %");
+}
+
+TEST(UnitsTest, ByteSizesTakeDecimalAndBinaryUnits) {
+  EXPECT_EQ(ParseByteSize("1048576", "--x"), 1048576);
+  EXPECT_EQ(ParseByteSize("2GiB", "--x"), int64_t{2} << 30);
+  EXPECT_EQ(ParseByteSize("1.5 MB", "--x"), 1'500'000);
+  EXPECT_EQ(ParseByteSize("512Mi", "--x"), int64_t{512} << 20);
+}
+
+TEST(UnitsTest, WrongByteSizesNameTheFlag) {
+  for (const char* text : {"", "GiB", "2x", "-1", "0", "1e30", "nan", "inf", "2GiB2", "1e18GB"}) {
+    try {
+      ParseByteSize(text, "--max-host-mem");
+      ADD_FAILURE() << "'" << text << "' was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      EXPECT_EQ(error.where(), "--max-host-mem");
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,200 @@
+// Which layers are quantized, and how.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "quant/pipeline/plan.h"
+#include "quant/pipeline/schemes.h"
+
+namespace quantmill {
+namespace {
+
+constexpr int64_t kListedLayers = 8;
+
+// Group sizes of 32, 64, 128 that divide every width.
+std::string FittingGroups(const std::vector<int64_t>& widths) {
+  std::string fitting;
+  for (const int64_t size : {128, 64, 32}) {
+    const bool fits =
+        std::all_of(widths.begin(), widths.end(), [&](int64_t width) { return width % size == 0; });
+    if (fits) fitting += std::to_string(size) + ", ";
+  }
+  return fitting + "channel";
+}
+
+// Refuses ragged last groups, which most servers cannot load.
+void CheckGroups(const PlannedModules& modules) {
+  std::vector<int64_t> widths;
+  std::string layers;
+  int64_t misfits = 0;
+  const QuantScheme* misfit = nullptr;
+  for (const QuantizedModule& module : modules.all()) {
+    widths.push_back(module.in);
+    if (module.in % module.scheme.GroupSizeFor(module.in) == 0) continue;
+    if (misfit == nullptr) misfit = &module.scheme;
+    if (++misfits <= kListedLayers) {
+      layers += fmt::format("\n  {} ({} inputs)", module.name, module.in);
+    }
+  }
+  if (misfit == nullptr) return;
+  if (misfits > kListedLayers) layers += fmt::format("\n  and {} more", misfits - kListedLayers);
+  const std::string text = SchemeText(*misfit);
+  const bool choice = SchemeNamed(ParseScheme(text, "").name).takes_groups;
+  throw Error(
+      ErrorCode::kUsage, choice ? "--group-size" : "--scheme",
+      fmt::format("{} does not divide the inputs of {} of {} layers; {}. Layers that do not "
+                  "fit:{}",
+                  misfit->group_size, misfits, widths.size(),
+                  choice ? "group sizes that fit all layers: " + FittingGroups(widths)
+                         : text + " has no other; give them another scheme with --rule, or "
+                                  "leave them dense with --keep-dense",
+                  layers));
+}
+
+// Blocks of rows must not span two of the layers that servers fuse.
+void CheckRowBlocks(const PlannedModules& modules) {
+  for (const QuantizedModule& module : modules.all()) {
+    const int64_t rows = module.scheme.row_block;
+    if (rows == QuantScheme::kAllRows || module.out % rows == 0) continue;
+    throw Error(ErrorCode::kUsage, module.name,
+                fmt::format("{}: its {} outputs are no multiple of {}: servers that fuse layers "
+                            "could not load it; give it another scheme with --rule, or leave it "
+                            "dense with --keep-dense",
+                            SchemeText(module.scheme), module.out, rows));
+  }
+}
+
+std::string SchemeOrDense(const QuantizedModule* module) {
+  return module == nullptr ? "dense" : SchemeText(module->scheme);
+}
+
+// q, k, v are one matrix in a server, and so are gate and up.
+void CheckFused(const DecoderSpec& spec, const PlannedModules& modules) {
+  for (const BlockSpec& block : spec.blocks) {
+    for (const Site site : kSites) {
+      const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+      const QuantizedModule* first = modules.Find(linears.front()->name);
+      for (const LinearSpec* linear : linears) {
+        const QuantizedModule* other = modules.Find(linear->name);
+        const bool same = (first == nullptr) == (other == nullptr) &&
+                          (first == nullptr || first->scheme == other->scheme);
+        if (same) continue;
+        throw Error(ErrorCode::kUsage, "--rule",
+                    fmt::format("{} would be {} and {} {}: vLLM and SGLang fuse these layers and "
+                                "cannot load them in different schemes; write a rule that matches "
+                                "all of q_proj, k_proj, v_proj (or gate_proj, up_proj)",
+                                linears.front()->name, SchemeOrDense(first), linear->name,
+                                SchemeOrDense(other)));
+      }
+    }
+  }
+}
+
+void CheckHead(const ModelSource& source) {
+  if (!source.spec().tied) return;
+  throw Error(ErrorCode::kUsage, "--quantize-head",
+              source.spec().lm_head.name +
+                  " is tied to the embedding, which servers read as a table of dense rows: it "
+                  "cannot be quantized");
+}
+
+// The methods that a scheme cannot use, for any of its layers.
+void CheckMethod(const Recipe& recipe, const QuantizedModule& module) {
+  const bool rounds_inputs = module.scheme.input.type != InputScheme::Type::kNone;
+  if (recipe.transform == Transform::kAwq && rounds_inputs) {
+    throw Error(ErrorCode::kUsage, "--method",
+                fmt::format("awq is for weight-only schemes; {} rounds inputs too, which "
+                            "smoothquant balances",
+                            SchemeText(module.scheme)));
+  }
+}
+
+void CheckTransform(const Recipe& recipe, const PlannedModules& modules) {
+  bool any_rounded = false;
+  for (const QuantizedModule& module : modules.all()) {
+    CheckMethod(recipe, module);
+    any_rounded |= module.scheme.input.type != InputScheme::Type::kNone;
+  }
+  if (recipe.transform != Transform::kSmoothQuant || any_rounded) return;
+  throw Error(
+      ErrorCode::kUsage, "--method",
+      fmt::format("smoothquant balances the rounding of inputs against that of weights, and "
+                  "{} does not round inputs; awq is the like for weight-only schemes",
+                  SchemeText(recipe.scheme)));
+}
+
+std::vector<std::string> NamesOf(const std::vector<const LinearSpec*>& linears) {
+  std::vector<std::string> names;
+  for (const LinearSpec* linear : linears) names.push_back(linear->name);
+  return names;
+}
+
+void ResolveScales(const ModelSource& source, Recipe& recipe) {
+  const DType dense = source.dense_dtype();
+  recipe.scheme.scale_dtype = ScaleTypeFor(recipe.scheme, dense);
+  for (Rule& rule : recipe.rules) {
+    if (rule.scheme) rule.scheme->scale_dtype = ScaleTypeFor(*rule.scheme, dense);
+  }
+}
+
+// What the recipe says of each layer, in order.
+void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
+  const DecoderSpec& spec = source.spec();
+  std::vector<const LinearSpec*> linears = spec.Linears();
+  if (plan.recipe.quantize_head) linears.push_back(&spec.lm_head);
+  QuantScheme head = MakeScheme({kHeadScheme, {}, {}}, "--quantize-head");
+  head.scale_dtype = ScaleTypeFor(head, source.dense_dtype());
+  RuleMatcher rules(plan.recipe.rules);
+  for (const LinearSpec* linear : linears) {
+    const Rule* rule = rules.Match(linear->name);
+    const QuantScheme& plain = linear == &spec.lm_head ? head : plan.recipe.scheme;
+    if (rule != nullptr && !rule->scheme) {
+      plan.dense.push_back(linear->name);
+    } else {
+      plan.modules.Add(
+          {linear->name, rule != nullptr ? *rule->scheme : plain, linear->out, linear->in});
+    }
+  }
+  if (!plan.recipe.quantize_head) plan.dense.push_back(spec.lm_head.name);
+  rules.RequireAllMatched(NamesOf(linears));
+}
+
+}  // namespace
+
+void PlannedModules::Add(QuantizedModule module) {
+  index_[module.name] = modules_.size();
+  modules_.push_back(std::move(module));
+}
+
+const QuantizedModule* PlannedModules::Find(const std::string& name) const {
+  const auto it = index_.find(name);
+  return it == index_.end() ? nullptr : &modules_[it->second];
+}
+
+QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
+  if (source.artifact() != nullptr) {
+    throw Error(ErrorCode::kBadInput, source.path(),
+                fmt::format("is quantized already ({}); quantize starts from a dense checkpoint",
+                            source.artifact()->format()));
+  }
+  QuantizePlan plan;
+  plan.recipe = recipe;
+  ResolveScales(source, plan.recipe);
+  if (recipe.quantize_head) CheckHead(source);
+  ChooseSchemes(source, plan);
+  if (plan.modules.all().empty()) {
+    throw Error(ErrorCode::kUsage, "--keep-dense", "the rules leave no layer to quantize");
+  }
+  CheckGroups(plan.modules);
+  CheckRowBlocks(plan.modules);
+  CheckFused(source.spec(), plan.modules);
+  CheckTransform(plan.recipe, plan.modules);
+  const ArtifactWriterFormat& format = FindArtifactFormat(recipe.format);
+  for (const QuantizedModule& module : plan.modules.all()) format.CheckSupported(module);
+  return plan;
+}
+
+}  // namespace quantmill
