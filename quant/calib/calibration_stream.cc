@@ -37,7 +37,8 @@ bool ReadsCarried(Site site) { return site == Site::kAttentionOut || site == Sit
 
 CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSource& source,
                                      const TokenWindows& windows, const StreamOptions& options)
-    : exec_(exec),
+    : backend_(backend),
+      exec_(exec),
       spec_(source.spec()),
       windows_(windows),
       options_(options),
@@ -45,14 +46,13 @@ CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSo
       cache_(backend, exec, ChunkCacheShape(source.spec(), windows.length, options)) {
   Check(windows.count() > 0, "CalibrationStream: no windows");
   const int64_t per_chunk = WindowsPerChunk(windows.length, options);
-  std::vector<SequenceStep> steps;
   for (int64_t i = 0; i < std::min(per_chunk, windows.count()); ++i) {
     sequences_.emplace_back(cache_);
-    steps.push_back(sequences_.back().Append(windows.length, i * windows.length));
+    steps_.push_back(sequences_.back().Append(windows.length, i * windows.length));
   }
-  full_plan_ = backend.PlanBatch(exec, steps);
+  full_plan_ = backend.PlanBatch(exec, steps_);
   const auto last = static_cast<size_t>(windows.count() % per_chunk);
-  if (last != 0) last_plan_ = backend.PlanBatch(exec, std::span(steps).first(last));
+  if (last != 0) last_plan_ = backend.PlanBatch(exec, std::span(steps_).first(last));
   for (int64_t row = 0; row < tokens(); row += per_chunk * windows.length) {
     const int64_t rows = std::min(per_chunk * windows.length, tokens() - row);
     chunks_.push_back(
@@ -114,6 +114,48 @@ void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weig
     forward_.Advance(block, weights, site, {*chunk.plan, 0, cache_.store()}, input, residual,
                      carried);
   }
+}
+
+void CalibrationStream::Probe(const BlockSpec& block, const BlockWeights& weights, int64_t windows,
+                              const BlockVisitor& visitor) {
+  Check(windows >= 1 && windows <= windows_.count(), "Probe: more windows than there are");
+  const int64_t length = windows_.length;
+  const int64_t per_chunk = std::ssize(steps_);
+  std::vector<int32_t> rows;
+  for (int64_t first = 0; first < windows; first += per_chunk) {
+    const int64_t count = std::min(per_chunk, windows - first);
+    rows.clear();
+    for (int64_t i = first; i < first + count; ++i) {
+      const int64_t row = i * windows_.count() / windows * length;
+      for (int64_t t = 0; t < length; ++t) rows.push_back(static_cast<int32_t>(row + t));
+    }
+    const auto steps = std::span(steps_).first(static_cast<size_t>(count));
+    ProbeChunk(block, weights, *backend_.PlanBatch(exec_, steps), rows, visitor);
+  }
+}
+
+void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& weights,
+                                   const BatchPlan& plan, std::span<const int32_t> rows,
+                                   const BlockVisitor& visitor) {
+  Workspace::Scope scope(exec_.workspace);
+  const auto count = std::ssize(rows);
+  const Matrix residual = scope.Take(DType::kF32, count, spec_.hidden);
+  backend_.EmbedRows(exec_, residual_, rows, 1.0f, residual);  // gathers the rows
+  const DType type = forward_.activation_type();
+  const Matrix normalized = scope.Take(type, count, spec_.hidden);
+  const Matrix attended = scope.Take(type, count, forward_.InputWidth(Site::kAttentionOut));
+  const Matrix activated = scope.Take(type, count, spec_.ffn);
+  const BlockContext context{plan, 0, cache_.store(),
+                             visitor.keys_values ? &visitor.keys_values : nullptr};
+  for (const Site site : kSites) {
+    const bool attention = site == Site::kAttentionIn || site == Site::kAttentionOut;
+    const Matrix carried = attention ? attended : activated;
+    const ConstMatrix input = forward_.Input(block, weights, site, residual, carried, normalized);
+    if (visitor.input) visitor.input(site, input);
+    if (site == Site::kMlpOut && !visitor.output) return;  // nobody looks at what follows
+    forward_.Advance(block, weights, site, context, input, residual, carried);
+  }
+  visitor.output(residual);
 }
 
 int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,

@@ -32,6 +32,15 @@ struct StreamOptions {
   bool keep_mlp = true;
 };
 
+// What a probe of a block sees; each may be empty. Views are valid during the call only.
+struct BlockVisitor {
+  // The input of each site's linears, [rows, width] of the activation type.
+  std::function<void(Site site, ConstMatrix input)> input;
+  KeyValueObserver keys_values;
+  // The activations behind the block, [rows, hidden] F32.
+  std::function<void(ConstMatrix output)> output;
+};
+
 // Advances all calibration tokens through the model, one site at a time:
 //     for each block, for each site:  VisitInputs (statistics), solve, Advance (with what was
 //     written)
@@ -56,6 +65,14 @@ class CalibrationStream {
   // Runs the site's linears, as `weights` has them now, on all tokens.
   void Advance(const BlockSpec& block, const BlockWeights& weights, Site site);
 
+  // Runs the whole block, with any weights, on the current activations without advancing them: to
+  // see its sites before any is solved, or what other weights would do. On `windows` windows (1 ..
+  // count), spread evenly: the i-th is window i * count / windows. Visits whole windows, in order,
+  // some at a time. To be called between blocks.
+  void Probe(const BlockSpec& block, const BlockWeights& weights, int64_t windows,
+             const BlockVisitor& visitor);
+  int64_t windows() const { return windows_.count(); }
+
   // Bytes that a stream of this shape holds between calls (activations, one chunk's keys and
   // values), and takes from the workspace during one.
   static int64_t HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,
@@ -73,10 +90,13 @@ class CalibrationStream {
   bool Keeps(Site producer) const;
   // Memory for what `producer` carries: all tokens' if kept, else scratch for the chunk.
   Matrix Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope);
+  void ProbeChunk(const BlockSpec& block, const BlockWeights& weights, const BatchPlan& plan,
+                  std::span<const int32_t> rows, const BlockVisitor& visitor);
   // The site's input of one chunk; runs the producer again where its output was not kept.
   ConstMatrix ChunkInput(const BlockSpec& block, const BlockWeights& weights, Site site,
                          const Chunk& chunk, Workspace::Scope& scope);
 
+  Backend& backend_;
   Exec& exec_;
   const DecoderSpec& spec_;
   const TokenWindows& windows_;
@@ -84,6 +104,7 @@ class CalibrationStream {
   BlockForward forward_;
   KvCache cache_;  // one layer, one chunk of windows
   std::vector<KvSequence> sequences_;
+  std::vector<SequenceStep> steps_;       // of a full chunk
   std::unique_ptr<BatchPlan> full_plan_;  // of all chunks but perhaps the last
   std::unique_ptr<BatchPlan> last_plan_;
   std::vector<Chunk> chunks_;

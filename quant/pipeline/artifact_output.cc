@@ -73,9 +73,19 @@ void ArtifactOutput::Write(const std::string& module, const QuantizedLinear& lin
   format_.Write(module, linear, writer_);
 }
 
+void ArtifactOutput::WriteFolding(const BlockSource& block) {
+  if (block.folding().identity()) return;
+  for (const auto& [name, values] : block.changed_vectors()) {
+    writer_.Write(name, block.StoredVector(name));
+    folded_tensors_.insert(name);
+  }
+  folding_[block.block().prefix] = FoldingJson(block.folding());
+}
+
 void ArtifactOutput::CopyDenseTensors() {
   const Checkpoint& checkpoint = source_.checkpoint();
   for (const std::string& name : copied_tensors_) {
+    if (folded_tensors_.contains(name)) continue;
     const std::span<const std::byte> bytes = checkpoint.Bytes(name);
     for (size_t at = 0; at < bytes.size(); at += kCopyBytes) {
       writer_.WriteAt(name, at, bytes.subspan(at, std::min(kCopyBytes, bytes.size() - at)));
@@ -118,6 +128,7 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
       {"layers", LayersJson(report)},
       {"events", EventsJson(report)},
   };
+  if (!folding_.empty()) manifest["folding"] = folding_;
   if (!calibration_sha256.empty()) {
     manifest["calibration"] = {{"tokens", report.calibration_tokens},
                                {"tokens_sha256", calibration_sha256}};

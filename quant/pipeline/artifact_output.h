@@ -2,11 +2,15 @@
 #ifndef QUANTMILL_QUANT_PIPELINE_ARTIFACT_OUTPUT_H_
 #define QUANTMILL_QUANT_PIPELINE_ARTIFACT_OUTPUT_H_
 
+#include <nlohmann/json.hpp>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "formats/artifact.h"
 #include "formats/checkpoint_writer.h"
 #include "formats/output_folder.h"
+#include "quant/model/block_source.h"
 #include "quant/model/model_source.h"
 #include "quant/pipeline/plan.h"
 #include "quant/report/results.h"
@@ -26,6 +30,9 @@ class ArtifactOutput {
   uint64_t weight_bytes() const { return writer_.total_bytes(); }
 
   void Write(const std::string& module, const QuantizedLinear& linear);
+  // Writes the block's folded norm gains and biases, and records the folding. Before Finish, once a
+  // block; not needed for an identity.
+  void WriteFolding(const BlockSource& block);
 
   // Copies what was not quantized byte for byte, writes config.json, the side files and
   // quantmill.json (inputs' and files' SHA-256, resolved recipe, calibration tokens' SHA-256,
@@ -45,6 +52,8 @@ class ArtifactOutput {
   const ArtifactWriterFormat& format_;
   OutputFolder folder_;
   std::vector<std::string> copied_tensors_;
+  std::set<std::string> folded_tensors_;               // of copied_tensors_: written already
+  nlohmann::json folding_ = nlohmann::json::object();  // by BlockSpec::prefix
   CheckpointWriter writer_;
 };
 

@@ -220,7 +220,7 @@ std::string QuantizeRun::CalibrateAndSolve() {
   const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
   int64_t done = 0;
   for (const BlockSpec& block : spec.blocks) {
-    BlockWeights weights = LoadBlockExceptWeights(backend_, exec_, source_, block);
+    BlockWeights weights = LoadBlockExceptWeights(backend_, exec_, BlockSource(source_, block));
     for (const Site site : kSites) {
       Progress("quantizing", done++, total, block.prefix + ": " + NameOf(site));
       QuantizeSite(block, site, *stream, weights);

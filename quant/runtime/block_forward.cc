@@ -84,6 +84,7 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
                         spec_.rope.amplitude};
   backend_.Rope(exec_, context.plan, rope, q);
   backend_.Rope(exec_, context.plan, rope, k);
+  if (context.observer != nullptr) (*context.observer)(k, v);
   backend_.AppendKv(exec_, context.plan, context.layer, k, v, context.store);
 
   AttentionParams params;

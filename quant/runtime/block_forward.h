@@ -3,17 +3,24 @@
 #ifndef QUANTMILL_QUANT_RUNTIME_BLOCK_FORWARD_H_
 #define QUANTMILL_QUANT_RUNTIME_BLOCK_FORWARD_H_
 
+#include <functional>
+
 #include "kernels/ops.h"
 #include "quant/model/decoder_spec.h"
 #include "quant/runtime/block_weights.h"
 
 namespace quantmill {
 
+// Sees the keys (after rope) and values of a step before they are stored, both
+// [tokens, kv_heads * head_dim] F32; the views are valid during the call only.
+using KeyValueObserver = std::function<void(ConstMatrix keys, ConstMatrix values)>;
+
 // Where a step's tokens are: their plan, and the layer's slot in the KV store.
 struct BlockContext {
   const BatchPlan& plan;
   int64_t layer;
   KvStore& store;
+  const KeyValueObserver* observer = nullptr;
 };
 
 // For each site, in order:

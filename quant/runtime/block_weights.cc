@@ -2,16 +2,14 @@
 
 namespace quantmill {
 
-Tensor LoadVector(Backend& backend, Exec& exec, const ModelSource& source,
-                  const std::string& name) {
-  const Tensor host = source.ReadVector(name);
-  Tensor device = backend.Empty(DType::kF32, 1, host.cols());
+namespace {
+
+Tensor OnDevice(Backend& backend, Exec& exec, const Tensor& host) {
+  Tensor device = backend.Empty(DType::kF32, host.rows(), host.cols());
   backend.Upload(exec, host, device);
   exec.stream.Synchronize();
   return device;
 }
-
-namespace {
 
 std::unique_ptr<PackedLinear> LoadWeight(Backend& backend, Exec& exec, const ModelSource& source,
                                          const LinearSpec& linear, Compute compute) {
@@ -25,12 +23,23 @@ std::unique_ptr<PackedLinear> LoadWeight(Backend& backend, Exec& exec, const Mod
   return weight;
 }
 
+std::unique_ptr<PackedLinear> LoadFolded(Backend& backend, Exec& exec, const BlockSource& source,
+                                         const LinearSpec& linear, Compute compute) {
+  if (!source.Folds(linear)) return LoadWeight(backend, exec, source.source(), linear, compute);
+  return backend.PackDense(exec, source.Weight(linear), compute);
+}
+
 Tensor LoadBias(Backend& backend, Exec& exec, const ModelSource& source, const LinearSpec& linear) {
   if (!linear.bias) return {};
   return LoadVector(backend, exec, source, linear.name + ".bias");
 }
 
 }  // namespace
+
+Tensor LoadVector(Backend& backend, Exec& exec, const ModelSource& source,
+                  const std::string& name) {
+  return OnDevice(backend, exec, source.ReadVector(name));
+}
 
 LinearWeights LoadLinear(Backend& backend, Exec& exec, const ModelSource& source,
                          const LinearSpec& linear, Compute compute) {
@@ -47,26 +56,34 @@ size_t BlockWeights::IndexOf(const BlockSpec& block, const LinearSpec& linear) {
   return 0;
 }
 
-BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const ModelSource& source,
-                                    const BlockSpec& block) {
+BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSource& source) {
+  const BlockSpec& block = source.block();
+  const auto load = [&](const std::string& name) {
+    return name.empty() ? Tensor() : OnDevice(backend, exec, source.Vector(name));
+  };
   BlockWeights weights;
-  weights.attention_norm = LoadVector(backend, exec, source, block.attention_norm);
-  weights.mlp_norm = LoadVector(backend, exec, source, block.mlp_norm);
-  if (!block.query_norm.empty()) {
-    weights.query_norm = LoadVector(backend, exec, source, block.query_norm);
-  }
-  if (!block.key_norm.empty()) {
-    weights.key_norm = LoadVector(backend, exec, source, block.key_norm);
-  }
+  weights.attention_norm = load(block.attention_norm);
+  weights.mlp_norm = load(block.mlp_norm);
+  weights.query_norm = load(block.query_norm);
+  weights.key_norm = load(block.key_norm);
   for (const LinearSpec* linear : block.Linears()) {
-    weights.linears.push_back({nullptr, LoadBias(backend, exec, source, *linear)});
+    weights.linears.push_back({nullptr, load(linear->bias ? linear->name + ".bias" : "")});
+  }
+  return weights;
+}
+
+BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, Compute compute) {
+  BlockWeights weights = LoadBlockExceptWeights(backend, exec, source);
+  const std::vector<const LinearSpec*> linears = source.block().Linears();
+  for (size_t i = 0; i < linears.size(); ++i) {
+    weights.linears[i].weight = LoadFolded(backend, exec, source, *linears[i], compute);
   }
   return weights;
 }
 
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const ModelSource& source,
                        const BlockSpec& block, Compute compute) {
-  BlockWeights weights = LoadBlockExceptWeights(backend, exec, source, block);
+  BlockWeights weights = LoadBlockExceptWeights(backend, exec, BlockSource(source, block));
   const std::vector<const LinearSpec*> linears = block.Linears();
   for (size_t i = 0; i < linears.size(); ++i) {
     weights.linears[i].weight = LoadWeight(backend, exec, source, *linears[i], compute);

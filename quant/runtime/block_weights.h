@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "quant/model/block_source.h"
 #include "quant/model/model_source.h"
 
 namespace quantmill {
@@ -32,11 +33,13 @@ struct BlockWeights {
   static size_t IndexOf(const BlockSpec& block, const LinearSpec& linear);
 };
 
-// Norms and biases only: `linears` have no weight yet. For calibration, which fills each in when
-// its layer is solved.
-BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const ModelSource& source,
-                                    const BlockSpec& block);
+// Norms and biases only, folded: `linears` have no weight yet. For calibration, which fills each in
+// when its layer is solved.
+BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSource& source);
 
+// The block of a dense checkpoint with its folding applied.
+BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, Compute compute);
+// The block as it is stored, dense or quantized.
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const ModelSource& source,
                        const BlockSpec& block, Compute compute);
 

@@ -1,5 +1,6 @@
 #include "quant/verify/record.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -26,9 +27,24 @@ std::string Text(const nlohmann::json& value, const char* key, const std::string
   return value.get<std::string>();
 }
 
+std::map<std::string, BlockFolding> ReadFolding(const nlohmann::json& json, const DecoderSpec& spec,
+                                                const std::string& where) {
+  std::map<std::string, BlockFolding> folding;
+  if (!json.contains("folding")) return folding;
+  if (!json.at("folding").is_object()) Fail(where, "'folding' is no object");
+  for (const auto& [prefix, block] : json.at("folding").items()) {
+    const bool known = std::any_of(spec.blocks.begin(), spec.blocks.end(),
+                                   [&](const BlockSpec& b) { return b.prefix == prefix; });
+    if (!known) Fail(where, "'folding' names '" + prefix + "', which is no block of the model");
+    folding.emplace(prefix, ParseFolding(block, spec, where));
+  }
+  return folding;
+}
+
 }  // namespace
 
-std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder) {
+std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder,
+                                         const DecoderSpec& spec) {
   const std::filesystem::path path = folder / kRecordName;
   if (!std::filesystem::exists(path)) return std::nullopt;
   const std::string where = path.string();
@@ -56,6 +72,7 @@ std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder) {
     }
     record.files.emplace(name, Text(hash, "files", where));
   }
+  record.folding = ReadFolding(json, spec, where);
   return record;
 }
 

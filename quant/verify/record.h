@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 
+#include "quant/model/folding.h"
+
 namespace quantmill {
 
 inline constexpr const char* kRecordName = "quantmill.json";
@@ -19,12 +21,15 @@ struct RecordedLayer {
 struct ArtifactRecord {
   std::map<std::string, RecordedLayer> layers;  // by module name
   std::map<std::string, std::string> files;     // name in the folder -> SHA-256, 64 digits
+  std::map<std::string, BlockFolding>
+      folding;  // by BlockSpec::prefix; blocks without one: identity
 };
 
 // Nothing if `folder` has no quantmill.json: the artifact is another tool's. Throws
-// Error(kBadInput) naming the key for a file that is no such record, a layer listed twice, or a
-// file name that leaves the folder.
-std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder);
+// Error(kBadInput) naming the key for a file that is no such record, a layer listed twice, a file
+// name that leaves the folder, or a folding of no block of `spec`.
+std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder,
+                                         const DecoderSpec& spec);
 
 }  // namespace quantmill
 

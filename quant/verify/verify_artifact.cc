@@ -15,6 +15,7 @@
 
 #include "formats/sha256.h"
 #include "quant/model/families.h"
+#include "quant/verify/folded_reference.h"
 #include "quant/verify/record.h"
 #include "quant/verify/weight_error.h"
 
@@ -70,6 +71,7 @@ struct Layer {
 // A layer while its batch is worked on.
 struct DecodedLayer {
   std::optional<QuantizedLinear> linear;
+  Tensor folded;  // the reference's weight, where input scales were folded
   ConstMatrix dense;
   std::vector<RowSquares> rows;
   std::optional<Error> error;  // why `linear` is empty
@@ -156,6 +158,7 @@ class Verification {
   ThreadPool& pool_;
   const VerifyOptions& options_;
   std::optional<ArtifactRecord> record_;
+  std::optional<FoldedReference> folded_;
   std::set<std::string> told_;  // modules of which a defect is in problems_ already
   std::vector<Layer> layers_;
   ProblemList problems_;
@@ -164,7 +167,8 @@ class Verification {
 
 void Verification::OpenRecord() {
   try {
-    record_ = ReadRecord(checkpoint_.folder());
+    record_ = ReadRecord(checkpoint_.folder(), spec_);
+    if (record_ && reference_ != nullptr) folded_.emplace(*reference_, record_->folding);
   } catch (const Error& error) {
     problems_.Add(error);
   }
@@ -191,8 +195,8 @@ void Verification::CheckWholeFiles() {
   problems_.Append(files);
 }
 
-// What was not quantized is the reference's, bit for bit. One task a tensor: Release must not take
-// a tensor from a check that still reads it.
+// What was not quantized is the reference's, bit for bit, or the reference's folded. One task a
+// tensor: Release must not take a tensor from a check that still reads it.
 void Verification::CheckDenseTensors() {
   if (reference_ == nullptr) return;
   const std::vector<std::string>& names = checkpoint_.names();
@@ -216,6 +220,11 @@ std::string Verification::CompareDenseTensor(const std::string& name) const {
                        original.dtype, ShapeString(original.shape));
   }
   const std::span<const std::byte> bytes = checkpoint_.Bytes(name);
+  if (const auto folded = folded_ ? folded_->Bytes(name) : std::nullopt) {
+    const bool same = bytes.size() == folded->size() &&
+                      std::memcmp(bytes.data(), folded->data(), bytes.size()) == 0;
+    return same ? "" : "differs from the reference's values divided by the recorded input scales";
+  }
   const std::span<const std::byte> wanted = reference.Bytes(name);
   for (size_t at = 0; at < bytes.size(); at += kCompareBytes) {
     const auto part = bytes.subspan(at, std::min(kCompareBytes, bytes.size() - at));
@@ -426,7 +435,10 @@ void Verification::Decode(const Layer& layer, DecodedLayer& decoded) const {
       if (checkpoint_.Has(part)) checkpoint_.Release(part);
     }
     if (layer.reference_weight) {
-      decoded.dense = reference_->checkpoint().View(*layer.reference_weight);
+      if (folded_) decoded.folded = folded_->Weight(layer.name);
+      decoded.dense = decoded.folded.empty()
+                          ? reference_->checkpoint().View(*layer.reference_weight)
+                          : ConstMatrix(decoded.folded);
       decoded.rows.resize(static_cast<size_t>(layer.module.out));
     }
   } catch (const Error& error) {

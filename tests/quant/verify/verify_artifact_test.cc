@@ -125,6 +125,68 @@ TEST(VerifyArtifactTest, ProgressCountsLayersAndCanStop) {
   }
 }
 
+// ---- foldings ----
+
+// Doubles (or halves) every F16 value of a tensor: exact.
+void Scale(TensorMap& tensors, const std::string& name, float factor) {
+  std::vector<std::byte>& bytes = tensors.at(name).bytes;
+  for (size_t at = 0; at < bytes.size(); at += sizeof(F16)) {
+    F16 value;
+    std::memcpy(&value, bytes.data() + at, sizeof(F16));
+    value = ToF16(ToFloat(value) * factor);
+    std::memcpy(bytes.data() + at, &value, sizeof(F16));
+  }
+}
+
+// The first block with scales of 2 at the attention's input: half the gain, twice the scales of q,
+// k, v, so that codes and relative errors stay.
+void FoldTwo(const TinyArtifact& tiny) {
+  const std::string block = "model.layers.0.";
+  TinyArtifact::ChangeTensors(tiny.artifact(), [&](TensorMap& tensors) {
+    Scale(tensors, block + "input_layernorm.weight", 0.5f);
+    for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+      Scale(tensors, block + "self_attn." + name + ".weight_scale", 2);
+    }
+  });
+  std::string twos;
+  for (int i = 0; i < 16; ++i) twos += "4000";
+  tiny.ChangeJson("quantmill.json", [&](nlohmann::json& record) {
+    record["folding"]["model.layers.0"]["attention_in"] = twos;
+  });
+}
+
+TEST(VerifyArtifactTest, FoldedArtifactIsComparedWithTheFoldedReference) {
+  const TinyArtifact tiny;
+  FoldTwo(tiny);
+  EXPECT_THAT(Lines(Verify(tiny)), IsEmpty());
+  EXPECT_THAT(Lines(VerifyAlone(tiny)), IsEmpty());
+}
+
+TEST(VerifyArtifactTest, ChangedFoldingIsFound) {
+  const TinyArtifact tiny;
+  FoldTwo(tiny);
+  tiny.ChangeJson("quantmill.json", [](nlohmann::json& record) {
+    auto& scales = record["folding"]["model.layers.0"]["attention_in"];
+    scales = "3f80" + scales.get<std::string>().substr(4);
+  });
+  const std::vector<std::string> lines = Lines(Verify(tiny));
+  EXPECT_THAT(lines, Contains(HasSubstr("input_layernorm")));
+  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+    EXPECT_THAT(lines, Contains(HasSubstr(name)));
+  }
+  EXPECT_THAT(lines, SizeIs(4));
+}
+
+TEST(VerifyArtifactTest, FoldingOfNoBlockIsADamagedRecord) {
+  const TinyArtifact tiny;
+  for (const nlohmann::json& folding :
+       {nlohmann::json("x"), nlohmann::json{{"model.layers.7", nlohmann::json::object()}},
+        nlohmann::json{{"model.layers.0", {{"attention_in", "4000"}}}}}) {
+    tiny.ChangeJson("quantmill.json", [&](nlohmann::json& record) { record["folding"] = folding; });
+    EXPECT_THAT(Lines(Verify(tiny)), Contains(HasSubstr("'folding'"))) << folding;
+  }
+}
+
 // ---- defects of quantized tensors ----
 
 class BadScaleTest : public ::testing::TestWithParam<float> {};

@@ -1,0 +1,53 @@
+// Scales of inputs that are folded into the op before: AWQ's and SmoothQuant's.
+#ifndef QUANTMILL_QUANT_MODEL_FOLDING_H_
+#define QUANTMILL_QUANT_MODEL_FOLDING_H_
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "quant/model/decoder_spec.h"
+
+namespace quantmill {
+
+// For each site of one block a vector s: column j of the site's linears is multiplied by s_j, and
+// what produces input j divided by it, so that the block computes what it did:
+//   kAttentionIn, kMlpIn   the gain of the norm                                    [hidden]
+//   kAttentionOut          row j of value, and its bias           [kv_heads * head_dim]: the query
+//                          heads that read one key-value head share its scales
+//   kMlpOut                row j of up, and its bias (exact because down reads
+//                          activation(gate) * up)                                  [ffn]
+// Values are BF16, so that the record of a folding is small; positive and finite. BlockSource
+// (block_source.h) applies one.
+class BlockFolding {
+ public:
+  // Empty: ones.
+  const std::vector<BF16>& at(Site site) const { return scales_[static_cast<size_t>(site)]; }
+  std::vector<BF16>& at(Site site) { return scales_[static_cast<size_t>(site)]; }
+  bool identity() const;
+
+  friend bool operator==(const BlockFolding&, const BlockFolding&) = default;
+
+ private:
+  std::array<std::vector<BF16>, kSites.size()> scales_;
+};
+
+// Length of the vector of `site`, as above.
+int64_t FoldedWidth(const DecoderSpec& spec, Site site);
+
+// The element of the vector of `site` that scales column `column` of the site's linears.
+int64_t FoldedIndex(const DecoderSpec& spec, Site site, int64_t column);
+
+// {"attention_in": "3f803f80...", ...}: four hexadecimal digits for each value; sites that are not
+// folded are left out.
+nlohmann::json FoldingJson(const BlockFolding& folding);
+
+// The inverse. Throws Error(kBadInput, where) naming the key for another key, a text of the wrong
+// length, a digit that is none, or a value that is not positive and finite.
+BlockFolding ParseFolding(const nlohmann::json& json, const DecoderSpec& spec,
+                          const std::string& where);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_MODEL_FOLDING_H_
