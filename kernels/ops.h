@@ -61,6 +61,22 @@ class PackedLinear {
   virtual Compute compute() const = 0;
 };
 
+// ---- rounded inputs ----
+// A weight whose QuantScheme names an input type is multiplied as servers do it (vLLM's kernels for
+// compressed-tensors W8A8, FP8 and FP8 blocks). Each token's x is rounded on its own, absmax being
+// taken over the token, or over each `input.group_size` of its inputs; F32 arithmetic:
+//   kInt8 dynamic   scale = absmax / 127, code = clamp(rint(x * (127 / absmax))), 0 if absmax is 0
+//   kInt8 static    code = clamp(rint(x / input_scale) + input_zero_point, -128, 127)
+//   kFp8 dynamic    scale = max(absmax / 448, 1 / (448 * 512)), number = E4M3(x / scale)
+//   kFp8 static     number = E4M3(x / input_scale)
+// Inputs are cut into segments in which neither a scale of the weight nor one of x changes; of two
+// group sizes, one is a multiple of the other. P, the sum over a segment of (code - zero) of x
+// times (code - zero) or number of w, is exact for integers (I32; then rounded to F32) and an F32
+// sum of exact products for numbers. Then, each operation rounded to F32, segments in order:
+//   y (+)= sum_s (P_s * effective scale of w) * scale of x  + bias.
+// A token with a NaN gets NaN everywhere that its scale reaches; so does one with an infinity whose
+// scale is dynamic, or it gets infinities.
+
 enum class MatMulMode : uint8_t { kStore, kAdd };  // y = ..., or y += ...
 
 // y[t] = gain' * (x[t] - mean) / sqrt(mean((x - mean)^2) + eps) + bias, gain' = gain + gain_offset;
@@ -194,7 +210,8 @@ class Backend {
                                                   Compute compute) = 0;
   // Keeps the codes packed, of any QuantScheme; MatMul uses w = (code - zero_point) * scale, or
   // number(code) * effective scale, rounded to F32, and under kBF16 further to BF16, so the result
-  // equals PackDense of Dequantize bit for bit.
+  // equals PackDense of Dequantize bit for bit. Where scheme.input is not kNone, MatMul rounds its
+  // inputs as well ("rounded inputs" below), in either compute type.
   virtual std::unique_ptr<PackedLinear> PackQuantized(Exec& exec, const QuantizedLinear& linear,
                                                       Compute compute) = 0;
 

@@ -13,6 +13,8 @@
 
 namespace quantmill::cpu {
 
+class CpuRoundedLinear;
+
 // Runs every op to its end before returning. Holds the pool that its ops use.
 class CpuStream : public Stream {
  public:
@@ -74,6 +76,10 @@ class CpuBackend : public Backend {
                      Matrix result) override;
 
  private:
+  // MatMul of a weight whose inputs are rounded; shapes are checked.
+  void RoundedMatMul(Exec& exec, ConstMatrix x, const CpuRoundedLinear& w, ConstMatrix bias,
+                     MatMulMode mode, Matrix y);
+
   Isa isa_;
   ThreadPool pool_;
 };

@@ -5,12 +5,10 @@
 #include <algorithm>
 
 #include "kernels/cpu/matmul_kernels.h"
+#include "kernels/cpu/matmul_plan.h"
 #include "kernels/ops.h"
 
 namespace quantmill::cpu {
-
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
 
 // The panel type that keeps the elements of a dense matrix as they are.
 PanelType DensePanelType(DType dtype);

@@ -10,6 +10,8 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_linear.h"
+#include "kernels/cpu/cpu_rounded_linear.h"
+#include "kernels/cpu/matmul_plan.h"
 
 namespace quantmill::cpu {
 
@@ -17,51 +19,23 @@ QUANTMILL_DEFINE_ISA_TABLE(MatMulKernels, kMatMulKernels)
 
 namespace {
 
-// Sizes of a task, by shape alone.
+// Sizes of a task and of its K blocks, by shape alone.
 struct Plan {
-  int64_t rows = 0;    // of x, per task
-  int64_t panels = 0;  // per task
-  int64_t inputs = 0;  // per K block; even, so that pairs are not cut
-  int64_t row_blocks = 0;
-  int64_t panel_blocks = 0;
+  TaskPlan tasks;
+  int64_t inputs = 0;        // per K block; even, so that pairs are not cut
   int64_t input_blocks = 0;  // at least 1, so that results are stored even when in is 0
-  bool rows_inner = false;   // neighbouring tasks share panels; otherwise they share rows
 };
-
-// 1 MB of L2 holds a task's rows of one K block (288 KB), its panel and the next one (192 KB each)
-// and its sums (24 KB per panel). Within that, measured on Zen 5, larger is better.
-constexpr int64_t kMaxRows = 96;
-constexpr int64_t kMaxSteps = 768;  // inputs, or pairs of inputs
-constexpr int64_t kMaxPanels = 16;
-constexpr int64_t kMinPanels = 4;  // fewer, and copying the rows of x is felt
-constexpr int64_t kTasks = 24;     // at least, where kMinPanels allows: threads end together
-// When a few rows meet a large weight, reading it is the work.
-constexpr int64_t kTaskBytes = int64_t{1} << 17;
-constexpr int64_t kInlineBytes = int64_t{1} << 18;  // takes less time than waking threads
 
 Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulKernels& kernels) {
   Plan plan;
-  const int64_t tile_rows = kernels.tile_rows;
-  plan.row_blocks = CeilDiv(tokens, kMaxRows);
-  plan.rows = RoundUp(CeilDiv(tokens, plan.row_blocks), tile_rows);
-  plan.row_blocks = CeilDiv(tokens, plan.rows);
-
+  plan.tasks = PlanTasks({.tokens = tokens,
+                          .panels = w.panels(),
+                          .w_bytes = w.values().bytes(),
+                          .x_bytes = tokens * w.in() * SizeOf(ActivationType(w.compute())),
+                          .tile_rows = kernels.tile_rows});
   const bool pairs = w.compute() == Compute::kBF16 && kernels.pairs;
   plan.input_blocks = std::max<int64_t>(1, CeilDiv(w.in(), kMaxSteps * (pairs ? 2 : 1)));
   plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), 2);
-
-  const int64_t w_bytes = w.values().bytes();
-  if (tokens <= 2 * tile_rows) {
-    const int64_t panel_bytes = std::max<int64_t>(1, w_bytes / w.panels());
-    plan.panels = w_bytes <= kInlineBytes ? w.panels() : CeilDiv(kTaskBytes, panel_bytes);
-  } else {
-    plan.panels = CeilDiv(w.panels() * plan.row_blocks, kTasks);
-    plan.panels = std::clamp(plan.panels, kMinPanels, kMaxPanels);
-  }
-  plan.panel_blocks = CeilDiv(w.panels(), plan.panels);
-  plan.panels = CeilDiv(w.panels(), plan.panel_blocks);
-  // What is larger is read from memory once, the other one stays in the last-level cache.
-  plan.rows_inner = tokens * w.in() * SizeOf(ActivationType(w.compute())) <= w_bytes;
   return plan;
 }
 
@@ -142,10 +116,10 @@ class MatMulCall {
     }
     const int64_t direct_rows = kernels_.direct_rows;
     const Matrix sums = scope.Take(DType::kF32, pool.threads(), direct_rows * kernels_.panel_cols);
-    pool.ParallelFor(plan_.panel_blocks, [&](int64_t task, int thread) {
+    pool.ParallelFor(plan_.tasks.panel_blocks, [&](int64_t task, int thread) {
       float* panel_sums = sums.Row<float>(thread);
-      const int64_t end = std::min(w_.panels(), (task + 1) * plan_.panels);
-      for (int64_t panel = task * plan_.panels; panel < end; ++panel) {
+      const int64_t end = std::min(w_.panels(), (task + 1) * plan_.tasks.panels);
+      for (int64_t panel = task * plan_.tasks.panels; panel < end; ++panel) {
         for (int64_t r = 0; r < x.rows; r += direct_rows) {
           const int rows = static_cast<int>(std::min(direct_rows, x.rows - r));
           (pairs_ ? kernels_.direct_pairs : kernels_.direct)(
@@ -161,26 +135,27 @@ class MatMulCall {
     ThreadPool& pool = PoolOf(exec);
     const int64_t panel_cols = kernels_.panel_cols;
     const int64_t threads = pool.threads();
-    const Matrix x_blocks = scope.Take(DType::kF32, threads, RoundUp(plan_.rows * x_row_, 16));
+    const Matrix x_blocks =
+        scope.Take(DType::kF32, threads, RoundUp(plan_.tasks.rows * x_row_, 16));
     const Matrix w_blocks =
         scope.Take(DType::kF32, threads, InPlace() ? 0 : plan_.inputs * panel_cols);
-    const Matrix sums = scope.Take(DType::kF32, threads, plan_.panels * plan_.rows * panel_cols);
-    pool.ParallelFor(plan_.row_blocks * plan_.panel_blocks, [&](int64_t task, int thread) {
-      const int64_t inner = plan_.rows_inner ? plan_.row_blocks : plan_.panel_blocks;
-      const int64_t row_block = plan_.rows_inner ? task % inner : task / inner;
-      const int64_t panel_block = plan_.rows_inner ? task / inner : task % inner;
-      RunTask(row_block, panel_block, x_blocks.Row<float>(thread), w_blocks.Row<float>(thread),
-              sums.Row<float>(thread));
-    });
+    const Matrix sums =
+        scope.Take(DType::kF32, threads, plan_.tasks.panels * plan_.tasks.rows * panel_cols);
+    pool.ParallelFor(plan_.tasks.row_blocks * plan_.tasks.panel_blocks,
+                     [&](int64_t task, int thread) {
+                       const TaskBlocks blocks = BlocksOf(plan_.tasks, task);
+                       RunTask(blocks.row_block, blocks.panel_block, x_blocks.Row<float>(thread),
+                               w_blocks.Row<float>(thread), sums.Row<float>(thread));
+                     });
   }
 
   void RunTask(int64_t row_block, int64_t panel_block, float* x_block, float* w_block,
                float* sums) const {
-    const int64_t first_panel = panel_block * plan_.panels;
-    const int64_t end_panel = std::min(w_.panels(), first_panel + plan_.panels);
+    const int64_t first_panel = panel_block * plan_.tasks.panels;
+    const int64_t end_panel = std::min(w_.panels(), first_panel + plan_.tasks.panels);
     Block b;
-    b.first_row = row_block * plan_.rows;
-    b.rows = std::min(plan_.rows, x_.rows - b.first_row);
+    b.first_row = row_block * plan_.tasks.rows;
+    b.rows = std::min(plan_.tasks.rows, x_.rows - b.first_row);
     b.x = x_block;
     b.x_row = x_row_;
     for (int64_t block = 0; block < plan_.input_blocks; ++block) {
@@ -201,7 +176,7 @@ class MatMulCall {
         b.ahead = panel + 1 < end_panel ? PanelAddress(panel + 1, b.begin)
                   : b.last              ? PanelAddress(panel, 0)
                                         : PanelAddress(first_panel, b.begin + b.count);
-        b.sums = sums + (panel - first_panel) * plan_.rows * kernels_.panel_cols;
+        b.sums = sums + (panel - first_panel) * plan_.tasks.rows * kernels_.panel_cols;
         MultiplyPanel(b);
       }
     }
@@ -303,6 +278,9 @@ void CpuBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstM
   Check(y.dtype == DType::kF32 || (y.dtype == DType::kBF16 && mode == MatMulMode::kStore),
         "MatMul: y is F32, or BF16 with kStore");
   if (y.size() == 0) return;
+  if (const auto* rounded = dynamic_cast<const CpuRoundedLinear*>(&w)) {
+    return RoundedMatMul(exec, x, *rounded, bias, mode, y);
+  }
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   MatMulCall(kernels, x, static_cast<const CpuLinear&>(w), bias, mode, y).Run(exec);
 }

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_linear.h"
+#include "kernels/cpu/cpu_rounded_linear.h"
 
 namespace quantmill::cpu {
 
@@ -156,8 +157,11 @@ void StoreScale(DType dtype, float scale, std::byte* to) {
   }
 }
 
+// What the codes of a panel are multiplied by: their scales, or 1, so that they stay numbers.
+enum class PanelScales : uint8_t { kOwn, kOnes };
+
 // Scales and zero points of the panel, transposed to [groups][panel_cols].
-void PackGrid(const QuantizedLinear& linear, int64_t panel, int64_t panel_cols,
+void PackGrid(const QuantizedLinear& linear, PanelScales scales, int64_t panel, int64_t panel_cols,
               const CpuLinear& packed) {
   const DType dtype = packed.scale_dtype();
   const int64_t groups = linear.groups();
@@ -166,8 +170,9 @@ void PackGrid(const QuantizedLinear& linear, int64_t panel, int64_t panel_cols,
     for (int64_t c = 0; c < panel_cols; ++c) {
       const bool exists = first + c < linear.out;
       const int64_t to = g * panel_cols + c;
-      StoreScale(dtype, exists ? linear.EffectiveScale(first + c, g) : 0.0f,
-                 packed.Scales(panel) + to * SizeOf(dtype));
+      float scale = scales == PanelScales::kOnes ? 1.0f : 0.0f;
+      if (exists && scales == PanelScales::kOwn) scale = linear.EffectiveScale(first + c, g);
+      StoreScale(dtype, scale, packed.Scales(panel) + to * SizeOf(dtype));
       if (linear.scheme.symmetric) continue;
       const auto from = static_cast<size_t>(exists ? (first + c) * groups + g : 0);
       packed.Zeros(panel)[to] = exists ? linear.zero_points[from] : int8_t{0};
@@ -192,6 +197,44 @@ bool HasNaN(const QuantizedLinear& linear) {
   return linear.scheme.code_type == CodeType::kFp8 &&
          std::any_of(linear.codes.begin(), linear.codes.end(),
                      [](int8_t code) { return (code & 0x7F) == 0x7F; });
+}
+
+std::unique_ptr<CpuLinear> PackCodes(ThreadPool& pool, const QuantizedLinear& linear,
+                                     PanelScales scales, Compute compute, int64_t panel_cols) {
+  const PanelType type = CodePanelType(linear.scheme);
+  auto packed = std::make_unique<CpuLinear>(linear.out, linear.in, compute, type, panel_cols);
+  PreferLargePages(packed->values());
+  // Pairs are rounded as they are made; without them F32 tiles multiply rounded values. Numbers
+  // are exact in both.
+  packed->AddGrid(linear.scheme, panel_cols,
+                  compute == Compute::kBF16 && scales == PanelScales::kOwn);
+  const ConstMatrix codes = ViewOf(linear.codes.data(), linear.out, linear.in);
+  pool.ParallelFor(packed->panels(), [&](int64_t p, int) {
+    if (type == PanelType::kI4 || type == PanelType::kF4) {
+      PackNibbles(linear, type == PanelType::kI4 ? 8 : 0, p * panel_cols, panel_cols,
+                  packed->Values(p));
+    } else {
+      PackPanel<int8_t>(codes, p * panel_cols, panel_cols,
+                        reinterpret_cast<int8_t*>(packed->Values(p)), [](int8_t c) { return c; });
+    }
+    PackGrid(linear, scales, p, panel_cols, *packed);
+  });
+  return packed;
+}
+
+std::unique_ptr<CpuRoundedLinear> PackRounded(ThreadPool& pool, const QuantizedLinear& linear,
+                                              Compute compute, int64_t panel_cols,
+                                              StepType integer_step) {
+  auto packed = std::make_unique<CpuRoundedLinear>(linear, compute, panel_cols);
+  if (!packed->integers()) {
+    packed->TakeNumbers(PackCodes(pool, linear, PanelScales::kOnes, compute, panel_cols));
+  }
+  const int byte_offset = integer_step == StepType::kBytes ? kByteOffset : 0;
+  pool.ParallelFor(packed->panels(), [&](int64_t p, int) {
+    packed->PackTables(linear, p);
+    if (packed->integers()) packed->PackQuads(linear, p, byte_offset);
+  });
+  return packed;
 }
 
 }  // namespace
@@ -223,28 +266,17 @@ std::unique_ptr<PackedLinear> CpuBackend::PackQuantized(Exec& exec, const Quanti
   CheckConsistent(linear);
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   const int64_t panel_cols = kernels.panel_cols;
-  if (HasNaN(linear)) {  // kept, but not worth a comparison in the kernels
+  // Kept, but not worth a comparison in the kernels. (Its outputs are NaN, rounded inputs or not.)
+  if (HasNaN(linear)) {
     const Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
     Dequantize(linear, weight);
     return PackDense(exec, weight, compute);
   }
-  const PanelType type = CodePanelType(linear.scheme);
-  auto packed = std::make_unique<CpuLinear>(linear.out, linear.in, compute, type, panel_cols);
-  PreferLargePages(packed->values());
-  // Pairs are rounded as they are made; without them F32 tiles multiply rounded values.
-  packed->AddGrid(linear.scheme, panel_cols, compute == Compute::kBF16);
-  const ConstMatrix codes = ViewOf(linear.codes.data(), linear.out, linear.in);
-  PoolOf(exec).ParallelFor(packed->panels(), [&](int64_t p, int) {
-    if (type == PanelType::kI4 || type == PanelType::kF4) {
-      PackNibbles(linear, type == PanelType::kI4 ? 8 : 0, p * panel_cols, panel_cols,
-                  packed->Values(p));
-    } else {
-      PackPanel<int8_t>(codes, p * panel_cols, panel_cols,
-                        reinterpret_cast<int8_t*>(packed->Values(p)), [](int8_t c) { return c; });
-    }
-    PackGrid(linear, p, panel_cols, *packed);
-  });
-  return packed;
+  if (linear.scheme.input.type != InputScheme::Type::kNone) {
+    return PackRounded(PoolOf(exec), linear, compute, panel_cols,
+                       SelectRoundedKernels(isa_).integer_step);
+  }
+  return PackCodes(PoolOf(exec), linear, PanelScales::kOwn, compute, panel_cols);
 }
 
 void CpuBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,

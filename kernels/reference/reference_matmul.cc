@@ -1,5 +1,6 @@
 // Weights, MatMul and AddGram of the reference backend.
 #include "kernels/reference/reference_backend.h"
+#include "kernels/reference/reference_rounded.h"
 
 namespace quantmill::reference {
 namespace {
@@ -42,6 +43,13 @@ void RoundToCompute(Compute compute, Matrix weight) {
   }
 }
 
+double Dot(ConstMatrix x, int64_t t, const ReferenceLinear& w, int64_t o) {
+  const float* row = w.weight().Row<float>(o);
+  double sum = 0;
+  for (int64_t i = 0; i < w.in(); ++i) sum += static_cast<double>(Read(x, t, i)) * row[i];
+  return sum;
+}
+
 }  // namespace
 
 std::unique_ptr<PackedLinear> ReferenceBackend::PackDense(Exec&, ConstMatrix weight,
@@ -57,6 +65,10 @@ std::unique_ptr<PackedLinear> ReferenceBackend::PackDense(Exec&, ConstMatrix wei
 
 std::unique_ptr<PackedLinear> ReferenceBackend::PackQuantized(Exec&, const QuantizedLinear& linear,
                                                               Compute compute) {
+  if (linear.scheme.input.type != InputScheme::Type::kNone) {
+    CheckConsistent(linear);
+    return std::make_unique<ReferenceRoundedLinear>(linear, compute);
+  }
   auto packed = std::make_unique<ReferenceLinear>(linear.out, linear.in, compute);
   Dequantize(linear, packed->weight());
   RoundToCompute(compute, packed->weight());
@@ -76,16 +88,16 @@ void ReferenceBackend::EmbedRows(Exec&, ConstMatrix table, std::span<const int32
 
 void ReferenceBackend::MatMul(Exec&, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                               MatMulMode mode, Matrix y) {
-  const auto& linear = static_cast<const ReferenceLinear&>(w);
   Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");
   Check(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "MatMul: shapes differ");
   Check(bias.size() == 0 || bias.cols == w.out(), "MatMul: bias is [1, out]");
   Check(mode == MatMulMode::kStore || y.dtype == DType::kF32, "MatMul: kAdd needs an F32 y");
+  const auto* rounded = dynamic_cast<const ReferenceRoundedLinear*>(&w);
+  const Tensor product = rounded != nullptr ? RoundedProduct(x, rounded->linear()) : Tensor();
   for (int64_t t = 0; t < x.rows; ++t) {
     for (int64_t o = 0; o < w.out(); ++o) {
-      const float* row = linear.weight().Row<float>(o);
-      double sum = 0;
-      for (int64_t i = 0; i < w.in(); ++i) sum += static_cast<double>(Read(x, t, i)) * row[i];
+      double sum = rounded != nullptr ? product.Row<float>(t)[o]
+                                      : Dot(x, t, static_cast<const ReferenceLinear&>(w), o);
       if (bias.size() != 0) sum += bias.Row<float>(0)[o];
       if (mode == MatMulMode::kAdd) sum += y.Row<float>(t)[o];
       if (y.dtype == DType::kBF16) {

@@ -1,8 +1,11 @@
 // MatMul and AddGram: GFLOP/s, GB/s and their share of what the machine can do, oneDNN beside them
 // where it is installed.
 //
-//   taskset -c 0,1 bench_matmul [--threads N] [--isa NAME] [--only gemm|gemv|gram] [--repeat R]
+//   taskset -c 0,1 bench_matmul [--threads N] [--isa NAME] [--only gemm|rounded|gemv|gram]
+//   [--repeat R]
 //                             [--clock wall|cpu]
+//
+// "rounded": inputs rounded to int8 or E4M3 as a part of the product, BF16 beside them.
 //
 // "of peak": of the tile kernel on operands in L1 (times threads), measured first. "of stream": of
 // reading memory with one load per cache line, by all threads. Each figure is the best of R runs;
@@ -160,14 +163,30 @@ double OneDnnGemm(const Options&, int64_t, Shape, bool) { return 0; }
 
 // ---- ours ----
 
-QuantizedLinear RandomCodes(Random& random, int bits, Shape s) {
+QuantScheme SchemeOf(const std::string& type) {
+  QuantScheme scheme;
+  scheme.bits = type == "i4" ? 4 : 8;
+  if (type == "w8a8") scheme.input.type = InputScheme::Type::kInt8;
+  if (type == "fp8") scheme.input.type = InputScheme::Type::kFp8;
+  if (type == "w8a8" || type == "fp8") scheme.group_size = QuantScheme::kPerChannel;
+  if (type == "fp8 blocks") {
+    scheme.input = {.type = InputScheme::Type::kFp8, .group_size = 128};
+    scheme.row_block = 128;
+  }
+  if (type.starts_with("fp8")) scheme.code_type = CodeType::kFp8;
+  return scheme;
+}
+
+QuantizedLinear RandomCodes(Random& random, const std::string& type, Shape s) {
   QuantizedLinear q;
-  q.scheme.bits = bits;
+  q.scheme = SchemeOf(type);
   q.out = s.out;
   q.in = s.in;
   q.codes.resize(static_cast<size_t>(s.out * s.in));
   for (int8_t& code : q.codes) {
-    code = static_cast<int8_t>(random.Int(q.scheme.min_code(), q.scheme.max_code()));
+    // No NaN of E4M3.
+    code = static_cast<int8_t>(random.Int(q.scheme.min_code(), q.scheme.max_code() - 1));
+    if (code == -1) code = 0;
   }
   q.scales.assign(static_cast<size_t>(s.out * q.groups()), 0.0078125f);
   return q;
@@ -176,9 +195,8 @@ QuantizedLinear RandomCodes(Random& random, int bits, Shape s) {
 std::unique_ptr<PackedLinear> PackedWeight(BackendRun& run, const std::string& type, Shape s,
                                            Compute compute) {
   Random random(1);
-  if (type == "i4" || type == "i8") {
-    return run.backend().PackQuantized(run.exec(), RandomCodes(random, type == "i4" ? 4 : 8, s),
-                                       compute);
+  if (type != "f32" && type != "f16" && type != "bf16") {
+    return run.backend().PackQuantized(run.exec(), RandomCodes(random, type, s), compute);
   }
   const DType dtype = type == "f32" ? DType::kF32 : type == "f16" ? DType::kF16 : DType::kBF16;
   const Tensor weight = HostTensor(dtype, s.out, s.in);
@@ -215,6 +233,32 @@ void BenchGemm(const Options& options, BackendRun& run) {
       }
     }
   }
+}
+
+// GOP/s of a product of 16 or fewer tokens, or of a batch; x is BF16 where that is faster.
+void BenchRounded(const Options& options, BackendRun& run) {
+  const Compute compute = run.backend().Info().compute_bf16 ? Compute::kBF16 : Compute::kF32;
+  std::printf("\nrounded inputs, GOP/s\n%6s %6s %6s", "tokens", "in", "out");
+  const std::vector<std::string> types = {"bf16", "w8a8", "fp8", "fp8 blocks"};
+  for (const std::string& type : types) std::printf(" %10s", type.c_str());
+  for (const Shape s : {Shape{576, 1536}, Shape{1536, 576}, Shape{4096, 4096}}) {
+    for (const int64_t tokens : {1, 16, 2048}) {
+      const Tensor x = run.Empty(ActivationType(compute), tokens, s.in);
+      const Tensor y = run.Empty(DType::kF32, tokens, s.out);
+      Fill(x, 0.5);
+      std::printf("\n%6lld %6lld %6lld", static_cast<long long>(tokens),
+                  static_cast<long long>(s.in), static_cast<long long>(s.out));
+      for (const std::string& type : types) {
+        const auto w = PackedWeight(run, type, s, compute);
+        const double seconds = Fastest(options, options.threads, [&] {
+          run.backend().MatMul(run.exec(), x, *w, {}, MatMulMode::kStore, y);
+        });
+        std::printf(" %10.0f", 2.0 * static_cast<double>(tokens * s.in * s.out) / seconds / 1e9);
+        std::fflush(stdout);
+      }
+    }
+  }
+  std::printf("\n");
 }
 
 void BenchGemv(const Options& options, BackendRun& run) {
@@ -289,6 +333,7 @@ int Main(int argc, char** argv) {
     return options.only.empty() || options.only == name;
   };
   if (wanted("gemm")) BenchGemm(options, run);
+  if (wanted("rounded")) BenchRounded(options, run);
   if (wanted("gemv")) BenchGemv(options, run);
   if (wanted("gram")) BenchGram(options, run);
   return 0;

@@ -1,0 +1,279 @@
+// MatMul with rounded inputs (ops.h), of the cpu backend: all tokens are rounded to the steps that
+// the tiles multiply, then blocks of rows meet blocks of panels as in cpu_matmul.cc. The sums of a
+// segment are scaled when it ends.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/cpu_rounded_linear.h"
+
+namespace quantmill::cpu {
+
+QUANTMILL_DEFINE_ISA_TABLE(RoundedKernels, kRoundedKernels)
+
+namespace {
+
+StepType StepOf(const CpuRoundedLinear& w, const MatMulKernels& tiles,
+                const RoundedKernels& kernels) {
+  if (w.integers()) return kernels.integer_step;
+  return tiles.pairs ? StepType::kPairs : StepType::kFloats;
+}
+
+// Inputs in a step.
+int64_t InputsOf(StepType type) {
+  switch (type) {
+    case StepType::kBytes:
+      return 4;
+    case StepType::kShorts:
+    case StepType::kPairs:
+      return 2;
+    case StepType::kFloats:
+      return 1;
+  }
+  return 1;
+}
+
+class RoundedCall {
+ public:
+  RoundedCall(const MatMulKernels& tiles, const RoundedKernels& kernels, ConstMatrix x,
+              const CpuRoundedLinear& w, ConstMatrix bias, MatMulMode mode, Matrix y)
+      : tiles_(tiles),
+        kernels_(kernels),
+        x_(x),
+        w_(w),
+        bias_(bias),
+        mode_(mode),
+        y_(y),
+        segments_(w.segments()),
+        step_(StepOf(w, tiles, kernels)),
+        step_inputs_(InputsOf(step_)),
+        // Integers come in quads whatever the step.
+        segment_steps_(w.integers() ? w.segment_quads() * (4 / step_inputs_)
+                                    : CeilDiv(segments_.inputs, step_inputs_)),
+        blocks_(std::max<int64_t>(1, CeilDiv(segment_steps_, kMaxSteps))),
+        // Of whole quads.
+        block_steps_(RoundUp(CeilDiv(segment_steps_, blocks_), 4)),
+        plan_(PlanTasks({.tokens = x.rows,
+                         .panels = w.panels(),
+                         .w_bytes = w.bytes(),
+                         .x_bytes = x.rows * segments_.count * segment_steps_ * 4,
+                         .tile_rows = tiles.tile_rows})) {}
+
+  void Run(Exec& exec) {
+    Workspace::Scope scope(exec.workspace);
+    ThreadPool& pool = PoolOf(exec);
+    RoundInputs(scope, pool);
+    const int64_t cols = tiles_.panel_cols;
+    const bool unpacks = !w_.integers() || kernels_.unpack != nullptr;
+    const Matrix w_blocks =
+        scope.Take(DType::kF32, pool.threads(), unpacks ? block_steps_ * cols : 0);
+    // Sums outlive a K block where the segment has several, scaled ones where the row has several.
+    const int64_t task_sums = plan_.panels * plan_.rows * cols;
+    const Matrix sums =
+        scope.Take(DType::kF32, pool.threads(), blocks_ > 1 ? task_sums : tiles_.tile_rows * cols);
+    const Matrix totals =
+        scope.Take(DType::kF32, pool.threads(), segments_.count > 1 ? task_sums : 0);
+    pool.ParallelFor(plan_.row_blocks * plan_.panel_blocks, [&](int64_t task, int thread) {
+      RunTask(task, {.w = w_blocks.Row<float>(thread),
+                     .sums = sums.Row<float>(thread),
+                     .totals = totals.Row<float>(thread)});
+    });
+  }
+
+ private:
+  struct Scratch {
+    float* w = nullptr;
+    float* sums = nullptr;
+    float* totals = nullptr;
+  };
+  // One K block of one segment of one panel, for the rows of a task.
+  struct Block {
+    int64_t first_row = 0;
+    int64_t rows = 0;
+    int64_t panel = 0;
+    int64_t segment = 0;
+    int64_t begin = 0;  // step of the segment
+    int64_t steps = 0;
+    bool first = false;  // of the segment's
+    bool last = false;
+    const void* weights = nullptr;
+    float* sums = nullptr;    // of row 0 of the task; or of one tile, if the segment has one block
+    float* totals = nullptr;  // of row 0 of the task
+  };
+
+  void RoundInputs(Workspace::Scope& scope, ThreadPool& pool) {
+    const int64_t steps = segments_.count * segment_steps_;
+    // A cache line more than a power of two: rows would compete for the same places of the caches.
+    steps_ = scope.Take(DType::kI32, x_.rows, RoundUp(steps, 16) + 16);
+    x_scales_ = scope.Take(DType::kF32, x_.rows, CeilDiv(segments_.count, segments_.per_input));
+    if (w_.has_zeros()) x_sums_ = scope.Take(DType::kI32, x_.rows, segments_.count);
+    constexpr int64_t kTaskElements = int64_t{1} << 14;
+    const int64_t rows = std::max<int64_t>(1, kTaskElements / (x_.cols + 1));
+    pool.ParallelFor(CeilDiv(x_.rows, rows), [&](int64_t task, int) {
+      const int64_t end = std::min(x_.rows, (task + 1) * rows);
+      for (int64_t t = task * rows; t < end; ++t) RoundRow(t);
+    });
+  }
+
+  void RoundRow(int64_t t) const {
+    RoundArgs args;
+    args.x = x_.Rows(t, 1).data;
+    args.bf16 = x_.dtype == DType::kBF16;
+    args.in = x_.cols;
+    args.dynamic = w_.input().dynamic;
+    args.scale = w_.input_scale();
+    args.zero = w_.input_zero();
+    args.group = segments_.per_input * segments_.inputs;
+    args.segment = segments_.inputs;
+    args.segment_steps = segment_steps_;
+    args.type = step_;
+    args.steps = steps_.Row<int32_t>(t);
+    args.scales = x_scales_.Row<float>(t);
+    args.sums = w_.has_zeros() ? x_sums_.Row<int32_t>(t) : nullptr;
+    // Without inputs there is one segment of no steps.
+    args.scales[0] = 0;
+    kernels_.round(args);
+  }
+
+  void RunTask(int64_t task, const Scratch& scratch) const {
+    const TaskBlocks at = BlocksOf(plan_, task);
+    const int64_t first_panel = at.panel_block * plan_.panels;
+    const int64_t end_panel = std::min(w_.panels(), first_panel + plan_.panels);
+    const int64_t cols = tiles_.panel_cols;
+    Block b;
+    b.first_row = at.row_block * plan_.rows;
+    b.rows = std::min(plan_.rows, x_.rows - b.first_row);
+    for (b.segment = 0; b.segment < segments_.count; ++b.segment) {
+      for (int64_t block = 0; block < blocks_; ++block) {
+        b.first = block == 0;
+        b.last = block + 1 == blocks_;
+        b.begin = block * block_steps_;
+        b.steps = std::clamp<int64_t>(SegmentSteps(b.segment) - b.begin, 0, block_steps_);
+        for (b.panel = first_panel; b.panel < end_panel; ++b.panel) {
+          const int64_t offset = (b.panel - first_panel) * plan_.rows * cols;
+          b.sums = blocks_ > 1 ? scratch.sums + offset : scratch.sums;
+          b.totals = segments_.count > 1 ? scratch.totals + offset : nullptr;
+          b.weights = Weights(b, scratch.w);
+          MultiplyPanel(b);
+        }
+      }
+    }
+  }
+
+  // The last segment may be short.
+  int64_t SegmentSteps(int64_t segment) const {
+    const int64_t inputs = std::min(segments_.inputs, w_.in() - segment * segments_.inputs);
+    return CeilDiv(inputs, step_inputs_);
+  }
+
+  // The panel's block in the steps of the tile.
+  const void* Weights(const Block& b, float* to) const {
+    const int64_t cols = tiles_.panel_cols;
+    if (w_.integers()) {
+      const int64_t quad = b.begin * step_inputs_ / 4;
+      const int8_t* quads = w_.Quads(b.panel, b.segment) + quad * cols * 4;
+      if (kernels_.unpack == nullptr) return quads;
+      kernels_.unpack(quads, CeilDiv(b.steps * step_inputs_, 4), reinterpret_cast<int16_t*>(to));
+      return to;
+    }
+    const Panel panel = w_.numbers().PanelAt(b.panel);
+    const int64_t begin = b.segment * segments_.inputs + b.begin * step_inputs_;
+    const int64_t end =
+        std::min({w_.in(), (b.segment + 1) * segments_.inputs, begin + b.steps * step_inputs_});
+    if (step_ == StepType::kPairs) {
+      tiles_.unpack_pairs(panel, begin, end - begin, reinterpret_cast<uint16_t*>(to));
+    } else {
+      tiles_.unpack(panel, begin, end - begin, to);
+    }
+    return to;
+  }
+
+  void MultiplyPanel(const Block& b) const {
+    const int64_t cols = tiles_.panel_cols;
+    const int64_t tile_rows = tiles_.tile_rows;
+    for (int64_t r = 0; r < b.rows; r += tile_rows) {
+      TileArgs tile;
+      tile.rows = static_cast<int>(std::min(tile_rows, b.rows - r));
+      tile.x = steps_.Row<int32_t>(b.first_row + r) + b.segment * segment_steps_ + b.begin;
+      tile.x_row = steps_.stride;
+      tile.w = b.weights;
+      tile.steps = b.steps;
+      tile.resume = !b.first;
+      // What follows in the panel; past its end a prefetch does not fault.
+      tile.ahead = static_cast<const char*>(b.weights) + b.steps * cols * 4 + r * b.steps * 8;
+      tile.sums = blocks_ > 1 ? b.sums + r * cols : b.sums;
+      if (w_.integers()) {
+        kernels_.tile(tile);
+      } else if (step_ == StepType::kPairs) {
+        tiles_.tile_pairs(tile);
+      } else {
+        tiles_.tile(tile);
+      }
+      if (b.last) FoldTile(b, r, tile);
+    }
+  }
+
+  // Scales the sums of a segment; the last one's go to y.
+  void FoldTile(const Block& b, int64_t r, const TileArgs& tile) const {
+    const int64_t row = b.first_row + r;
+    FoldArgs fold;
+    fold.rows = tile.rows;
+    fold.sums = tile.sums;
+    fold.integers = w_.integers();
+    if (w_.integers()) fold.offsets = w_.Offsets(b.panel, b.segment);
+    if (w_.has_zeros()) {
+      fold.zeros = w_.Zeros(b.panel, b.segment);
+      fold.x_sums = x_sums_.Row<int32_t>(row) + b.segment;
+      fold.x_sums_row = x_sums_.stride;
+    }
+    fold.w_scales = w_.Scales(b.panel, b.segment);
+    fold.x_scales = x_scales_.Row<float>(row) + b.segment / segments_.per_input;
+    fold.x_scales_row = x_scales_.stride;
+    fold.first = b.segment == 0;
+    fold.out = b.totals == nullptr ? tile.sums : b.totals + r * tiles_.panel_cols;
+    kernels_.fold(fold);
+    if (b.segment + 1 == segments_.count) StoreTile(b.panel, row, tile.rows, fold.out);
+  }
+
+  void StoreTile(int64_t panel, int64_t row, int rows, const float* totals) const {
+    const int64_t first = panel * tiles_.panel_cols;
+    StoreArgs store;
+    store.rows = rows;
+    store.cols = std::min<int64_t>(tiles_.panel_cols, w_.out() - first);
+    store.sums = totals;
+    store.bias = bias_.size() == 0 ? nullptr : bias_.Row<float>(0) + first;
+    store.add = mode_ == MatMulMode::kAdd;
+    store.bf16 = y_.dtype == DType::kBF16;
+    store.y = static_cast<std::byte*>(y_.data) + (row * y_.stride + first) * SizeOf(y_.dtype);
+    store.y_row = y_.stride;
+    tiles_.store(store);
+  }
+
+  const MatMulKernels& tiles_;
+  const RoundedKernels& kernels_;
+  ConstMatrix x_;
+  const CpuRoundedLinear& w_;
+  ConstMatrix bias_;
+  MatMulMode mode_;
+  Matrix y_;
+  Segments segments_;
+  StepType step_;
+  int64_t step_inputs_;
+  int64_t segment_steps_;
+  int64_t blocks_;  // K blocks of a segment
+  int64_t block_steps_;
+  TaskPlan plan_;
+  // The rounded inputs, in the call's scratch.
+  Matrix steps_;     // [tokens, segments * segment_steps], padded
+  Matrix x_scales_;  // [tokens, groups of the input]
+  Matrix x_sums_;    // [tokens, segments], where the weight has zero points
+};
+
+}  // namespace
+
+void CpuBackend::RoundedMatMul(Exec& exec, ConstMatrix x, const CpuRoundedLinear& w,
+                               ConstMatrix bias, MatMulMode mode, Matrix y) {
+  RoundedCall(SelectMatMulKernels(isa_), SelectRoundedKernels(isa_), x, w, bias, mode, y).Run(exec);
+}
+
+}  // namespace quantmill::cpu

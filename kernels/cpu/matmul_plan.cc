@@ -1,0 +1,42 @@
+#include "kernels/cpu/matmul_plan.h"
+
+#include <algorithm>
+
+namespace quantmill::cpu {
+namespace {
+
+constexpr int64_t kMaxRows = 96;  // see kMaxSteps
+constexpr int64_t kMaxPanels = 16;
+constexpr int64_t kMinPanels = 4;  // fewer, and copying the rows of x is felt
+constexpr int64_t kTasks = 24;     // at least, where kMinPanels allows: threads end together
+// When a few rows meet a large weight, reading it is the work.
+constexpr int64_t kTaskBytes = int64_t{1} << 17;
+constexpr int64_t kInlineBytes = int64_t{1} << 18;  // takes less time than waking threads
+
+}  // namespace
+
+TaskPlan PlanTasks(const TaskShape& shape) {
+  TaskPlan plan;
+  plan.row_blocks = CeilDiv(shape.tokens, kMaxRows);
+  plan.rows = RoundUp(CeilDiv(shape.tokens, plan.row_blocks), shape.tile_rows);
+  plan.row_blocks = CeilDiv(shape.tokens, plan.rows);
+  if (shape.tokens <= 2 * shape.tile_rows) {
+    const int64_t panel_bytes = std::max<int64_t>(1, shape.w_bytes / shape.panels);
+    plan.panels = shape.w_bytes <= kInlineBytes ? shape.panels : CeilDiv(kTaskBytes, panel_bytes);
+  } else {
+    plan.panels = CeilDiv(shape.panels * plan.row_blocks, kTasks);
+    plan.panels = std::clamp(plan.panels, kMinPanels, kMaxPanels);
+  }
+  plan.panel_blocks = CeilDiv(shape.panels, plan.panels);
+  plan.panels = CeilDiv(shape.panels, plan.panel_blocks);
+  // What is larger is read from memory once, the other one stays in the last-level cache.
+  plan.rows_inner = shape.x_bytes <= shape.w_bytes;
+  return plan;
+}
+
+TaskBlocks BlocksOf(const TaskPlan& plan, int64_t task) {
+  if (plan.rows_inner) return {task % plan.row_blocks, task / plan.row_blocks};
+  return {task / plan.panel_blocks, task % plan.panel_blocks};
+}
+
+}  // namespace quantmill::cpu
