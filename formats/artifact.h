@@ -27,9 +27,18 @@ struct QuantizedModule {
   int64_t in = 0;
 };
 
+// Scales of the FP8 cache of one attention module: value = number(code) * scale. One of each for
+// all heads, or one for each key-value head (KvScheme::per_head). Finite and above zero.
+struct KvScales {
+  std::vector<float> key;
+  std::vector<float> value;
+  friend bool operator==(const KvScales&, const KvScales&) = default;
+};
+
 // How one format stores modules. Stateless: methods may be called from any thread.
 // Order of use: CheckSupported for every module, Declare for every module (before the
-// CheckpointWriter is made), Write for every module, QuantizationConfig into config.json.
+// CheckpointWriter is made), Write for every module, QuantizationConfig into config.json. Likewise
+// CheckSupportedKv, DeclareKv and WriteKv for every attention module where the cache is quantized.
 class ArtifactWriterFormat {
  public:
   virtual ~ArtifactWriterFormat() = default;
@@ -42,9 +51,22 @@ class ArtifactWriterFormat {
   // REQUIRES: `writer` was made with Declare of this module (same scheme, out, in).
   virtual void Write(const std::string& module, const QuantizedLinear& linear,
                      CheckpointWriter& writer) const = 0;
+
+  // Throws Error(kUsage) for a cache that the file does not speak of: kInt8 and kInt4 are choices
+  // of whoever runs the model.
+  virtual void CheckSupportedKv(const KvScheme& kv) const = 0;
+  // `attention`: the module that holds the projections, e.g. "model.layers.0.self_attn". Empty for
+  // KvScheme::Type::kNone.
+  virtual std::vector<TensorDeclaration> DeclareKv(const std::string& attention, const KvScheme& kv,
+                                                   int64_t kv_heads) const = 0;
+  // REQUIRES: `writer` was made with DeclareKv of this module; one scale or kv_heads as declared.
+  virtual void WriteKv(const std::string& attention, const KvScales& scales,
+                       CheckpointWriter& writer) const = 0;
+
   // The value of `quantization_config`. `dense`: names of the linear layers left unquantized.
   virtual nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
-                                            std::span<const std::string> dense) const = 0;
+                                            std::span<const std::string> dense,
+                                            const KvScheme& kv) const = 0;
 };
 
 // One defect that CheckTensors found.
@@ -70,10 +92,20 @@ class ArtifactReader {
   virtual std::optional<QuantScheme> SchemeOf(const std::string& module) const = 0;
   // Shape and scheme, without unpacking. REQUIRES: SchemeOf(module) has a value.
   virtual QuantizedModule Describe(const std::string& module) const = 0;
-  // Everything is checked: dtypes, shapes, padding bits, scales finite and above zero.
+  // Everything is checked: dtypes, shapes, padding bits, float codes that are NaN, scales finite
+  // and not zero, and below zero only for symmetric integers.
   virtual QuantizedLinear Read(const std::string& module) const = 0;
   // Names of the tensors that hold the module's quantized weight (no bias).
   virtual std::vector<std::string> TensorsOf(const std::string& module) const = 0;
+
+  // How the file wants keys and values cached: kFp8, or kNone.
+  virtual KvScheme kv_scheme() const = 0;
+  // REQUIRES: kv_scheme() is kFp8. Throws for a missing, non-finite or non-positive scale, and
+  // unless there are one (kv_heads, if per head) of each.
+  virtual KvScales ReadKv(const std::string& attention, int64_t kv_heads) const = 0;
+  // Names of the tensors of ReadKv that are in the file.
+  virtual std::vector<std::string> KvTensorsOf(const std::string& attention) const = 0;
+
   // Looks at every tensor of the file, dense ones too (NaN, infinity, a 2-D weight that is
   // constant); never stops at the first. Empty: sound. Sorted by tensor. Reads the whole file.
   virtual std::vector<TensorProblem> CheckTensors() const = 0;

@@ -1,11 +1,29 @@
-// The compressed-tensors format, "pack-quantized": integer weights of 2 to 8 bits, read by vLLM,
-// SGLang and transformers. Per module (N outputs, K inputs, b bits, G groups):
-//   weight_packed      I32   [N, ceil(K b / 32)]   code + 2^(b-1), lowest bits first, along K
-//   weight_scale       float [N, G]                in the scheme's scale_dtype
-//   weight_zero_point  I32   [ceil(N b / 32), G]   asymmetric only; packed as codes are, along N
-//   weight_shape       I64   [2]                   N, K
-// Codes are one dense bitstream per row (32 codes fill b words), as the library writes them since
-// its change #715; older libraries padded words for 3, 5, 6 and 7 bits. Pad bits are zero.
+// The compressed-tensors format, read by vLLM, SGLang and transformers, as its library 0.20 reads
+// and writes it. Per module (N outputs, K inputs, b bits, G groups):
+//
+// pack-quantized: integers of 2 to 8 bits, inputs as they are
+//   weight_packed        I32     [N, ceil(K b / 32)]   code + 2^(b-1), lowest bits first, along K
+//   weight_scale         float   [N, G]                F32, F16 or BF16
+//   weight_zero_point    I32     [ceil(N b / 32), G]   asymmetric only; as codes, along N
+//   weight_shape         I64     [2]                   N, K
+// int-quantized (INT8, rounded inputs), float-quantized (FP8, rounded inputs), naive-quantized
+// (FP8, inputs as they are; either, when reading)
+//   weight               I8 | F8_E4M3  [N, K]
+//   weight_scale         float   [1] per tensor, [N, 1] per channel, [ceil(N/R), ceil(K/C)] blocks
+//   weight_zero_point    I8      as weight_scale       asymmetric integers; read, never written
+//   input_scale          F32     [1]                   static inputs only
+//   input_zero_point     I8      [1]                   static asymmetric INT8 inputs only
+// nvfp4-pack-quantized, mxfp4-pack-quantized: E2M1, inputs as they are
+//   weight_packed        U8      [N, K/2]              even k in the low four bits
+//   weight_scale         F8_E4M3 [N, K/16]             nvfp4
+//                        U8      [N, K/32]             mxfp4: 2^(byte - 127)
+//   weight_global_scale  F32     [1]                   nvfp4: divides the scales
+// A cache of keys and values in FP8 (kv_cache_scheme), per attention module of H key-value heads:
+//   k_scale, v_scale     F32     [1] | [H, 1, 1]
+//
+// Packed integers are one dense bitstream per row (32 codes fill b words), as the library writes
+// them since its change #715; older libraries padded words for 3, 5, 6 and 7 bits. Pad bits are
+// zero. Modules of different layouts make the file `mixed-precision`, with a format per group.
 #ifndef QUANTMILL_FORMATS_COMPRESSED_TENSORS_H_
 #define QUANTMILL_FORMATS_COMPRESSED_TENSORS_H_
 
@@ -15,14 +33,15 @@
 
 namespace quantmill {
 
-// Refuses (CheckSupported) a group size that does not divide `in`, sizes of zero, bits
-// outside 2..8.
+// CheckSupported refuses, with the reason, what the library or vLLM could not load: a group or
+// block that does not divide `in`, asymmetric weights beside rounded inputs, 4-bit weights beside
+// rounded inputs, and every mixture of code and input types that no layout has.
 const ArtifactWriterFormat& CompressedTensorsFormat();
 
 // `checkpoint` has quantization_config.quant_method "compressed-tensors" and must outlive the
-// reader. Refused by name: any other format than pack-quantized, activation or KV-cache
-// quantization, act-order with weight_g_idx, float codes, strategies other than group and channel,
-// keys inside a group that the library itself would refuse.
+// reader. Refused by name: other formats (mxfp8-quantized, sparse ones), sparsity, transforms,
+// output activations, inputs of other types than INT8 and FP8, act-order with weight_g_idx, caches
+// other than FP8, keys inside a group that the library itself would refuse.
 std::unique_ptr<ArtifactReader> OpenCompressedTensors(const Checkpoint& checkpoint);
 
 }  // namespace quantmill

@@ -31,6 +31,7 @@ const char* NameOf(Site site);
 // x += down(activation(gate) * up), both of mlp_norm(x).
 struct BlockSpec {
   std::string prefix;          // "model.layers.0"
+  std::string attention;       // the module of its projections: "model.layers.0.self_attn"
   std::string attention_norm;  // tensor names of gains, [hidden]
   std::string mlp_norm;
   std::string query_norm;  // [head_dim], per head before rope; empty: none

@@ -24,6 +24,7 @@ BlockSpec LlamaBlock(const DecoderSpec& spec, const LlamaVariation& v, int64_t l
   const int64_t kv_width = spec.kv_heads * spec.head_dim;
   BlockSpec block;
   block.prefix = prefix;
+  block.attention = prefix + ".self_attn";
   block.attention_norm = prefix + ".input_layernorm.weight";
   block.mlp_norm = prefix + ".post_attention_layernorm.weight";
   if (v.query_key_norm) {

@@ -91,6 +91,10 @@ void ModelSource::CheckTensors() {
     if (!block.query_norm.empty()) check.Expect(block.query_norm, {spec_.head_dim});
     if (!block.key_norm.empty()) check.Expect(block.key_norm, {spec_.head_dim});
     for (const LinearSpec* linear : block.Linears()) expect_linear(*linear);
+    if (kv_scheme().type != KvScheme::Type::kNone) {
+      ReadKvScales(block);  // a few numbers: their absence is better told now
+      for (const std::string& name : artifact_->KvTensorsOf(block.attention)) check.Known(name);
+    }
   }
   if (spec_.tied) {
     // Some tools store the tied head beside the embedding; it is then a copy nobody reads.
@@ -127,6 +131,15 @@ QuantizedLinear ModelSource::ReadQuantized(const LinearSpec& linear) const {
                     ", but config.json asks for " + ShapeText({linear.out, linear.in}));
   }
   return quantized;
+}
+
+KvScheme ModelSource::kv_scheme() const {
+  return artifact_ == nullptr ? KvScheme{} : artifact_->kv_scheme();
+}
+
+KvScales ModelSource::ReadKvScales(const BlockSpec& block) const {
+  Check(artifact_ != nullptr, "ReadKvScales: a dense checkpoint");
+  return artifact_->ReadKv(block.attention, spec_.kv_heads);
 }
 
 Tensor ModelSource::ReadVector(const std::string& name) const {

@@ -36,6 +36,10 @@ class ModelSource {
   std::string WeightName(const LinearSpec& linear) const;
   // A 1-D tensor as [1, n] F32 host memory, checked to be finite.
   Tensor ReadVector(const std::string& name) const;
+  // How the artifact wants keys and values cached: kFp8, or kNone (dense checkpoints too).
+  KvScheme kv_scheme() const;
+  // The scales of a block's cache. REQUIRES: kv_scheme() is kFp8.
+  KvScales ReadKvScales(const BlockSpec& block) const;
   void Release(const LinearSpec& linear) const;  // lets resident pages of its tensors go
 
   // The type of dense linear weights (of the first one).

@@ -97,7 +97,8 @@ void ArtifactOutput::CopyDenseTensors() {
 
 void ArtifactOutput::WriteConfig() {
   nlohmann::json config = source_.checkpoint().config();
-  config["quantization_config"] = format_.QuantizationConfig(plan_.modules.all(), plan_.dense);
+  config["quantization_config"] =
+      format_.QuantizationConfig(plan_.modules.all(), plan_.dense, KvScheme{});
   folder_.WriteText("config.json", config.dump(2) + "\n");
 }
 

@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_
 #define QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 
 namespace quantmill::test {
 
+// Scales are of either sign where the scheme has a use for it.
 inline QuantizedLinear RandomLinear(const QuantScheme& scheme, int64_t out, int64_t in,
                                     Random& random) {
   QuantizedLinear linear;
@@ -19,13 +21,29 @@ inline QuantizedLinear RandomLinear(const QuantScheme& scheme, int64_t out, int6
   linear.out = out;
   linear.in = in;
   const auto code = [&] {
-    return static_cast<int8_t>(random.Int(scheme.min_code(), scheme.max_code()));
+    if (scheme.code_type == CodeType::kFp4) return static_cast<int8_t>(random.Int(0, 15));
+    const auto any = static_cast<int8_t>(random.Int(scheme.min_code(), scheme.max_code()));
+    const bool nan = scheme.code_type == CodeType::kFp8 && (any & 0x7F) == 0x7F;
+    return nan ? int8_t{1} : any;
   };
   linear.codes.resize(static_cast<size_t>(out * in));
   for (int8_t& c : linear.codes) c = code();
   linear.scales.resize(static_cast<size_t>(out * linear.groups()));
+  const bool either_sign = scheme.code_type == CodeType::kInt && scheme.symmetric;
   for (float& scale : linear.scales) {
-    scale = RoundTo(scheme.scale_dtype, static_cast<float>(random.Uniform(1e-3, 2)));
+    const double sign = either_sign && random.Int(0, 1) == 1 ? -1 : 1;
+    scale = RoundTo(scheme.scale_dtype, static_cast<float>(random.Uniform(0.01, 2)));
+    scale *= static_cast<float>(sign);
+  }
+  const int64_t block = scheme.RowBlockFor(out);
+  for (int64_t row = 0; row < out; ++row) {
+    std::copy_n(linear.scales.begin() + row / block * block * linear.groups(), linear.groups(),
+                linear.scales.begin() + row * linear.groups());
+  }
+  if (scheme.has_global_scale()) linear.global_scale = 173.5f;
+  if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
+    linear.input_scale = 0.0123f;
+    if (!scheme.input.symmetric) linear.input_zero_point = -17;
   }
   if (!scheme.symmetric) {
     linear.zero_points.resize(linear.scales.size());
@@ -44,9 +62,16 @@ inline std::vector<QuantizedModule> ModulesOf(const NamedLinears& linears) {
   return modules;
 }
 
+// The FP8 cache of an artifact, with the scales of each attention module.
+struct TestCache {
+  KvScheme scheme = {};
+  int64_t kv_heads = 1;
+  std::vector<std::pair<std::string, KvScales>> scales = {};
+};
+
 // A folder with these modules, and a dense norm and embedding.
 inline void WriteArtifact(const std::filesystem::path& path, const NamedLinears& linears,
-                          const ArtifactWriterFormat& format) {
+                          const ArtifactWriterFormat& format, const TestCache& cache = {}) {
   const std::vector<QuantizedModule> modules = ModulesOf(linears);
   std::vector<TensorDeclaration> tensors = {
       Declare("model.norm.weight", DType::kF16, {4}),
@@ -55,6 +80,11 @@ inline void WriteArtifact(const std::filesystem::path& path, const NamedLinears&
     format.CheckSupported(module);
     for (TensorDeclaration& tensor : format.Declare(module)) tensors.push_back(std::move(tensor));
   }
+  for (const auto& [attention, scales] : cache.scales) {
+    for (TensorDeclaration& tensor : format.DeclareKv(attention, cache.scheme, cache.kv_heads)) {
+      tensors.push_back(std::move(tensor));
+    }
+  }
   OutputFolder folder(path, true);
   CheckpointWriter writer(folder, tensors);
   const std::vector<F16> ones(4, ToF16(1));
@@ -62,9 +92,11 @@ inline void WriteArtifact(const std::filesystem::path& path, const NamedLinears&
   writer.Write("model.norm.weight", std::as_bytes(std::span(ones)));
   writer.Write("model.embed_tokens.weight", std::as_bytes(std::span(values)));
   for (const auto& [name, linear] : linears) format.Write(name, linear, writer);
+  for (const auto& [attention, scales] : cache.scales) format.WriteKv(attention, scales, writer);
   writer.Finish();
-  const nlohmann::json config = {{"model_type", "llama"},
-                                 {"quantization_config", format.QuantizationConfig(modules, {})}};
+  const nlohmann::json config = {
+      {"model_type", "llama"},
+      {"quantization_config", format.QuantizationConfig(modules, {}, cache.scheme)}};
   folder.WriteText("config.json", config.dump(2) + "\n");
   folder.Commit();
 }
@@ -109,6 +141,9 @@ inline void ExpectSameLinear(const QuantizedLinear& got, const QuantizedLinear& 
   EXPECT_EQ(got.codes, want.codes);
   EXPECT_EQ(got.scales, want.scales);
   EXPECT_EQ(got.zero_points, want.zero_points);
+  EXPECT_EQ(got.global_scale, want.global_scale);
+  EXPECT_EQ(got.input_scale, want.input_scale);
+  EXPECT_EQ(got.input_zero_point, want.input_zero_point);
 }
 
 }  // namespace quantmill::test

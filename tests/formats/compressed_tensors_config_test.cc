@@ -1,5 +1,4 @@
-#include "formats/compressed_tensors_config.h"
-
+#include "formats/compressed_tensors/config.h"
 #include "tests/formats/format_test_util.h"
 
 namespace quantmill::test {
@@ -40,30 +39,31 @@ void ExpectBad(const json& config, const std::vector<std::string>& parts) {
 
 TEST(CompressedTensorsConfig, Minimal) {
   const CompressedTensorsConfig config = Parse(Config());
-  EXPECT_EQ(config.ArgsFor("model.l"), (PackedWeightArgs{4, true, 128}));
-  EXPECT_EQ(config.ArgsFor("lm_head"), std::nullopt);
+  EXPECT_EQ(config.SchemeFor("model.l"), (QuantScheme{4, true, 128, DType::kF32}));
+  EXPECT_EQ(config.SchemeFor("lm_head"), std::nullopt);
+  EXPECT_EQ(config.kv_scheme(), KvScheme{});
 }
 
 TEST(CompressedTensorsConfig, Arguments) {
   json config = WithArg("strategy", "channel");
   config["config_groups"]["group_0"]["weights"]["group_size"] = nullptr;
-  EXPECT_EQ(Parse(config).ArgsFor("l")->group_size, QuantScheme::kPerChannel);
+  EXPECT_EQ(Parse(config).SchemeFor("l")->group_size, QuantScheme::kPerChannel);
   config["config_groups"]["group_0"]["weights"]["group_size"] = -1;
-  EXPECT_EQ(Parse(config).ArgsFor("l")->group_size, QuantScheme::kPerChannel);
+  EXPECT_EQ(Parse(config).SchemeFor("l")->group_size, QuantScheme::kPerChannel);
   config["config_groups"]["group_0"]["weights"].erase("strategy");
-  EXPECT_EQ(Parse(config).ArgsFor("l")->group_size, QuantScheme::kPerChannel);
+  EXPECT_EQ(Parse(config).SchemeFor("l")->group_size, QuantScheme::kPerChannel);
   EXPECT_NO_THROW(Parse(WithArg("actorder", "weight")));
   EXPECT_NO_THROW(Parse(WithArg("actorder", "Static")));
   EXPECT_NO_THROW(Parse(WithArg("actorder", false)));
   EXPECT_NO_THROW(Parse(WithArg("observer", "mse")));
   EXPECT_NO_THROW(Parse(WithArg("strategy", "GROUP")));
-  EXPECT_EQ(Parse(WithArg("symmetric", false)).ArgsFor("l")->symmetric, false);
+  EXPECT_EQ(Parse(WithArg("symmetric", false)).SchemeFor("l")->symmetric, false);
 }
 
 TEST(CompressedTensorsConfig, RefusesArgumentsByName) {
   const std::string path = "quantization_config.config_groups.group_0.weights.";
-  ExpectBad(WithArg("strategy", "block"), {path + "strategy", "'block'"});
-  ExpectBad(WithArg("strategy", "tensor"), {"'tensor'"});
+  ExpectBad(WithArg("strategy", "block"), {path + "group_size", "'block'"});
+  ExpectBad(WithArg("strategy", "tensor"), {path + "group_size", "'tensor'"});
   ExpectBad(WithArg("strategy", "tensor_group"), {"'tensor_group'"});
   ExpectBad(WithArg("strategy", "newest"), {"'newest'"});
   ExpectBad(WithArg("strategy", "channel"), {path + "group_size"});
@@ -75,7 +75,8 @@ TEST(CompressedTensorsConfig, RefusesArgumentsByName) {
   ExpectBad(WithArg("num_bits", 1), {path + "num_bits"});
   ExpectBad(WithArg("num_bits", 16), {path + "num_bits"});
   ExpectBad(WithArg("num_bits", "4"), {path + "num_bits"});
-  ExpectBad(WithArg("type", "float"), {path + "type", "'float'"});
+  ExpectBad(WithArg("type", "float"), {path + "group_size", "32"});
+  ExpectBad(WithArg("type", "complex"), {path + "type", "'complex'"});
   ExpectBad(WithArg("dynamic", true), {path + "dynamic"});
   ExpectBad(WithArg("symmetric", 1), {path + "symmetric"});
   ExpectBad(WithArg("block_structure", {1, 2}), {path + "block_structure"});
@@ -88,10 +89,10 @@ TEST(CompressedTensorsConfig, RefusesFeaturesByName) {
     config[key] = value;
     return config;
   };
-  ExpectBad(with("format", "int-quantized"), {"format", "'int-quantized'"});
+  ExpectBad(with("format", "int-quantized"), {"format", "'int-quantized'", "'pack-quantized'"});
+  ExpectBad(with("format", "mxfp8-quantized"), {"format", "'mxfp8-quantized'", "known:"});
   ExpectBad(with("format", nullptr), {"'dense'"});
   ExpectBad(with("quantization_status", "frozen"), {"'frozen'", "not compressed"});
-  ExpectBad(with("kv_cache_scheme", {{"num_bits", 8}}), {"KV cache"});
   ExpectBad(with("sparsity_config", {{"format", "sparse-24"}}), {"sparsity"});
   ExpectBad(with("transform_config", {{"config_groups", {1}}}), {"transform"});
   ExpectBad(with("config_groups", json::object()), {"config_groups", "missing or empty"});
@@ -108,7 +109,7 @@ TEST(CompressedTensorsConfig, RefusesFeaturesByName) {
     config["config_groups"]["group_0"][key] = value;
     return config;
   };
-  ExpectBad(with_group("input_activations", Args()), {"group_0.input_activations"});
+  ExpectBad(with_group("input_activations", Args()), {"group_0.input_activations", "4 bits"});
   ExpectBad(with_group("output_activations", Args()), {"group_0.output_activations"});
   ExpectBad(with_group("weights", nullptr), {"group_0.weights", "missing"});
   ExpectBad(with_group("targets", nullptr), {"group_0.targets", "missing"});
@@ -128,7 +129,7 @@ TEST(CompressedTensorsConfig, Targets) {
   config["ignore"] = {"re:.*head", "model.layers.0.gate"};
   const CompressedTensorsConfig parsed = Parse(config);
   const auto bits = [&](const std::string& module) {
-    const auto args = parsed.ArgsFor(module);
+    const auto args = parsed.SchemeFor(module);
     return args ? args->bits : 0;
   };
   EXPECT_EQ(bits("model.layers.2.q"), 4);    // class
@@ -143,7 +144,141 @@ TEST(CompressedTensorsConfig, Targets) {
 
   config["config_groups"]["group_3"] = {{"targets", {"re:.*q"}}, {"weights", three}};
   ExpectError(ErrorCode::kBadInput, {"'model.layers.0.q'", "group_1", "group_3", "differ"},
-              [&] { Parse(config).ArgsFor("model.layers.0.q"); });
+              [&] { Parse(config).SchemeFor("model.layers.0.q"); });
+}
+
+json Float8(const std::string& strategy) {
+  return {{"num_bits", 8}, {"type", "float"}, {"strategy", strategy}};
+}
+
+// A configuration with one group of these.
+json WithGroup(const std::string& format, const json& weights, const json& inputs = nullptr) {
+  json config = Config();
+  config["format"] = format;
+  config["config_groups"]["group_0"]["weights"] = weights;
+  config["config_groups"]["group_0"]["input_activations"] = inputs;
+  return config;
+}
+
+QuantScheme SchemeOf(const json& config) { return Parse(config).SchemeFor("l").value(); }
+
+TEST(CompressedTensorsConfig, Floats) {
+  const QuantScheme channel{8, true, -1, DType::kF32, CodeType::kFp8};
+  EXPECT_EQ(SchemeOf(WithGroup("naive-quantized", Float8("channel"))), channel);
+  QuantScheme tensor = channel;
+  tensor.row_block = QuantScheme::kAllRows;
+  EXPECT_EQ(SchemeOf(WithGroup("float-quantized", Float8("tensor"))), tensor);
+  EXPECT_EQ(SchemeOf(WithGroup("float-quantized", {{"type", "float"}})), tensor);
+  json block = Float8("block");
+  block["block_structure"] = {64, 32};
+  const QuantScheme blocks{8, true, 32, DType::kF32, CodeType::kFp8, 64};
+  EXPECT_EQ(SchemeOf(WithGroup("naive-quantized", block)), blocks);
+  block["block_structure"] = "64x32";
+  EXPECT_EQ(SchemeOf(WithGroup("naive-quantized", block)), blocks);
+  for (const json& bad : {json("64x"), json("64x32x2"), json({64}), json({64, 0}), json("x"),
+                          json({64, 1.5}), json(nullptr), json({int64_t{1} << 40, 1})}) {
+    block["block_structure"] = bad;
+    ExpectBad(WithGroup("naive-quantized", block), {"weights.block_structure"});
+  }
+  ExpectBad(WithGroup("pack-quantized", Float8("channel")), {"'pack-quantized' of fp8"});
+  ExpectBad(WithGroup("int-quantized", Float8("channel")), {"'int-quantized' of fp8"});
+  ExpectBad(WithGroup("float-quantized", Float8("token")), {"'token'", "FP8"});
+  json asymmetric = Float8("channel");
+  asymmetric["symmetric"] = false;
+  ExpectBad(WithGroup("float-quantized", asymmetric), {"weights.symmetric", "zero points"});
+  json six = Float8("channel");
+  six["num_bits"] = 6;
+  ExpectBad(WithGroup("float-quantized", six), {"floats of 6 bits"});
+}
+
+TEST(CompressedTensorsConfig, Fp4) {
+  json args = {{"num_bits", 4},
+               {"type", "float"},
+               {"strategy", "tensor_group"},
+               {"group_size", 16},
+               {"scale_dtype", "torch.float8_e4m3fn"}};
+  const QuantScheme nvfp4{4, true, 16, DType::kF8E4M3, CodeType::kFp4};
+  EXPECT_EQ(SchemeOf(WithGroup("nvfp4-pack-quantized", args)), nvfp4);
+  ExpectBad(WithGroup("mxfp4-pack-quantized", args), {"'mxfp4-pack-quantized' of nvfp4"});
+  args.erase("scale_dtype");
+  EXPECT_EQ(SchemeOf(WithGroup("nvfp4-pack-quantized", args)), nvfp4);
+  args["scale_dtype"] = "torch.bfloat16";
+  ExpectBad(WithGroup("nvfp4-pack-quantized", args), {"weights.scale_dtype", "'torch.bfloat16'"});
+  args = {{"num_bits", 4},
+          {"type", "float"},
+          {"strategy", "group"},
+          {"group_size", 32},
+          {"scale_dtype", "torch.uint8"}};
+  EXPECT_EQ(SchemeOf(WithGroup("mxfp4-pack-quantized", args)),
+            (QuantScheme{4, true, 32, DType::kF8E8M0, CodeType::kFp4}));
+  json inputs = Float8("token");
+  inputs["dynamic"] = true;
+  ExpectBad(WithGroup("mxfp4-pack-quantized", args, inputs), {"FP4 weights with rounded inputs"});
+  inputs["num_bits"] = 4;
+  ExpectBad(WithGroup("mxfp4-pack-quantized", args, inputs), {"input_activations", "4 bits"});
+  inputs["dynamic"] = "local";
+  ExpectBad(WithGroup("mxfp4-pack-quantized", args, inputs), {"input_activations.dynamic"});
+  args["group_size"] = 64;
+  ExpectBad(WithGroup("mxfp4-pack-quantized", args), {"weights.group_size", "32"});
+}
+
+TEST(CompressedTensorsConfig, Inputs) {
+  using Type = InputScheme::Type;
+  const json int8 = {{"num_bits", 8}, {"type", "int"}, {"strategy", "channel"}};
+  const auto input_of = [&](const json& inputs) {
+    return SchemeOf(WithGroup("int-quantized", int8, inputs)).input;
+  };
+  json token = {{"num_bits", 8}, {"type", "int"}, {"strategy", "token"}, {"dynamic", true}};
+  EXPECT_EQ(input_of(token), (InputScheme{Type::kInt8, true, true}));
+  json fixed = {{"num_bits", 8}, {"type", "int"}, {"strategy", "tensor"}};
+  EXPECT_EQ(input_of(fixed), (InputScheme{Type::kInt8, false, true}));
+  fixed["symmetric"] = false;
+  EXPECT_EQ(input_of(fixed), (InputScheme{Type::kInt8, false, false}));
+  const auto bad = [&](const json& inputs, const std::string& part) {
+    ExpectBad(WithGroup("int-quantized", int8, inputs), {part});
+  };
+  fixed["strategy"] = "token";
+  bad(fixed, "'token' cannot be read for static inputs");
+  token["symmetric"] = false;
+  bad(token, "dynamic inputs with zero points");
+  token["symmetric"] = true;
+  token["strategy"] = "tensor";
+  bad(token, "'tensor' cannot be read for dynamic inputs");
+  token["strategy"] = "group";
+  token["group_size"] = 128;
+  bad(token, "inputs in groups");
+  json floats = Float8("token");
+  floats["dynamic"] = true;
+  bad(floats, "integer weights with FP8 inputs");
+  ExpectBad(WithGroup("pack-quantized", int8, fixed), {"input_activations.strategy"});
+  // W4A8: four-bit codes beside rounded inputs.
+  json four = int8;
+  four["num_bits"] = 4;
+  fixed["strategy"] = "tensor";
+  ExpectBad(WithGroup("int-quantized", four, fixed), {"group_0", "4 bits with rounded inputs"});
+  ExpectBad(WithGroup("pack-quantized", four, fixed), {"group_0", "4 bits with rounded inputs"});
+}
+
+TEST(CompressedTensorsConfig, Cache) {
+  const auto with = [](const json& kv) {
+    json config = Config();
+    config["kv_cache_scheme"] = kv;
+    return config;
+  };
+  EXPECT_EQ(Parse(with(Float8("tensor"))).kv_scheme(), (KvScheme{KvScheme::Type::kFp8, false}));
+  EXPECT_EQ(Parse(with(Float8("attn_head"))).kv_scheme(), (KvScheme{KvScheme::Type::kFp8, true}));
+  ExpectBad(with({{"num_bits", 8}}), {"kv_cache_scheme.num_bits", "8-bit floats"});
+  ExpectBad(with(Float8("token")), {"kv_cache_scheme.strategy", "'token'"});
+  json dynamic = Float8("tensor");
+  dynamic["dynamic"] = true;
+  ExpectBad(with(dynamic), {"kv_cache_scheme.dynamic"});
+}
+
+TEST(CompressedTensorsConfig, GroupsOfMixedFilesNeedNoFormat) {
+  json config = WithGroup("mixed-precision", Float8("channel"));
+  EXPECT_EQ(SchemeOf(config).code_type, CodeType::kFp8);
+  config["config_groups"]["group_0"]["format"] = "pack-quantized";
+  ExpectBad(config, {"group_0.format", "'pack-quantized'"});
 }
 
 // golden/config_*.json are what we write; make_golden.py checks that the library accepts them.
@@ -162,13 +297,40 @@ TEST(CompressedTensorsConfig, GoldenOutput) {
     EXPECT_EQ(got.dump(2) + "\n", ReadFile(path));
     EXPECT_NO_THROW(Parse(got));
   };
-  expect(MakeCompressedTensorsConfig(uniform, dense), "config_uniform.json");
-  expect(MakeCompressedTensorsConfig(mixed, dense), "config_mixed.json");
+  expect(MakeCompressedTensorsConfig(uniform, dense, {}), "config_uniform.json");
+  expect(MakeCompressedTensorsConfig(mixed, dense, {}), "config_mixed.json");
 
-  const CompressedTensorsConfig parsed = Parse(MakeCompressedTensorsConfig(mixed, dense));
-  EXPECT_EQ(parsed.ArgsFor("lm_head"), (PackedWeightArgs{8, false, QuantScheme::kPerChannel}));
-  EXPECT_EQ(parsed.ArgsFor("model.layers.0.q"), (PackedWeightArgs{4, true, 128}));
-  EXPECT_EQ(parsed.ArgsFor("model.layers.0.router"), std::nullopt);
+  using Input = InputScheme;
+  const Input int8_token{Input::Type::kInt8, true, true};
+  const Input fp8_token{Input::Type::kFp8, true, true};
+  const Input fp8_fixed{Input::Type::kFp8, false, true};
+  const Input fp8_groups{Input::Type::kFp8, true, true, 128};
+  const std::vector<QuantizedModule> presets = {
+      {"m.w4a16", w4, 8, 128},
+      {"m.w8a8", {8, true, -1, DType::kF16, CodeType::kInt, 1, int8_token}, 8, 128},
+      {"m.fp8",
+       {8, true, -1, DType::kF16, CodeType::kFp8, QuantScheme::kAllRows, fp8_fixed},
+       8,
+       128},
+      {"m.fp8_dynamic", {8, true, -1, DType::kF16, CodeType::kFp8, 1, fp8_token}, 8, 128},
+      {"m.fp8_block", {8, true, 128, DType::kF32, CodeType::kFp8, 128, fp8_groups}, 8, 128},
+      {"m.nvfp4", {4, true, 16, DType::kF8E4M3, CodeType::kFp4}, 8, 128},
+      {"m.mxfp4", {4, true, 32, DType::kF8E8M0, CodeType::kFp4}, 8, 128},
+      {"m.fp8_a16", {8, true, -1, DType::kF16, CodeType::kFp8}, 8, 128}};
+  const json all = MakeCompressedTensorsConfig(presets, dense, {KvScheme::Type::kFp8, true});
+  expect(all, "config_presets.json");
+  for (const QuantizedModule& module : presets) {
+    QuantScheme scheme = Parse(all).SchemeFor(module.name).value();
+    if (scheme.code_type != CodeType::kFp4) scheme.scale_dtype = module.scheme.scale_dtype;
+    EXPECT_EQ(scheme, module.scheme) << module.name;
+  }
+  EXPECT_EQ(Parse(all).kv_scheme(), (KvScheme{KvScheme::Type::kFp8, true}));
+
+  const CompressedTensorsConfig parsed = Parse(MakeCompressedTensorsConfig(mixed, dense, {}));
+  EXPECT_EQ(parsed.SchemeFor("lm_head"),
+            (QuantScheme{8, false, QuantScheme::kPerChannel, DType::kF32}));
+  EXPECT_EQ(parsed.SchemeFor("model.layers.0.q"), (QuantScheme{4, true, 128, DType::kF32}));
+  EXPECT_EQ(parsed.SchemeFor("model.layers.0.router"), std::nullopt);
 }
 
 }  // namespace

@@ -98,9 +98,18 @@ TEST_F(ReaderTest, BadScales) {
   };
   bad(0, "zero");
   bad(-0.0f, "zero");
-  bad(-1, "negative");
   bad(std::numeric_limits<float>::quiet_NaN(), "NaN");
   bad(std::numeric_limits<float>::infinity(), "infinite");
+}
+
+// Zero points and scales below zero would be two ways to say one thing.
+TEST_F(ReaderTest, NegativeScalesAreForSymmetricIntegers) {
+  ExpectBad("m.b", {Scales("m.b", {1, 2, 3, -1, 5}, 5)},
+            {"tensor 'm.b.weight_scale'", "scale 3 is negative"});
+  SetUp();
+  EditTensors(path_, {Scales("m.a", {1, 2, 3, -1, 5, 6}, 3)});
+  const Checkpoint checkpoint = Checkpoint::Open(path_.string());
+  EXPECT_EQ(OpenArtifactReader(checkpoint)->Read("m.a").scales[3], -1);
 }
 
 TEST_F(ReaderTest, PaddingBits) {
@@ -130,7 +139,7 @@ TEST_F(ReaderTest, OldPackingOfOddBits) {
 
 TEST_F(ReaderTest, TensorsTooMany) {
   ExpectBad("m.a", {Words("m.a.weight_zero_point", {1, 2}, 1)},
-            {"'m.a.weight_zero_point'", "declared symmetric"});
+            {"'m.a.weight_zero_point'", "declared w4a16 g32 symmetric"});
   ExpectBad("m.a", {{"m.a.weight_g_idx", "I32", {64}, std::string(256, '\0')}},
             {"'m.a.weight_g_idx'", "act-order"});
   EXPECT_THAT(Problems({{"m.a.weight", "F16", {1, 2}, "abcd"}}), ElementsAre("extra m.a.weight"));
@@ -163,7 +172,7 @@ TEST_F(ReaderTest, ConfigurationAndTensorsDisagree) {
   auto& quantization = config["quantization_config"];
   quantization["ignore"] = {"re:.*a$"};
   WriteFile(path_ / "config.json", config.dump());
-  ExpectError(ErrorCode::kBadInput, {"config.json", "'m.a' is packed", "ignored"},
+  ExpectError(ErrorCode::kBadInput, {"config.json", "'m.a' is quantized", "ignored"},
               [&] { read("m.a"); });
   EXPECT_NO_THROW(read("m.b"));
   quantization["ignore"] = nlohmann::json::array();

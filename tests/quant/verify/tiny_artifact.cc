@@ -200,7 +200,7 @@ void TinyArtifact::WriteArtifact() {
 
   nlohmann::json config = TinyConfig();
   config["quantization_config"] =
-      format.QuantizationConfig(modules, std::vector<std::string>{"lm_head"});
+      format.QuantizationConfig(modules, std::vector<std::string>{"lm_head"}, KvScheme{});
   folder.WriteText("config.json", config.dump(2));
   nlohmann::json files;
   for (const std::string name : {"tokenizer.json", "generation_config.json"}) {

@@ -2,7 +2,6 @@
 #ifndef QUANTMILL_FORMATS_COMPRESSED_TENSORS_CONFIG_H_
 #define QUANTMILL_FORMATS_COMPRESSED_TENSORS_CONFIG_H_
 
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -14,28 +13,21 @@
 
 namespace quantmill {
 
-// What the configuration says of a weight. The type of its scales is not there: it is that of the
-// tensor in the file.
-struct PackedWeightArgs {
-  int bits = 0;
-  bool symmetric = true;
-  int64_t group_size = QuantScheme::kPerChannel;
-  friend bool operator==(const PackedWeightArgs&, const PackedWeightArgs&) = default;
-};
-
 // Immutable and thread-safe once parsed.
 class CompressedTensorsConfig {
  public:
   // `where` names the file in errors. Throws Error(kBadInput) naming the key that is wrong or asks
-  // for what pack-quantized reading does not do (see compressed_tensors.h).
+  // for what cannot be read (see compressed_tensors.h).
   static CompressedTensorsConfig Parse(const nlohmann::json& config, const std::string& where);
 
-  // For a linear layer: empty if it is ignored or no target names it. As in the library, an exact
-  // name wins over a pattern, and a pattern over the class name "Linear". Throws Error(kBadInput)
-  // if two groups claim the module equally and differ.
-  std::optional<PackedWeightArgs> ArgsFor(const std::string& module) const;
+  // For a linear layer: empty if it is ignored or no target names it. The type of the scales is
+  // F32 but for FP4: it is that of the tensor in the file. As in the library, an exact name wins
+  // over a pattern, and a pattern over the class name "Linear". Throws Error(kBadInput) if two
+  // groups claim the module equally and differ.
+  std::optional<QuantScheme> SchemeFor(const std::string& module) const;
   // Targets that are names of modules (neither pattern nor class), as written.
   const std::vector<std::string>& exact_targets() const { return exact_targets_; }
+  const KvScheme& kv_scheme() const { return kv_scheme_; }
 
  private:
   // An entry of `targets` or `ignore`.
@@ -48,7 +40,7 @@ class CompressedTensorsConfig {
   struct Group {
     std::string name;
     std::vector<Target> targets;
-    PackedWeightArgs args;
+    QuantScheme scheme;
   };
   static std::vector<Target> ParseTargets(const nlohmann::json& list, const std::string& where);
 
@@ -56,12 +48,13 @@ class CompressedTensorsConfig {
   std::vector<Group> groups_;
   std::vector<Target> ignore_;
   std::vector<std::string> exact_targets_;
+  KvScheme kv_scheme_;
 };
 
 // The configuration of modules stored by us. One scheme for all: target "Linear" and every dense
-// layer ignored by name; several: a group of exact names each.
+// layer ignored by name; several: a group of exact names each, with its format where they differ.
 nlohmann::json MakeCompressedTensorsConfig(std::span<const QuantizedModule> modules,
-                                           std::span<const std::string> dense);
+                                           std::span<const std::string> dense, const KvScheme& kv);
 
 }  // namespace quantmill
 

@@ -1,0 +1,114 @@
+// nvfp4- and mxfp4-pack-quantized: two E2M1 codes a byte. Byte table: compressed_tensors.h.
+#include "formats/compressed_tensors/layout.h"
+#include "formats/scales.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+// The one group size of each.
+int64_t GroupSize(const QuantScheme& scheme) { return scheme.has_global_scale() ? 16 : 32; }
+
+class Layout final : public CompressedTensorsLayout {
+ public:
+  std::string_view FormatOf(const QuantScheme& scheme) const override {
+    return scheme.has_global_scale() ? "nvfp4-pack-quantized" : "mxfp4-pack-quantized";
+  }
+  bool IsReadableAs(std::string_view format, const QuantScheme& scheme) const override {
+    return format == FormatOf(scheme);
+  }
+
+  std::string Problem(const QuantScheme& scheme) const override {
+    if (scheme.scale_dtype != DType::kF8E4M3 && scheme.scale_dtype != DType::kF8E8M0) {
+      return "FP4 with scales of type " + std::string(NameOf(scheme.scale_dtype));
+    }
+    if (scheme.input.type != InputScheme::Type::kNone) return "FP4 weights with rounded inputs";
+    const int64_t group = GroupSize(scheme);
+    if (scheme.bits != 4 || !scheme.symmetric || scheme.row_block != 1 ||
+        scheme.group_size != group) {
+      return std::string(FormatOf(scheme)) + " has scales of groups of " + std::to_string(group) +
+             " inputs of one output, and no zero points";
+    }
+    return "";
+  }
+
+  std::string Refusal(const QuantizedModule& module) const override {
+    const int64_t group = GroupSize(module.scheme);
+    if (module.in % group != 0) {
+      return "its " + std::to_string(module.in) + " inputs are no multiple of the group size " +
+             std::to_string(group) + " of " + std::string(FormatOf(module.scheme)) +
+             "; leave this layer dense";
+    }
+    return "";
+  }
+
+  std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const override {
+    const QuantScheme& scheme = module.scheme;
+    std::vector<TensorDeclaration> tensors = {
+        {module.name + std::string(kPacked), "U8", {module.out, module.in / 2}},
+        {module.name + std::string(kScale),
+         std::string(StoredScaleType(scheme)),
+         {module.out, scheme.GroupsFor(module.in)}}};
+    if (scheme.has_global_scale()) {
+      tensors.push_back(
+          quantmill::Declare(module.name + std::string(kGlobalScale), DType::kF32, {1}));
+    }
+    return tensors;
+  }
+
+  void Write(const std::string& module, const QuantizedLinear& linear,
+             CheckpointWriter& writer) const override {
+    const QuantScheme& scheme = linear.scheme;
+    std::vector<uint8_t> packed(linear.codes.size() / 2);
+    for (size_t i = 0; i < packed.size(); ++i) {
+      const auto even = static_cast<uint8_t>(linear.codes[2 * i]);
+      const auto odd = static_cast<uint8_t>(linear.codes[2 * i + 1]);
+      Check((even | odd) < 16, "an FP4 code is above 15");
+      packed[i] = static_cast<uint8_t>(even | odd << 4);
+    }
+    writer.Write(module + std::string(kPacked), BytesOf(packed));
+    writer.Write(module + std::string(kScale),
+                 EncodeScales(linear.scales, scheme.scale_dtype, SignOf(scheme)));
+    if (!scheme.has_global_scale()) return;
+    const std::vector<float> global = {linear.global_scale};
+    writer.Write(module + std::string(kGlobalScale),
+                 EncodeScales(global, DType::kF32, ScaleSign::kPositive));
+  }
+
+  std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
+    std::vector<std::string_view> suffixes = {kPacked, kScale};
+    if (scheme.has_global_scale()) suffixes.push_back(kGlobalScale);
+    return suffixes;
+  }
+
+  std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors) const override {
+    const auto [out, bytes] = tensors.ExpectMatrix(kPacked, "U8");
+    return {out, 2 * bytes};
+  }
+
+  void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
+    const QuantScheme& scheme = linear.scheme;
+    if (linear.in % scheme.group_size != 0) {
+      tensors.Fail(kPacked, "its " + std::to_string(linear.in) +
+                                " inputs are no multiple of the group size " +
+                                std::to_string(scheme.group_size));
+    }
+    linear.scales = ReadScales(tensors, scheme, {linear.out, linear.groups()});
+    if (scheme.has_global_scale()) linear.global_scale = ReadPositive(tensors, kGlobalScale);
+    const auto packed = tensors.Expect(kPacked, "U8", {linear.out, linear.in / 2});
+    linear.codes.reserve(packed.size() * 2);
+    for (const std::byte pair : packed) {
+      linear.codes.push_back(static_cast<int8_t>(pair & std::byte{15}));
+      linear.codes.push_back(static_cast<int8_t>(pair >> 4));
+    }
+  }
+};
+
+}  // namespace
+
+const CompressedTensorsLayout& Fp4Layout() {
+  static const Layout layout;
+  return layout;
+}
+
+}  // namespace quantmill

@@ -1,0 +1,102 @@
+// How the tensors of one module are laid out: one implementation for each family of the format's
+// layouts. Private to formats/.
+#ifndef QUANTMILL_FORMATS_COMPRESSED_TENSORS_LAYOUT_H_
+#define QUANTMILL_FORMATS_COMPRESSED_TENSORS_LAYOUT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "formats/artifact.h"
+
+namespace quantmill {
+
+// Names of a module's tensors are the module's and one of these.
+inline constexpr std::string_view kWeight = ".weight";
+inline constexpr std::string_view kPacked = ".weight_packed";
+inline constexpr std::string_view kScale = ".weight_scale";
+inline constexpr std::string_view kZeroPoint = ".weight_zero_point";
+inline constexpr std::string_view kShape = ".weight_shape";
+inline constexpr std::string_view kGlobalScale = ".weight_global_scale";
+inline constexpr std::string_view kInputScale = ".input_scale";
+inline constexpr std::string_view kInputZeroPoint = ".input_zero_point";
+
+// The tensors of one module in a checkpoint, which must outlive it. Errors name the tensor.
+class ModuleTensors {
+ public:
+  ModuleTensors(const Checkpoint& checkpoint, std::string module)
+      : checkpoint_(checkpoint), module_(std::move(module)) {}
+
+  std::string Name(std::string_view suffix) const { return module_ + std::string(suffix); }
+  bool Has(std::string_view suffix) const { return checkpoint_.Has(Name(suffix)); }
+  // Throws if the tensor is missing.
+  const TensorInfo& Info(std::string_view suffix) const;
+  // Its bytes. Throws if it is missing, or of another type or shape.
+  std::span<const std::byte> Expect(std::string_view suffix, std::string_view dtype,
+                                    const std::vector<int64_t>& shape) const;
+  // The sizes of a tensor of two dimensions and this type; at most 2^28 each, so that products of
+  // sizes stay inside 64 bits.
+  std::pair<int64_t, int64_t> ExpectMatrix(std::string_view suffix, std::string_view dtype) const;
+  [[noreturn]] void Fail(std::string_view suffix, const std::string& what) const;
+
+ private:
+  const Checkpoint& checkpoint_;
+  std::string module_;
+};
+
+// Stateless; methods may be called from any thread.
+class CompressedTensorsLayout {
+ public:
+  virtual ~CompressedTensorsLayout() = default;
+
+  // The value of `format` that the library gives a module of this scheme.
+  virtual std::string_view FormatOf(const QuantScheme& scheme) const = 0;
+  // Whether a file that says `format` may hold the scheme so. `format` is a name that is known.
+  virtual bool IsReadableAs(std::string_view format, const QuantScheme& scheme) const = 0;
+
+  // What makes a scheme one that this layout neither reads nor writes, for people; or empty.
+  virtual std::string Problem(const QuantScheme& scheme) const = 0;
+  // Why a module cannot be written, for people; empty if it can. REQUIRES: no Problem.
+  virtual std::string Refusal(const QuantizedModule& module) const = 0;
+  // REQUIRES: no Refusal.
+  virtual std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const = 0;
+  // REQUIRES: CheckConsistent, and tensors declared as Declare says.
+  virtual void Write(const std::string& module, const QuantizedLinear& linear,
+                     CheckpointWriter& writer) const = 0;
+
+  // The tensors that a module of this scheme has, the one with the codes first.
+  virtual std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const = 0;
+  // {out, in}, checked to be possible.
+  virtual std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors) const = 0;
+  // `linear` comes with scheme, out and in; everything else is filled. Throws Error(kBadInput).
+  virtual void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const = 0;
+};
+
+const CompressedTensorsLayout& PackedLayout();  // packed.cc
+const CompressedTensorsLayout& PlainLayout();   // plain.cc
+const CompressedTensorsLayout& Fp4Layout();     // fp4.cc
+
+// The layout that holds a scheme: integers without rounded inputs are packed, FP4 has its own, the
+// rest is plain.
+const CompressedTensorsLayout& LayoutOf(const QuantScheme& scheme);
+
+// How a file stores a scale: E8M0 scales are plain bytes to the library.
+std::string_view StoredScaleType(const QuantScheme& scheme);
+// The scales in [rows, groups] of `shape`, checked: finite, not zero, of the scheme's sign.
+std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& scheme,
+                              const std::vector<int64_t>& shape);
+// A tensor of one float, finite and above zero, as F32, F16 or BF16.
+float ReadPositive(const ModuleTensors& tensors, std::string_view suffix);
+
+template <typename T>
+std::span<const std::byte> BytesOf(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_FORMATS_COMPRESSED_TENSORS_LAYOUT_H_

@@ -1,0 +1,167 @@
+// pack-quantized: integers of 2 to 8 bits in a dense bitstream. Byte table: compressed_tensors.h.
+#include <array>
+#include <cstring>
+
+#include "formats/bitstream.h"
+#include "formats/compressed_tensors/layout.h"
+#include "formats/scales.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+// [out, groups] zero points -> [WordsPerRow(out), groups] words, packed along the outputs.
+std::vector<uint32_t> PackZeroPoints(const QuantizedLinear& linear) {
+  const int64_t groups = linear.groups();
+  const int64_t row_words = WordsPerRow(linear.out, linear.scheme.bits);
+  std::vector<int8_t> by_group(linear.zero_points.size());
+  Transpose<int8_t>(linear.zero_points, linear.out, groups, by_group);
+  std::vector<uint32_t> words(static_cast<size_t>(groups * row_words));
+  PackCodes(by_group, groups, linear.out, linear.scheme.bits, words);
+  std::vector<uint32_t> result(words.size());
+  Transpose<uint32_t>(words, groups, row_words, result);
+  return result;
+}
+
+// Words of 32 bits from bytes of any alignment.
+std::vector<uint32_t> ToWords(std::span<const std::byte> bytes) {
+  std::vector<uint32_t> words(bytes.size() / sizeof(uint32_t));
+  std::memcpy(words.data(), bytes.data(), words.size() * sizeof(uint32_t));
+  return words;
+}
+
+void ReadCodes(const ModuleTensors& tensors, QuantizedLinear& linear) {
+  const int bits = linear.scheme.bits;
+  const int64_t row_words = WordsPerRow(linear.in, bits);
+  const int64_t old_words = (linear.in + 32 / bits - 1) / (32 / bits);
+  if (old_words != row_words && tensors.Info(kPacked).shape == std::vector{linear.out, old_words}) {
+    tensors.Fail(kPacked,
+                 "was packed by an old library that padded each word; such files cannot be read");
+  }
+  const std::vector<uint32_t> words =
+      ToWords(tensors.Expect(kPacked, "I32", {linear.out, row_words}));
+  if (const std::optional<int64_t> row = FindDirtyPadding(words, linear.out, linear.in, bits)) {
+    tensors.Fail(kPacked, "row " + std::to_string(*row) + " has bits set past its last code");
+  }
+  linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
+  UnpackCodes(words, linear.out, linear.in, bits, linear.codes);
+}
+
+void ReadZeroPoints(const ModuleTensors& tensors, QuantizedLinear& linear) {
+  if (linear.scheme.symmetric) return;
+  const int bits = linear.scheme.bits;
+  const int64_t groups = linear.groups();
+  const int64_t row_words = WordsPerRow(linear.out, bits);
+  const std::vector<uint32_t> stored =
+      ToWords(tensors.Expect(kZeroPoint, "I32", {row_words, groups}));
+  std::vector<uint32_t> words(stored.size());
+  Transpose<uint32_t>(stored, row_words, groups, words);
+  if (const std::optional<int64_t> group = FindDirtyPadding(words, groups, linear.out, bits)) {
+    tensors.Fail(kZeroPoint,
+                 "column " + std::to_string(*group) + " has bits set past its last zero point");
+  }
+  std::vector<int8_t> by_group(static_cast<size_t>(groups * linear.out));
+  UnpackCodes(words, groups, linear.out, bits, by_group);
+  linear.zero_points.resize(by_group.size());
+  Transpose<int8_t>(by_group, groups, linear.out, linear.zero_points);
+}
+
+class Layout final : public CompressedTensorsLayout {
+ public:
+  std::string_view FormatOf(const QuantScheme&) const override { return "pack-quantized"; }
+  bool IsReadableAs(std::string_view format, const QuantScheme& scheme) const override {
+    return format == FormatOf(scheme);
+  }
+
+  std::string Problem(const QuantScheme& scheme) const override {
+    if (scheme.bits < 2 || scheme.bits > 8) {
+      return "codes of " + std::to_string(scheme.bits) + " bits; 2 to 8 can be stored";
+    }
+    const int64_t group = scheme.group_size;
+    if (group != QuantScheme::kPerChannel && group <= 0) {
+      return "a group size of " + std::to_string(group);
+    }
+    if (scheme.row_block != 1) return "packed integers with scales that rows share";
+    return "";
+  }
+
+  std::string Refusal(const QuantizedModule& module) const override {
+    const QuantScheme& scheme = module.scheme;
+    if (module.in % scheme.GroupSizeFor(module.in) != 0) {
+      return "its " + std::to_string(module.in) + " inputs are no multiple of the group size " +
+             std::to_string(scheme.group_size) +
+             "; use a smaller group, one scale per channel, or leave this layer dense";
+    }
+    if (!IsDenseFloat(scheme.scale_dtype)) {
+      return "scales of type " + std::string(NameOf(scheme.scale_dtype));
+    }
+    return "";
+  }
+
+  std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const override {
+    const QuantScheme& scheme = module.scheme;
+    const int64_t groups = scheme.GroupsFor(module.in);
+    const auto declare = [&](std::string_view suffix, DType dtype, std::vector<int64_t> shape) {
+      return quantmill::Declare(module.name + std::string(suffix), dtype, std::move(shape));
+    };
+    std::vector<TensorDeclaration> tensors = {
+        declare(kPacked, DType::kI32, {module.out, WordsPerRow(module.in, scheme.bits)}),
+        declare(kScale, scheme.scale_dtype, {module.out, groups}),
+        declare(kShape, DType::kI64, {2})};
+    // Never for a symmetric scheme: vLLM cannot load such a file.
+    if (!scheme.symmetric) {
+      tensors.push_back(
+          declare(kZeroPoint, DType::kI32, {WordsPerRow(module.out, scheme.bits), groups}));
+    }
+    return tensors;
+  }
+
+  void Write(const std::string& module, const QuantizedLinear& linear,
+             CheckpointWriter& writer) const override {
+    const QuantScheme& scheme = linear.scheme;
+    std::vector<uint32_t> words(
+        static_cast<size_t>(linear.out * WordsPerRow(linear.in, scheme.bits)));
+    PackCodes(linear.codes, linear.out, linear.in, scheme.bits, words);
+    writer.Write(module + std::string(kPacked), BytesOf(words));
+    writer.Write(module + std::string(kScale),
+                 EncodeScales(linear.scales, scheme.scale_dtype, SignOf(scheme)));
+    const std::vector<int64_t> shape = {linear.out, linear.in};
+    writer.Write(module + std::string(kShape), BytesOf(shape));
+    if (!scheme.symmetric) {
+      writer.Write(module + std::string(kZeroPoint), BytesOf(PackZeroPoints(linear)));
+    }
+  }
+
+  std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
+    std::vector<std::string_view> suffixes = {kPacked, kScale, kShape};
+    if (!scheme.symmetric) suffixes.push_back(kZeroPoint);
+    return suffixes;
+  }
+
+  std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors) const override {
+    std::array<int64_t, 2> shape{};
+    std::memcpy(shape.data(), tensors.Expect(kShape, "I64", {2}).data(), sizeof(shape));
+    // The bound keeps every product of sizes below inside 64 bits.
+    constexpr int64_t kMax = int64_t{1} << 28;
+    if (shape[0] < 1 || shape[1] < 1 || shape[0] > kMax || shape[1] > kMax) {
+      tensors.Fail(kShape, "holds the impossible shape " + ShapeString(shape));
+    }
+    return {shape[0], shape[1]};
+  }
+
+  // Scales first: they are small, and a wrong shape is found before the codes are unpacked.
+  void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
+    linear.scales = ReadScales(tensors, linear.scheme, {linear.out, linear.groups()});
+    ReadZeroPoints(tensors, linear);
+    ReadCodes(tensors, linear);
+  }
+};
+
+}  // namespace
+
+const CompressedTensorsLayout& PackedLayout() {
+  static const Layout layout;
+  return layout;
+}
+
+}  // namespace quantmill

@@ -1,0 +1,196 @@
+// int-, float- and naive-quantized: codes of 8 bits, one a byte. Byte table: compressed_tensors.h.
+#include <cmath>
+#include <cstring>
+
+#include "formats/compressed_tensors/layout.h"
+#include "formats/scales.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+using Input = InputScheme;
+
+DType CodeDType(const QuantScheme& scheme) {
+  return scheme.code_type == CodeType::kFp8 ? DType::kF8E4M3 : DType::kI8;
+}
+
+bool IsBlocks(const QuantScheme& scheme) { return scheme.group_size != QuantScheme::kPerChannel; }
+bool IsStatic(const Input& input) { return input.type != Input::Type::kNone && !input.dynamic; }
+
+int64_t RowBlocks(const QuantScheme& scheme, int64_t out) {
+  const int64_t block = scheme.RowBlockFor(out);
+  return (out + block - 1) / block;
+}
+
+// Of scales and zero points.
+std::vector<int64_t> GridShape(const QuantScheme& scheme, int64_t out, int64_t in) {
+  if (scheme.row_block == QuantScheme::kAllRows) return {1};
+  return {RowBlocks(scheme, out), scheme.GroupsFor(in)};
+}
+
+std::string WeightProblem(const QuantScheme& scheme) {
+  if (scheme.bits != 8) {
+    return "integer weights of " + std::to_string(scheme.bits) +
+           " bits with rounded inputs; use 8 bits, or leave the inputs as they are";
+  }
+  if (!IsBlocks(scheme)) {
+    if (scheme.row_block == 1 || scheme.row_block == QuantScheme::kAllRows) return "";
+    return "scales of blocks of rows without blocks of inputs";
+  }
+  if (scheme.code_type == CodeType::kInt || scheme.row_block <= 1) {
+    return "8-bit weights with scales of groups of " + std::to_string(scheme.group_size) +
+           " inputs; they have one a channel or tensor, and FP8 also one a block";
+  }
+  if (scheme.group_size <= 0) return "blocks of " + std::to_string(scheme.group_size) + " inputs";
+  return "";
+}
+
+std::string InputProblem(const QuantScheme& scheme) {
+  const Input& input = scheme.input;
+  const bool floats = scheme.code_type == CodeType::kFp8;
+  if (input.type == Input::Type::kNone) return "";  // FP8 alone: integers would be packed
+  if ((input.type == Input::Type::kFp8) != floats) {
+    return floats ? "FP8 weights with INT8 inputs" : "integer weights with FP8 inputs";
+  }
+  if (!input.symmetric && (input.dynamic || floats)) {
+    return "asymmetric inputs other than static INT8";
+  }
+  const int64_t wanted = IsBlocks(scheme) ? scheme.group_size : Input::kPerToken;
+  if (input.dynamic && input.group_size != wanted) {
+    return IsBlocks(scheme) ? "FP8 blocks need dynamic inputs in groups as long as a block"
+                            : "inputs in groups, which only FP8 blocks have";
+  }
+  if (IsStatic(input) && IsBlocks(scheme)) return "FP8 blocks with static inputs";
+  return "";
+}
+
+class Layout final : public CompressedTensorsLayout {
+ public:
+  std::string_view FormatOf(const QuantScheme& scheme) const override {
+    if (scheme.code_type == CodeType::kInt) return "int-quantized";
+    return scheme.input.type == Input::Type::kNone ? "naive-quantized" : "float-quantized";
+  }
+  bool IsReadableAs(std::string_view format, const QuantScheme& scheme) const override {
+    return format == "naive-quantized" ||
+           format == (scheme.code_type == CodeType::kInt ? "int-quantized" : "float-quantized");
+  }
+
+  std::string Problem(const QuantScheme& scheme) const override {
+    const std::string weight = WeightProblem(scheme);
+    return weight.empty() ? InputProblem(scheme) : weight;
+  }
+
+  std::string Refusal(const QuantizedModule& module) const override {
+    const QuantScheme& scheme = module.scheme;
+    if (!scheme.symmetric) {
+      return "asymmetric weights with rounded inputs, which servers cannot load (vLLM multiplies "
+             "them as symmetric integers alone)";
+    }
+    if (!IsDenseFloat(scheme.scale_dtype)) {
+      return "scales of type " + std::string(NameOf(scheme.scale_dtype));
+    }
+    if (IsBlocks(scheme) && module.in % scheme.group_size != 0) {
+      return "its " + std::to_string(module.in) + " inputs are no multiple of the block's " +
+             std::to_string(scheme.group_size) +
+             ", without which neither vLLM nor the library can run the layer; use one scale per "
+             "channel, or leave this layer dense";
+    }
+    return "";
+  }
+
+  std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const override {
+    const QuantScheme& scheme = module.scheme;
+    const auto declare = [&](std::string_view suffix, DType dtype, std::vector<int64_t> shape) {
+      return quantmill::Declare(module.name + std::string(suffix), dtype, std::move(shape));
+    };
+    std::vector<TensorDeclaration> tensors = {
+        declare(kWeight, CodeDType(scheme), {module.out, module.in}),
+        declare(kScale, scheme.scale_dtype, GridShape(scheme, module.out, module.in))};
+    if (IsStatic(scheme.input)) {
+      tensors.push_back(declare(kInputScale, DType::kF32, {1}));
+      // Never for symmetric inputs, as for weights.
+      if (!scheme.input.symmetric) tensors.push_back(declare(kInputZeroPoint, DType::kI8, {1}));
+    }
+    return tensors;
+  }
+
+  void Write(const std::string& module, const QuantizedLinear& linear,
+             CheckpointWriter& writer) const override {
+    const QuantScheme& scheme = linear.scheme;
+    writer.Write(module + std::string(kWeight), BytesOf(linear.codes));
+    writer.Write(module + std::string(kScale),
+                 EncodeScales(OneScaleOfRowBlock(linear), scheme.scale_dtype, SignOf(scheme)));
+    if (!IsStatic(scheme.input)) return;
+    const std::vector<float> scale = {linear.input_scale};
+    writer.Write(module + std::string(kInputScale),
+                 EncodeScales(scale, DType::kF32, ScaleSign::kPositive));
+    if (scheme.input.symmetric) return;
+    const std::vector<int8_t> zero = {linear.input_zero_point};
+    writer.Write(module + std::string(kInputZeroPoint), BytesOf(zero));
+  }
+
+  std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
+    std::vector<std::string_view> suffixes = {kWeight, kScale};
+    if (!scheme.symmetric) suffixes.push_back(kZeroPoint);
+    if (IsStatic(scheme.input)) {
+      suffixes.push_back(kInputScale);
+      if (!scheme.input.symmetric) suffixes.push_back(kInputZeroPoint);
+    }
+    return suffixes;
+  }
+
+  std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors) const override {
+    const bool floats = tensors.Info(kWeight).dtype == NameOf(DType::kF8E4M3);
+    return tensors.ExpectMatrix(kWeight, NameOf(floats ? DType::kF8E4M3 : DType::kI8));
+  }
+
+  void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
+    const QuantScheme& scheme = linear.scheme;
+    const std::vector<int64_t> grid = GridShape(scheme, linear.out, linear.in);
+    const int64_t block = scheme.RowBlockFor(linear.out);
+    linear.scales = RepeatScalesOfRowBlocks(ReadScales(tensors, scheme, grid), linear.out,
+                                            linear.groups(), block);
+    if (!scheme.symmetric) {
+      const auto zeros = tensors.Expect(kZeroPoint, "I8", grid);
+      for (int64_t row = 0; row < linear.out; ++row) {
+        linear.zero_points.push_back(static_cast<int8_t>(zeros[static_cast<size_t>(row / block)]));
+      }
+    }
+    ReadInput(tensors, linear);
+    ReadCodes(tensors, linear);
+  }
+
+ private:
+  static void ReadInput(const ModuleTensors& tensors, QuantizedLinear& linear) {
+    const Input& input = linear.scheme.input;
+    if (!IsStatic(input)) return;
+    linear.input_scale = ReadPositive(tensors, kInputScale);
+    if (!input.symmetric) {
+      linear.input_zero_point = static_cast<int8_t>(tensors.Expect(kInputZeroPoint, "I8", {1})[0]);
+    }
+  }
+
+  static void ReadCodes(const ModuleTensors& tensors, QuantizedLinear& linear) {
+    const auto bytes =
+        tensors.Expect(kWeight, NameOf(CodeDType(linear.scheme)), {linear.out, linear.in});
+    linear.codes.resize(bytes.size());
+    std::memcpy(linear.codes.data(), bytes.data(), bytes.size());
+    if (linear.scheme.code_type != CodeType::kFp8) return;
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      if ((bytes[i] & std::byte{0x7F}) != std::byte{0x7F}) continue;
+      const auto index = static_cast<int64_t>(i);
+      tensors.Fail(kWeight, "element [" + std::to_string(index / linear.in) + ", " +
+                                std::to_string(index % linear.in) + "] is NaN");
+    }
+  }
+};
+
+}  // namespace
+
+const CompressedTensorsLayout& PlainLayout() {
+  static const Layout layout;
+  return layout;
+}
+
+}  // namespace quantmill
