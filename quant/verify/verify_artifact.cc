@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "formats/sha256.h"
 #include "quant/model/families.h"
+#include "quant/verify/file_comparison.h"
 #include "quant/verify/folded_reference.h"
 #include "quant/verify/record.h"
 #include "quant/verify/weight_error.h"
@@ -26,7 +25,6 @@ namespace {
 // that small layers fill the threads and large ones do not fill the machine.
 constexpr int64_t kBatchBytes = int64_t{32} << 20;
 constexpr int64_t kRowsPerTask = 64;
-constexpr size_t kCompareBytes = size_t{4} << 20;  // of each file, by each thread
 
 // WeightError is deterministic; this leaves room for another compiler's order of additions alone.
 // One code of a billion that changed by one step moves the error by more.
@@ -105,9 +103,8 @@ class Verification {
   VerifyReport Run() {
     OpenRecord();
     CheckWholeFiles();
-    CheckDenseTensors();
-    CheckConfig();
-    CheckTensorNames();
+    CompareWithReference();
+    CheckCache();
     FindLayers();
     CheckRecordedLayers();
     CheckLayers();
@@ -119,11 +116,8 @@ class Verification {
  private:
   void OpenRecord();
   void CheckWholeFiles();
-  std::vector<Problem> CheckSideFiles() const;
-  void CheckDenseTensors();
-  std::string CompareDenseTensor(const std::string& name) const;
-  void CheckConfig();
-  void CheckTensorNames();
+  void CompareWithReference();
+  void CheckCache();
   void FindLayers();
   void FindLayer(const LinearSpec& linear);
   std::optional<std::string> ReferenceWeight(const QuantizedModule& module);
@@ -140,15 +134,6 @@ class Verification {
   }
   std::string ModulePlace(const std::string& module) const {
     return checkpoint_.folder().string() + ": layer '" + module + "'";
-  }
-  // Places are spelled as Error::where spells them, missing tensors too.
-  std::string TensorPlace(const std::string& tensor) const {
-    return checkpoint_.Has(tensor) ? checkpoint_.Location(tensor)
-                                   : checkpoint_.folder().string() + ": tensor '" + tensor + "'";
-  }
-  // A tied head stored beside the embedding is a copy that nobody reads; quantize leaves it out.
-  bool IsTiedHead(const std::string& tensor) const {
-    return spec_.tied && tensor == spec_.lm_head.name + ".weight";
   }
 
   Checkpoint checkpoint_;
@@ -178,129 +163,42 @@ void Verification::OpenRecord() {
 void Verification::CheckWholeFiles() {
   std::vector<TensorProblem> tensors;
   std::vector<Problem> files;
+  const Checkpoint* reference = reference_ == nullptr ? nullptr : &reference_->checkpoint();
   pool_.ParallelFor(2, [&](int64_t task, int) {
     if (task == 0) {
       tensors = reader_->CheckTensors();
-    } else {
-      files = CheckSideFiles();
+    } else if (record_) {
+      files = CompareSideFiles(checkpoint_, *record_, reference);
     }
   });
   for (const TensorProblem& problem : tensors) {
     // A module that cannot be decoded is told where it is read again, with the exact place.
     if (problem.kind == TensorProblem::Kind::kInvalid) continue;
-    problems_.Add(TensorPlace(problem.tensor),
+    problems_.Add(TensorPlace(checkpoint_, problem.tensor),
                   std::string(NameOf(problem.kind)) + ": " + problem.what);
     told_.insert(problem.tensor.substr(0, problem.tensor.rfind('.')));
   }
   problems_.Append(files);
 }
 
-// What was not quantized is the reference's, bit for bit, or the reference's folded. One task a
-// tensor: Release must not take a tensor from a check that still reads it.
-void Verification::CheckDenseTensors() {
+// Against the reference: every tensor by name, and what is dense bit for bit.
+void Verification::CompareWithReference() {
   if (reference_ == nullptr) return;
-  const std::vector<std::string>& names = checkpoint_.names();
-  std::vector<std::string> found(names.size());
-  pool_.ParallelFor(std::ssize(names), [&](int64_t i, int) {
-    found[static_cast<size_t>(i)] = CompareDenseTensor(names[static_cast<size_t>(i)]);
-  });
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (!found[i].empty()) problems_.Add(TensorPlace(names[i]), found[i]);
-  }
-}
-
-// What is wrong with it, or nothing.
-std::string Verification::CompareDenseTensor(const std::string& name) const {
   const Checkpoint& reference = reference_->checkpoint();
-  if (!reference.Has(name)) return {};
-  const TensorInfo& info = checkpoint_.Info(name);
-  const TensorInfo& original = reference.Info(name);
-  if (info.dtype != original.dtype || info.shape != original.shape) {
-    return fmt::format("is {} {}, but {} {} in the reference", info.dtype, ShapeString(info.shape),
-                       original.dtype, ShapeString(original.shape));
-  }
-  const std::span<const std::byte> bytes = checkpoint_.Bytes(name);
-  if (const auto folded = folded_ ? folded_->Bytes(name) : std::nullopt) {
-    const bool same = bytes.size() == folded->size() &&
-                      std::memcmp(bytes.data(), folded->data(), bytes.size()) == 0;
-    return same ? "" : "differs from the reference's values divided by the recorded input scales";
-  }
-  const std::span<const std::byte> wanted = reference.Bytes(name);
-  for (size_t at = 0; at < bytes.size(); at += kCompareBytes) {
-    const auto part = bytes.subspan(at, std::min(kCompareBytes, bytes.size() - at));
-    const auto original_part = wanted.subspan(at, part.size());
-    if (std::memcmp(part.data(), original_part.data(), part.size()) != 0) {
-      const auto differs = std::mismatch(part.begin(), part.end(), original_part.begin()).first;
-      return fmt::format("differs from the reference's bytes, first at byte {} of the tensor",
-                         at + static_cast<size_t>(differs - part.begin()));
-    }
-    checkpoint_.Release(name);
-    reference.Release(name);
-  }
-  return {};
+  const std::set<std::string> quantized = QuantizedTensors(*reader_, spec_);
+  problems_.Append(CompareDenseTensors(checkpoint_, quantized, reference, folded_, pool_));
+  if (record_) problems_.Append(CompareConfig(checkpoint_, reference));
+  problems_.Append(CompareTensorNames(checkpoint_, *reader_, quantized, spec_, reference));
 }
 
-// Files that quantize wrote or copied are what they were then, and the copies are the reference's.
-std::vector<Problem> Verification::CheckSideFiles() const {
-  std::vector<Problem> problems;
-  if (!record_) return problems;
-  std::map<std::string, std::string> hashes;
-  for (const auto& [name, recorded] : record_->files) {
-    if (!std::filesystem::is_regular_file(checkpoint_.folder() / name)) {
-      problems.push_back({PathOf(name), "missing: quantize wrote this file"});
-      continue;
-    }
-    hashes[name] = HashFile(checkpoint_.folder() / name);
-    if (hashes[name] != recorded) {
-      problems.push_back({PathOf(name), "was changed after quantize: its SHA-256 is " +
-                                            hashes[name] + ", recorded is " + recorded});
-    }
-  }
-  if (reference_ == nullptr) return problems;
-  for (const std::string& name : reference_->checkpoint().other_files().copied) {
-    if (name == kRecordName) continue;
-    const auto hash = hashes.find(name);
-    if (hash == hashes.end()) {
-      problems.push_back({PathOf(name), "missing or not recorded: the reference has this file"});
-    } else if (hash->second != HashFile(reference_->checkpoint().folder() / name)) {
-      problems.push_back({PathOf(name), "differs from the reference's file"});
-    }
-  }
-  return problems;
-}
-
-// quantize adds one key to the reference's configuration and touches no other.
-void Verification::CheckConfig() {
-  if (!record_ || reference_ == nullptr) return;
-  nlohmann::json config = checkpoint_.config();
-  config.erase("quantization_config");
-  const nlohmann::json& wanted = reference_->checkpoint().config();
-  if (config == wanted) return;
-  const nlohmann::json changes = nlohmann::json::diff(wanted, config);
-  problems_.Add(PathOf("config.json"),
-                "differs from the reference's in more than "
-                "quantization_config, first at " +
-                    changes.at(0).at("path").get<std::string>());
-}
-
-// The artifact has the reference's tensors, each dense or in the parts its format stores.
-void Verification::CheckTensorNames() {
-  if (reference_ == nullptr) return;
-  std::set<std::string> parts;
-  std::set<std::string> replaced;
-  for (const std::string& module : reader_->modules()) {
-    for (const std::string& part : reader_->TensorsOf(module)) parts.insert(part);
-    replaced.insert(module + ".weight");
-  }
-  const Checkpoint& reference = reference_->checkpoint();
-  for (const std::string& name : reference.names()) {
-    if (!checkpoint_.Has(name) && !replaced.contains(name) && !IsTiedHead(name)) {
-      problems_.Add(TensorPlace(name), "missing: the reference has this tensor");
-    }
-  }
-  for (const std::string& name : checkpoint_.names()) {
-    if (!reference.Has(name) && !parts.contains(name)) {
-      problems_.Add(TensorPlace(name), "extra: the reference has no such tensor");
+// Every block has the scales of its cache.
+void Verification::CheckCache() {
+  if (reader_->kv_scheme().type == KvScheme::Type::kNone) return;
+  for (const BlockSpec& block : spec_.blocks) {
+    try {
+      reader_->ReadKv(block.attention, spec_.kv_heads);
+    } catch (const Error& error) {
+      problems_.Add(error);
     }
   }
 }

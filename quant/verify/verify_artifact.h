@@ -18,10 +18,10 @@ struct VerifyOptions {
 
 // Opens `artifact`, decodes every quantized tensor by its format's own rules, and collects every
 // problem found: a missing, extra, constant or non-finite tensor, a target layer left dense, codes
-// or scales outside their format, dense tensors that differ from the reference's bytes, a weight
-// error that differs from what quantize recorded in quantmill.json, or is worse than any sound
-// quantization's (relative squared error of a layer above 1: worse than storing zeros), files that
-// were to be copied untouched and were not.
+// or scales outside their format, a block without scales of its quantized cache, dense tensors that
+// differ from the reference's bytes, a weight error that differs from what quantize recorded in
+// quantmill.json, or is worse than any sound quantization's (relative squared error of a layer
+// above 1: worse than storing zeros), files that were to be copied untouched and were not.
 // `reference` may be null (checks that need it are then left out, and the report says so by its
 // empty reference). A model that cannot be opened at all throws Error(kBadInput).
 VerifyReport VerifyArtifact(const std::string& artifact, const ModelSource* reference,

@@ -31,6 +31,10 @@ QuantScheme TinyScheme() {
   return {.bits = 4, .symmetric = true, .group_size = 8, .scale_dtype = DType::kF16};
 }
 
+std::string AttentionOf(int block) {
+  return "model.layers." + std::to_string(block) + ".self_attn";
+}
+
 nlohmann::json TinyConfig() {
   return {{"architectures", {"LlamaForCausalLM"}},
           {"model_type", "llama"},
@@ -107,34 +111,75 @@ TensorMap ReadWeights(const fs::path& folder) {
 
 }  // namespace
 
+QuantScheme MixedScheme(const std::string& module) {
+  using Input = InputScheme;
+  const auto is = [&](const char* name) { return module.find(name) != std::string::npos; };
+  QuantScheme fp8 = {.bits = 8, .scale_dtype = DType::kF32, .code_type = CodeType::kFp8};
+  if (is("o_proj")) {
+    fp8.group_size = QuantScheme::kPerChannel;
+    fp8.row_block = QuantScheme::kAllRows;
+    fp8.input = {Input::Type::kFp8, false, true};
+    return fp8;
+  }
+  if (is("down_proj")) {
+    fp8.group_size = 8;
+    fp8.row_block = 8;
+    fp8.input = {Input::Type::kFp8, true, true, 8};
+    return fp8;
+  }
+  if (is("gate_proj") || is("up_proj")) {
+    return {.group_size = 16, .scale_dtype = DType::kF8E4M3, .code_type = CodeType::kFp4};
+  }
+  return {
+      .bits = 8, .group_size = QuantScheme::kPerChannel, .input = {Input::Type::kInt8, true, true}};
+}
+
 QuantizedLinear RoundToNearest(const StoredTensor& weight, const QuantScheme& scheme) {
   QuantizedLinear linear{scheme, weight.shape[0], weight.shape[1], {}, {}, {}};
   std::vector<F16> values(static_cast<size_t>(linear.out * linear.in));
   std::memcpy(values.data(), weight.bytes.data(), weight.bytes.size());
-  const auto group = static_cast<size_t>(scheme.GroupSizeFor(linear.in));
-  for (size_t begin = 0; begin < values.size(); begin += group) {
-    float largest = 0;
-    for (size_t i = begin; i < begin + group; ++i) {
-      largest = std::max(largest, std::abs(ToFloat(values[i])));
-    }
-    const float scale = ToFloat(ToF16(largest / static_cast<float>(scheme.max_code())));
-    linear.scales.push_back(scale);
-    for (size_t i = begin; i < begin + group; ++i) {
-      const auto code = static_cast<int>(std::lround(ToFloat(values[i]) / scale));
-      linear.codes.push_back(
-          static_cast<int8_t>(std::clamp(code, scheme.min_code(), scheme.max_code())));
+  const auto value = [&](int64_t row, int64_t i) {
+    return ToFloat(values[static_cast<size_t>(row * linear.in + i)]);
+  };
+  const bool integers = scheme.code_type == CodeType::kInt;
+  const float largest_code = integers ? static_cast<float>(scheme.max_code()) : scheme.half_range();
+  if (scheme.has_global_scale()) linear.global_scale = 512;
+  if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
+    linear.input_scale = 0.01f;
+  }
+  const int64_t block = scheme.RowBlockFor(linear.out);
+  const int64_t group = scheme.GroupSizeFor(linear.in);
+  for (int64_t row = 0; row < linear.out; ++row) {
+    for (int64_t begin = 0; begin < linear.in; begin += group) {
+      float largest = 0;
+      const int64_t first = row / block * block;
+      for (int64_t r = first; r < std::min(linear.out, first + block); ++r) {
+        for (int64_t i = begin; i < begin + group; ++i) {
+          largest = std::max(largest, std::abs(value(r, i)));
+        }
+      }
+      const float scale = RoundTo(scheme.scale_dtype, largest / largest_code * linear.global_scale);
+      linear.scales.push_back(scale);
+      const float step = linear.EffectiveScale(row, begin / group);
+      for (int64_t i = begin; i < begin + group; ++i) {
+        const float x = value(row, i) / step;
+        const auto code = static_cast<int>(std::lround(x));
+        linear.codes.push_back(
+            integers ? static_cast<int8_t>(std::clamp(code, scheme.min_code(), scheme.max_code()))
+                     : NearestCode(scheme.code_type, x));
+      }
     }
   }
   return linear;
 }
 
-TinyArtifact::TinyArtifact() {
+TinyArtifact::TinyArtifact(Schemes schemes) {
   static int count = 0;
   root_ = fs::temp_directory_path() /
           ("quantmill_verify_" + std::to_string(getpid()) + "_" + std::to_string(count++));
   fs::create_directories(root_);
   WriteDense();
-  WriteArtifact();
+  WriteArtifact(schemes);
 }
 
 TinyArtifact::~TinyArtifact() {
@@ -164,15 +209,17 @@ void TinyArtifact::WriteDense() {
   folder.Commit();
 }
 
-void TinyArtifact::WriteArtifact() {
+void TinyArtifact::WriteArtifact(Schemes schemes) {
   const ArtifactWriterFormat& format = FindArtifactFormat("compressed-tensors");
+  const bool mixed = schemes == Schemes::kMixed;
+  const KvScheme kv = {mixed ? KvScheme::Type::kFp8 : KvScheme::Type::kNone, mixed};
   TensorMap tensors = TinyTensors();
   std::vector<QuantizedModule> modules;
   std::map<std::string, QuantizedLinear> linears;
   nlohmann::json layers = nlohmann::json::array();
   for (const std::string& name : Modules()) {
     const StoredTensor& weight = tensors.at(name + ".weight");
-    const QuantizedLinear linear = RoundToNearest(weight, TinyScheme());
+    const QuantizedLinear linear = RoundToNearest(weight, mixed ? MixedScheme(name) : TinyScheme());
     modules.push_back({name, linear.scheme, linear.out, linear.in});
     layers.push_back({{"name", name},
                       {"scheme", Describe(linear.scheme)},
@@ -193,14 +240,22 @@ void TinyArtifact::WriteArtifact() {
       declarations.push_back(std::move(declaration));
     }
   }
+  for (int block = 0; block < kBlocks; ++block) {
+    for (TensorDeclaration& declaration : format.DeclareKv(AttentionOf(block), kv, 1)) {
+      declarations.push_back(std::move(declaration));
+    }
+  }
   CheckpointWriter writer(folder, declarations);
   for (const auto& [name, tensor] : tensors) writer.Write(name, tensor.bytes);
   for (const auto& [name, linear] : linears) format.Write(name, linear, writer);
+  for (int block = 0; mixed && block < kBlocks; ++block) {
+    format.WriteKv(AttentionOf(block), {{0.5f}, {0.25f}}, writer);
+  }
   writer.Finish();
 
   nlohmann::json config = TinyConfig();
   config["quantization_config"] =
-      format.QuantizationConfig(modules, std::vector<std::string>{"lm_head"}, KvScheme{});
+      format.QuantizationConfig(modules, std::vector<std::string>{"lm_head"}, kv);
   folder.WriteText("config.json", config.dump(2));
   nlohmann::json files;
   for (const std::string name : {"tokenizer.json", "generation_config.json"}) {

@@ -23,11 +23,15 @@ struct StoredTensor {
 using TensorMap = std::map<std::string, StoredTensor>;
 
 // Folders `dense` and `artifact` under a temporary folder that dies with the object. Two blocks,
-// seven linear layers each (w4 g8 symmetric, F16 scales), a tied embedding, three norms, two side
-// files, and a quantmill.json whose errors and hashes are right.
+// seven linear layers each, a tied embedding, three norms, two side files, and a quantmill.json
+// whose errors and hashes are right.
 class TinyArtifact {
  public:
-  TinyArtifact();
+  enum class Schemes {
+    kPacked,  // w4 g8 symmetric, F16 scales
+    kMixed    // MixedScheme, and an FP8 cache with a scale for each head
+  };
+  explicit TinyArtifact(Schemes schemes = Schemes::kPacked);
   ~TinyArtifact();
   TinyArtifact(const TinyArtifact&) = delete;
   TinyArtifact& operator=(const TinyArtifact&) = delete;
@@ -45,12 +49,16 @@ class TinyArtifact {
 
  private:
   void WriteDense();
-  void WriteArtifact();
+  void WriteArtifact(Schemes schemes);
 
   std::filesystem::path root_;
 };
 
-// Every group's largest magnitude on code 7; F16 scales. weight: [out, in] F16 bits.
+// q, k, v: INT8, inputs per token; o: FP8 per tensor, static inputs; gate, up: NVFP4; down: FP8 in
+// blocks of 8 by 8.
+QuantScheme MixedScheme(const std::string& module);
+
+// Every group's largest magnitude on the largest code. weight: [out, in] F16 bits.
 QuantizedLinear RoundToNearest(const StoredTensor& weight, const QuantScheme& scheme);
 
 }  // namespace quantmill::test

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <limits>
+#include <map>
 
 #include "formats/file.h"
 #include "formats/sha256.h"
@@ -16,6 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -123,6 +125,71 @@ TEST(VerifyArtifactTest, ProgressCountsLayersAndCanStop) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInterrupted);
   }
+}
+
+// ---- every layout, and the cache ----
+
+TEST(VerifyArtifactTest, MixedLayoutsPass) {
+  const TinyArtifact tiny(TinyArtifact::Schemes::kMixed);
+  for (const VerifyReport& report : {Verify(tiny), VerifyAlone(tiny)}) {
+    EXPECT_THAT(Lines(report), IsEmpty());
+    ASSERT_THAT(report.layers, SizeIs(14));
+    for (const VerifiedLayer& layer : report.layers) {
+      EXPECT_EQ(layer.scheme, Describe(MixedScheme(layer.name)));
+      EXPECT_EQ(layer.weight_error.has_value(), !report.reference.empty());
+      EXPECT_GT(layer.weight_error.value_or(1e-3), 1e-6) << layer.name;
+      EXPECT_LT(layer.weight_error.value_or(1e-3), 2e-2) << layer.name;
+    }
+  }
+}
+
+// Each tensor that only some layouts have, gone or changed, is one problem of its name.
+TEST(VerifyArtifactTest, DamageToAnyLayoutIsFound) {
+  const std::string attention = "model.layers.1.self_attn.";
+  const std::string up = kUp;
+  const std::map<std::string, std::string> damaged = {
+      {attention + "k_scale", std::string(4, '\0')},            // zero
+      {attention + "v_scale", "\xFF\xFF\xFF\xFF"},              // NaN
+      {attention + "o_proj.weight", std::string(256, '\x7F')},  // NaN
+      {attention + "o_proj.input_scale", std::string(4, '\0')},
+      {attention + "q_proj.weight", std::string(256, '\1')},  // constant
+      {up + ".weight_global_scale", std::string(4, '\0')},
+      {up + ".weight_scale", std::string(24, '\xB8')},  // negative
+      {"model.layers.1.mlp.down_proj.weight_scale", std::string(24, '\xFF')}};
+  for (const auto& [name, bytes] : damaged) {
+    const TinyArtifact tiny(TinyArtifact::Schemes::kMixed);
+    TinyArtifact::ChangeTensors(tiny.artifact(), [&](TensorMap& tensors) {
+      StoredTensor& tensor = tensors.at(name);
+      ASSERT_EQ(tensor.bytes.size(), bytes.size()) << name;
+      std::memcpy(tensor.bytes.data(), bytes.data(), bytes.size());
+    });
+    EXPECT_THAT(Lines(Verify(tiny)), Contains(HasSubstr(name)));
+    EXPECT_THAT(Lines(VerifyAlone(tiny)), Contains(HasSubstr(name)));
+    TinyArtifact::ChangeTensors(tiny.artifact(), [&](TensorMap& tensors) { tensors.erase(name); });
+    EXPECT_THAT(Lines(Verify(tiny)), Contains(HasSubstr(name)));
+    EXPECT_THAT(Lines(VerifyAlone(tiny)), Contains(HasSubstr(name)));
+  }
+}
+
+TEST(VerifyArtifactTest, RoundedInputsArePartOfTheRecordedScheme) {
+  const TinyArtifact tiny(TinyArtifact::Schemes::kMixed);
+  tiny.ChangeJson("quantmill.json", [](nlohmann::json& record) {
+    for (nlohmann::json& layer : record["layers"]) {
+      QuantScheme scheme = MixedScheme(layer["name"]);
+      scheme.input = {};
+      if (layer["name"] == "model.layers.0.self_attn.q_proj") layer["scheme"] = Describe(scheme);
+    }
+  });
+  EXPECT_THAT(Lines(VerifyAlone(tiny)), ElementsAre(AllOf(HasSubstr("layers.0.self_attn.q_proj"),
+                                                          HasSubstr("inputs int8 per token"))));
+}
+
+TEST(VerifyArtifactTest, ScalesOfACacheThatIsNotQuantizedAreExtra) {
+  const TinyArtifact tiny;
+  TinyArtifact::ChangeTensors(tiny.artifact(), [](TensorMap& tensors) {
+    tensors["model.layers.0.self_attn.k_scale"] = {"F32", {1}, std::vector<std::byte>(4)};
+  });
+  EXPECT_THAT(Lines(Verify(tiny)), ElementsAre(HasSubstr("self_attn.k_scale")));
 }
 
 // ---- foldings ----
