@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "formats/sha256.h"
+#include "quant/pipeline/recipe_file.h"
 
 namespace quantmill {
 namespace {
@@ -104,7 +105,8 @@ void ArtifactOutput::WriteConfig() {
 
 void ArtifactOutput::WriteSideFiles() {
   for (const std::string& name : source_.checkpoint().other_files().copied) {
-    if (name == "quantmill.json") continue;  // of an earlier artifact: ours replaces it
+    // Of an earlier artifact: ours replace them.
+    if (name == "quantmill.json" || name == "recipe.yaml") continue;
     folder_.Copy(source_.checkpoint().folder() / name, name);
   }
 }
@@ -142,6 +144,9 @@ void ArtifactOutput::Finish(const std::string& calibration_sha256, const Quantiz
   writer_.Finish();
   WriteConfig();
   WriteSideFiles();
+  folder_.WriteText("recipe.yaml",
+                    RecipeYaml(plan_.recipe, "What made these weights: quantmill " QUANTMILL_VERSION
+                                             " quantize MODEL --recipe recipe.yaml"));
   WriteManifest(calibration_sha256, report);
 }
 

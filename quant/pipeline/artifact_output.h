@@ -34,9 +34,10 @@ class ArtifactOutput {
   // block; not needed for an identity.
   void WriteFolding(const BlockSource& block);
 
-  // Copies what was not quantized byte for byte, writes config.json, the side files and
-  // quantmill.json (inputs' and files' SHA-256, resolved recipe, calibration tokens' SHA-256,
-  // errors by layer, events; no times or paths, so that equal runs give equal bytes).
+  // Copies what was not quantized byte for byte, writes config.json, the side files,
+  // recipe.yaml (the resolved recipe) and quantmill.json (inputs' and files' SHA-256, resolved
+  // recipe, calibration tokens' SHA-256, errors by layer, events; no times or paths, so that equal
+  // runs give equal bytes).
   void Finish(const std::string& calibration_sha256, const QuantizeReport& report);
   void Commit() { folder_.Commit(); }
 

@@ -128,6 +128,7 @@ void CheckTransform(const Recipe& recipe, const PlannedModules& modules) {
 
 std::vector<std::string> NamesOf(const std::vector<const LinearSpec*>& linears) {
   std::vector<std::string> names;
+  names.reserve(linears.size());
   for (const LinearSpec* linear : linears) names.push_back(linear->name);
   return names;
 }

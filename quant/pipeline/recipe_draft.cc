@@ -1,0 +1,162 @@
+#include "quant/pipeline/recipe_draft.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "formats/artifact.h"
+#include "kernels/core/error.h"
+#include "quant/pipeline/schemes.h"
+#include "quant/report/spelling.h"
+#include "quant/report/units.h"
+
+namespace quantmill {
+namespace {
+
+// One of a few names.
+template <typename T>
+T Named(const Said<std::string>& said, std::initializer_list<std::pair<const char*, T>> values) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : values) {
+    if (said.value == name) return value;
+    names.emplace_back(name);
+  }
+  throw Error(ErrorCode::kUsage, said.where,
+              fmt::format("'{}' is not one of: {}{}", said.value, fmt::join(names, ", "),
+                          Suggestion(said.value, names)));
+}
+
+void SetInteger(const Maybe<int64_t>& said, const IntegerRange& range, int64_t& value) {
+  if (!said) return;
+  if (said->value < range.low || said->value > range.high) {
+    throw Error(
+        ErrorCode::kUsage, said->where,
+        fmt::format("{} is not a whole number from {} to {}", said->value, range.low, range.high));
+  }
+  value = said->value;
+}
+
+QuantScheme BaseScheme(const RecipeDraft& draft) {
+  const std::string where = draft.scheme ? draft.scheme->where : "--scheme";
+  QuantScheme scheme;
+  SchemeChoice choice = ParseScheme(draft.scheme ? draft.scheme->value : "w4a16", where);
+  scheme = MakeScheme(choice, where);
+  // One at a time, so that an error names the one that does not fit.
+  if (draft.group_size) {
+    choice.group_size = ParseGroupSize(draft.group_size->value, draft.group_size->where);
+    scheme = MakeScheme(choice, draft.group_size->where);
+  }
+  if (draft.asymmetric) {
+    choice.symmetric = !draft.asymmetric->value;
+    scheme = MakeScheme(choice, draft.asymmetric->where);
+  }
+  return scheme;
+}
+
+Rule ResolveRule(const RuleDraft& draft, const QuantScheme& base) {
+  Rule rule{draft.pattern, std::nullopt, draft.where};
+  if (draft.scheme == "dense") return rule;
+  SchemeChoice choice = ParseScheme(draft.scheme, draft.where);
+  const NamedScheme& named = SchemeNamed(choice.name);
+  const bool inherits = named.takes_groups && named.scheme.bits < 8 && base.bits < 8 &&
+                        base.code_type == CodeType::kInt;
+  if (inherits && !choice.group_size) choice.group_size = base.group_size;
+  if (inherits && !choice.symmetric) choice.symmetric = base.symmetric;
+  rule.scheme = MakeScheme(choice, draft.where);
+  return rule;
+}
+
+void ResolveCalibration(const RecipeDraft& draft, CalibrationRecipe& calibration) {
+  if (draft.calib) calibration.text = draft.calib->value;
+  SetInteger(draft.samples, kSamplesRange, calibration.samples);
+  SetInteger(draft.sequence_length, kSequenceLengthRange, calibration.sequence_length);
+  if (draft.calib_seed) {
+    int64_t seed = 0;
+    SetInteger(draft.calib_seed, kSeedRange, seed);
+    calibration.seed = static_cast<uint64_t>(seed);
+  }
+}
+
+void ResolveMethod(const RecipeDraft& draft, Recipe& recipe) {
+  const MethodChoice method = draft.method ? MethodNamed(draft.method->value, draft.method->where)
+                                           : DefaultMethod(recipe.scheme);
+  recipe.transform = method.transform;
+  recipe.method = method.method;
+  if (draft.effort) {
+    recipe.effort =
+        Named<Effort>(*draft.effort, {{"best", Effort::kBest}, {"fast", Effort::kFast}});
+  }
+  if (draft.act_order) recipe.act_order = draft.act_order->value;
+  if (!draft.damp_percent) return;
+  recipe.damp_percent = draft.damp_percent->value;
+  if (!(recipe.damp_percent >= 0 && recipe.damp_percent <= 1)) {
+    throw Error(ErrorCode::kUsage, draft.damp_percent->where,
+                fmt::format("{} is not a number from 0 to 1", recipe.damp_percent));
+  }
+}
+
+}  // namespace
+
+void Override(RecipeDraft& draft, const RecipeDraft& later) {
+  if (later.scheme) {
+    draft.group_size.reset();
+    draft.asymmetric.reset();
+  }
+  const auto take = [&](auto RecipeDraft::*field) {
+    if (later.*field) draft.*field = later.*field;
+  };
+  take(&RecipeDraft::scheme);
+  take(&RecipeDraft::group_size);
+  take(&RecipeDraft::asymmetric);
+  take(&RecipeDraft::method);
+  take(&RecipeDraft::effort);
+  take(&RecipeDraft::quantize_head);
+  take(&RecipeDraft::format);
+  take(&RecipeDraft::act_order);
+  take(&RecipeDraft::damp_percent);
+  take(&RecipeDraft::calib);
+  take(&RecipeDraft::samples);
+  take(&RecipeDraft::sequence_length);
+  take(&RecipeDraft::calib_seed);
+  take(&RecipeDraft::compute);
+  take(&RecipeDraft::max_host_mem);
+  take(&RecipeDraft::max_fallbacks);
+  draft.rules.insert(draft.rules.end(), later.rules.begin(), later.rules.end());
+}
+
+Recipe ResolveRecipe(const RecipeDraft& draft) {
+  Recipe recipe;
+  recipe.scheme = BaseScheme(draft);
+  for (const RuleDraft& rule : draft.rules) {
+    recipe.rules.push_back(ResolveRule(rule, recipe.scheme));
+  }
+  ResolveMethod(draft, recipe);
+  ResolveCalibration(draft, recipe.calibration);
+  if (draft.quantize_head) recipe.quantize_head = draft.quantize_head->value;
+  if (draft.format) recipe.format = FindArtifactFormat(draft.format->value).name();
+  if (draft.compute) {
+    using Choice = std::optional<Compute>;
+    recipe.compute = Named<Choice>(
+        *draft.compute,
+        {{"auto", Choice()}, {"f32", Choice(Compute::kF32)}, {"bf16", Choice(Compute::kBF16)}});
+  }
+  if (draft.max_host_mem) {
+    recipe.max_host_mem = ParseByteSize(draft.max_host_mem->value, draft.max_host_mem->where);
+  }
+  SetInteger(draft.max_fallbacks, kFallbacksRange, recipe.max_fallbacks);
+  return recipe;
+}
+
+RuleDraft ParseRule(const std::string& text) {
+  // The last '=': a pattern may hold one (look-ahead), a scheme may not.
+  const size_t at = text.rfind('=');
+  if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
+    throw Error(ErrorCode::kUsage, "--rule",
+                "'" + text +
+                    "' is not REGEX=SCHEME, such as '.*down_proj=w8a16' or "
+                    "'.*layers\\.0\\..*=dense'");
+  }
+  return {text.substr(0, at), text.substr(at + 1), "--rule " + text};
+}
+
+}  // namespace quantmill

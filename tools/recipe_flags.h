@@ -1,0 +1,56 @@
+// The flags that say what to make: the same for `quantize` and `plan`.
+#ifndef QUANTMILL_TOOLS_RECIPE_FLAGS_H_
+#define QUANTMILL_TOOLS_RECIPE_FLAGS_H_
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quant/pipeline/recipe.h"
+#include "tools/console.h"
+
+namespace quantmill {
+
+class RecipeFlags {
+ public:
+  // Flags become fields of this object, which must outlive `command`.
+  void Register(CLI::App& command);
+
+  // --recipe, overridden by the other flags, with defaults filled in. Throws as LoadRecipe and
+  // ResolveRecipe do.
+  Recipe Resolve() const;
+
+  // Says which flags the resolved recipe has no use for.
+  void NoteUnused(const Recipe& recipe, const Console& console) const;
+
+ private:
+  void RegisterWhat(CLI::App& command);
+  void RegisterHow(CLI::App& command);
+  void RegisterCalibration(CLI::App& command);
+
+  std::string recipe_;
+  std::optional<std::string> scheme_;
+  std::optional<std::string> group_size_;
+  bool asymmetric_ = false;
+  std::vector<std::string> rules_;
+  std::vector<std::string> keep_dense_;
+  bool quantize_head_ = false;
+  std::optional<std::string> method_;
+  std::optional<std::string> effort_;
+  std::optional<std::string> format_;
+  bool no_act_order_ = false;
+  std::optional<double> damp_percent_;
+  std::optional<std::string> calib_;
+  std::optional<int64_t> samples_;
+  std::optional<int64_t> sequence_length_;
+  std::optional<int64_t> calib_seed_;
+  std::optional<std::string> compute_;
+  std::optional<std::string> max_host_mem_;
+  std::optional<int64_t> max_fallbacks_;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_TOOLS_RECIPE_FLAGS_H_
