@@ -122,13 +122,29 @@ class BatchPlan {
 
 inline constexpr int64_t kKvBlockTokens = 16;
 
+// A KvScheme other than kNone rounds each token's head of k and v on its own (post-rope), F32
+// arithmetic; Attention reads the decoded values:
+//   kFp8   number = E4M3(x / scale), clamped to 448; decoded: number * scale, given below
+//   kInt8  scale = absmax / 127 of the head, code = rint(x * (127 / absmax)); code * scale
+//   kInt4  the head is rotated first, then as kInt8 with 7 for 127
+// The rotation is x = H x / sqrt(head_dim) with Sylvester's H, by butterflies (a + b, a - b) at
+// distances 1, 2, 4, ..., then a product with the rounded 1 / sqrt(head_dim). Attention rotates
+// the queries likewise and its result back. A head with a NaN or (integers) an infinity decodes
+// to NaN.
 struct KvShape {
   int64_t layers = 0;
   int64_t blocks = 0;  // physical blocks, shared by all sequences
   int64_t kv_heads = 0;
-  int64_t head_dim = 0;
-  DType dtype = DType::kF32;  // F32|BF16
+  int64_t head_dim = 0;       // kInt4: a power of two, at most 1024
+  DType dtype = DType::kF32;  // F32|BF16, of KvScheme::Type::kNone
+  KvScheme scheme = {};
+  // kFp8 alone: [layers * kv_heads], or empty: 1.
+  std::vector<float> key_scales = {};
+  std::vector<float> value_scales = {};
 };
+
+// Why no store can have this head_dim under `type`, or nothing.
+std::optional<std::string> UnsupportedKv(KvScheme::Type type, int64_t head_dim);
 
 // Keys and values of all layers in blocks of 16 tokens; the layout is the backend's own.
 class KvStore {
@@ -137,9 +153,23 @@ class KvStore {
   virtual const KvShape& shape() const = 0;
   virtual int64_t bytes() const = 0;
 };
-// Bytes of one block over all layers (the same for every backend).
+// Bytes of one block over all layers (the same for every backend): integers have an F32 scale for
+// each token and head.
+constexpr int64_t KvHeadBytes(const KvShape& s) {
+  switch (s.scheme.type) {
+    case KvScheme::Type::kNone:
+      return s.head_dim * SizeOf(s.dtype);
+    case KvScheme::Type::kFp8:
+      return s.head_dim;
+    case KvScheme::Type::kInt8:
+      return s.head_dim + 4;
+    case KvScheme::Type::kInt4:
+      return (s.head_dim + 1) / 2 + 4;
+  }
+  return 0;
+}
 constexpr int64_t KvBlockBytes(const KvShape& s) {
-  return 2 * s.layers * s.kv_heads * s.head_dim * kKvBlockTokens * SizeOf(s.dtype);
+  return 2 * s.layers * s.kv_heads * kKvBlockTokens * KvHeadBytes(s);
 }
 
 struct AttentionParams {
@@ -235,14 +265,14 @@ class Backend {
                                Matrix out) = 0;
 
   // ---- attention on the paged cache ----
-  // Throws Error(kEnvironment) when memory does not suffice.
+  // Throws Error(kEnvironment) when memory does not suffice. REQUIRES: UnsupportedKv has nothing.
   virtual std::unique_ptr<KvStore> NewKvStore(Exec& exec, const KvShape& shape) = 0;
   // Copies one physical block, all layers (copy on write of a shared, partly filled block).
   virtual void CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t to) = 0;
   virtual std::unique_ptr<BatchPlan> PlanBatch(Exec& exec,
                                                std::span<const SequenceStep> sequences) = 0;
   // Stores the step's keys and values (after Rope) at their positions.
-  // k, v: [tokens, kv_heads * head_dim] F32; rounded to the store's type.
+  // k, v: [tokens, kv_heads * head_dim] F32; rounded as the store's shape says.
   virtual void AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k,
                         ConstMatrix v, KvStore& store) = 0;
   // out[t, h] = sum_p softmax_p(scale * q[t, h] . k[p]) v[p] over the positions p <= position(t) of

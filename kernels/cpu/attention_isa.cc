@@ -5,6 +5,7 @@
 // time: six rows by four vectors are 24 accumulators, which hides the latency of FMA and leaves
 // registers for the operands.
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/kv_codec.h"
 #include "kernels/cpu/simd_math.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
@@ -148,7 +149,7 @@ struct Attend {
   float* sum;         // [rows][kLanes]: partial sums of weights
   float* max;         // [rows]: running maximum
   int32_t* position;  // [rows]
-  float* k_wide;      // the tile widened from BF16
+  float* k_wide;      // the tile widened to F32
   float* v_wide;
   // The current tile.
   int64_t tile_begin = 0;  // position of its first key
@@ -202,15 +203,12 @@ void Attend::PackQueries() {
       Store(to + d, Load(from + d) * scale);
     }
     for (; d < task.head_dim; ++d) to[d] = from[d] * factor;
+    if (task.format == KvFormat::kInt4) Rotate(to, task.head_dim);
     max[row] = kLowest;
     position[row] = static_cast<int32_t>(task.first_position + token);
   }
   for (int64_t i = 0; i < rows * padded; i += kLanes) Store(o + i, Zero());
   for (int64_t i = 0; i < rows * kLanes; i += kLanes) Store(sum + i, Zero());
-}
-
-void WidenBF16(const uint16_t* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; i += kLanes) Store(to + i, LoadBF16(from + i));
 }
 
 // Blocks that no row of the task sees are not touched: their table entries may not exist.
@@ -224,15 +222,16 @@ void Attend::LoadTile(int64_t begin) {
   for (int64_t b = 0; b < kTileBlocks; ++b) {
     const int64_t at = begin + b * kBlockKeys;
     if (at >= seen_end || at + kBlockKeys <= seen_begin) continue;
-    const int64_t offset = task.block_table[at / kBlockKeys] * task.block_stride;
-    if (!task.cache_bf16) {
-      k[b] = static_cast<const float*>(task.cache) + offset;
+    const uint8_t* block = static_cast<const uint8_t*>(task.cache) +
+                           task.block_table[at / kBlockKeys] * task.block_stride;
+    if (task.format == KvFormat::kF32) {
+      k[b] = reinterpret_cast<const float*>(block);
       v[b] = k[b] + k_elements;
       continue;
     }
-    const uint16_t* block = static_cast<const uint16_t*>(task.cache) + offset;
-    WidenBF16(block, k_elements, k_wide + b * k_elements);
-    WidenBF16(block + k_elements, v_elements, v_wide + b * v_elements);
+    const BlockCodes codes{task.format, task.head_dim, block, task.key_scale, task.value_scale};
+    WidenKeys(codes, k_wide + b * k_elements);
+    WidenValues(codes, v_wide + b * v_elements);
     k[b] = k_wide + b * k_elements;
     v[b] = v_wide + b * v_elements;
   }
@@ -334,6 +333,7 @@ void Attend::ValueGroup(int64_t row, int64_t count) {
 }
 
 void Attend::StoreRow(int64_t row) const {
+  if (task.format == KvFormat::kInt4) Rotate(o + row * padded, task.head_dim);
   const Vec inverse = Set1(1.0f / ReduceSum(Load(sum + row * kLanes)));
   const int64_t at = row / task.group * task.out_stride + row % task.group * task.head_dim;
   for (int64_t d = 0; d < task.head_dim; d += kLanes) {
@@ -367,39 +367,21 @@ void Attend::Run() {
 
 void RunAttend(const AttentionTask& task) { Attend(task).Run(); }
 
-// ---- storing keys and values ----
-
-void StoreElement(float* to, float x) { *to = x; }
-void StoreElement(uint16_t* to, float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  const bool nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
-  const uint32_t rounded =
-      nan ? (bits >> 16) | 0x40u : (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  *to = static_cast<uint16_t>(rounded);
-}
-
-template <typename T>
-void Append(const AppendTask& task) {
-  const int64_t padded = PaddedDim(task.head_dim);
-  for (int64_t head = 0; head < task.kv_heads; ++head) {
-    T* k = static_cast<T*>(task.block) + head * HeadElements(task.head_dim);
-    T* v = k + kBlockKeys * task.head_dim;
-    for (int64_t t = 0; t < task.tokens; ++t) {
-      const int64_t slot = task.slot + t;
-      const float* key = task.k + t * task.k_stride + head * task.head_dim;
-      const float* value = task.v + t * task.v_stride + head * task.head_dim;
-      for (int64_t d = 0; d < task.head_dim; ++d) StoreElement(k + d * kBlockKeys + slot, key[d]);
-      T* row = v + slot * padded;
-      for (int64_t d = 0; d < task.head_dim; ++d) StoreElement(row + d, value[d]);
-      for (int64_t d = task.head_dim; d < padded; ++d) row[d] = T{};
-    }
+void RunAppend(const AppendTask& task) {
+  switch (task.format) {
+    case KvFormat::kF32:
+      return AppendFloats<float>(task);
+    case KvFormat::kBF16:
+      return AppendFloats<uint16_t>(task);
+    case KvFormat::kFp8:
+    case KvFormat::kInt8:
+    case KvFormat::kInt4:
+      return AppendCodes(task);
   }
 }
 
 }  // namespace
 
-const AttentionKernels kAttentionKernels = {
-    .attend = RunAttend, .append_f32 = Append<float>, .append_bf16 = Append<uint16_t>};
+const AttentionKernels kAttentionKernels = {.attend = RunAttend, .append = RunAppend};
 
 }  // namespace quantmill::cpu::QUANTMILL_ISA

@@ -14,17 +14,40 @@ inline constexpr int kTileBlocks = 4;
 // Keys between two rescalings of the running softmax; tiles begin at multiples of it.
 inline constexpr int kTileKeys = kBlockKeys * kTileBlocks;
 
-// One (layer, physical block, kv head) holds K then V:
+// How elements are kept: floats, or codes (KvScheme).
+enum class KvFormat : uint8_t { kF32, kBF16, kFp8, kInt8, kInt4 };
+
+// One (layer, physical block, kv head) holds K, V, then the scales of integers:
 //   K transposed, [head_dim][16]: 16 keys of one dimension are one vector, so q . k of 16 keys is a
 //   sum of vectors, without sums across lanes;
-//   V as [16][PaddedDim(head_dim)]: the output is a sum of rows.
-// Elements are F32, or the bits of BF16. The padding of V is 0. Slots that no token was stored to
-// hold anything, NaN included.
+//   V as [16][PaddedDim(head_dim)]: the output is a sum of rows;
+//   kInt8, kInt4: [16] F32 of K, [16] F32 of V: code * scale is the element.
+// kInt4 codes lie in nibbles, + 8: of a row of 2n elements, byte i holds element i in its low half
+// and element i + n in its high half. K rows have 16 elements. The padding of V is 0. Slots that
+// no token was stored to hold anything, NaN included.
 // (static: a shared inline copy could end up compiled for another instruction set.)
 static constexpr int64_t PaddedDim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
-static constexpr int64_t HeadElements(int64_t head_dim) {
-  return kBlockKeys * (head_dim + PaddedDim(head_dim));
+static constexpr int64_t ElementBits(KvFormat format) {
+  return format == KvFormat::kF32    ? 32
+         : format == KvFormat::kBF16 ? 16
+         : format == KvFormat::kInt4 ? 4
+                                     : 8;
 }
+static constexpr bool HasTokenScales(KvFormat format) {
+  return format == KvFormat::kInt8 || format == KvFormat::kInt4;
+}
+static constexpr int64_t KeyBytes(KvFormat format, int64_t head_dim) {
+  return kBlockKeys * head_dim * ElementBits(format) / 8;
+}
+static constexpr int64_t ValueBytes(KvFormat format, int64_t head_dim) {
+  return kBlockKeys * PaddedDim(head_dim) * ElementBits(format) / 8;
+}
+static constexpr int64_t HeadBytes(KvFormat format, int64_t head_dim) {
+  return KeyBytes(format, head_dim) + ValueBytes(format, head_dim) +
+         (HasTokenScales(format) ? 2 * kBlockKeys * 4 : 0);
+}
+// A kInt4 head is rotated in a buffer of fixed size.
+static constexpr int64_t kMaxRotatedDim = 1024;
 
 // The queries of one task: `tokens` consecutive tokens of one sequence times the `group` query
 // heads that share a kv head.
@@ -43,8 +66,10 @@ struct AttentionTask {
   int64_t sliding_window = 0;
 
   const void* cache = nullptr;  // the layer's first block, at this kv head
-  int64_t block_stride = 0;     // elements from one physical block to the next
-  bool cache_bf16 = false;
+  int64_t block_stride = 0;     // bytes from one physical block to the next
+  KvFormat format = KvFormat::kF32;
+  float key_scale = 1;  // kFp8 alone
+  float value_scale = 1;
   const int32_t* block_table = nullptr;  // of the sequence, from position 0
   float* scratch = nullptr;              // AttentionScratch() floats, 64-byte aligned
 };
@@ -65,6 +90,9 @@ struct AppendTask {
   int64_t slot = 0;  // of the first token, in [0, 16)
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  KvFormat format = KvFormat::kF32;
+  const float* key_scales = nullptr;  // [kv_heads]; kFp8 alone
+  const float* value_scales = nullptr;
   void* block = nullptr;  // the block's first kv head
 };
 
@@ -74,8 +102,7 @@ struct AttentionKernels {
   // in order; the tiles that hold a key it sees are visited in order; maximum and rescaling are
   // decided by the row's own scores; and the output adds exactly the values it sees, in order.
   void (*attend)(const AttentionTask& task);
-  void (*append_f32)(const AppendTask& task);
-  void (*append_bf16)(const AppendTask& task);
+  void (*append)(const AppendTask& task);
 };
 
 QUANTMILL_DECLARE_ISA_TABLE(AttentionKernels, kAttentionKernels);

@@ -14,27 +14,56 @@ namespace {
 
 static_assert(kBlockKeys == kKvBlockTokens);
 
+KvFormat FormatOf(const KvShape& shape) {
+  switch (shape.scheme.type) {
+    case KvScheme::Type::kFp8:
+      return KvFormat::kFp8;
+    case KvScheme::Type::kInt8:
+      return KvFormat::kInt8;
+    case KvScheme::Type::kInt4:
+      return KvFormat::kInt4;
+    case KvScheme::Type::kNone:
+      break;
+  }
+  return shape.dtype == DType::kF32 ? KvFormat::kF32 : KvFormat::kBF16;
+}
+
 // Blocks of one layer lie one after another; attention_kernels.h describes a block. Where head_dim
 // is no multiple of 16, the padding of V makes the store larger than KvBlockBytes says.
 class CpuKvStore : public KvStore {
  public:
   explicit CpuKvStore(const KvShape& shape)
       : shape_(shape),
-        block_elements_(shape.kv_heads * HeadElements(shape.head_dim)),
-        memory_(HostTensor(shape.dtype, shape.layers * shape.blocks, block_elements_)) {}
+        format_(FormatOf(shape)),
+        block_bytes_(shape.kv_heads * HeadBytes(format_, shape.head_dim)),
+        memory_(HostTensor(DType::kU8, shape.layers * shape.blocks, block_bytes_)) {
+    const auto heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+    if (shape_.key_scales.empty()) shape_.key_scales.assign(heads, 1.0f);
+    if (shape_.value_scales.empty()) shape_.value_scales.assign(heads, 1.0f);
+    Check(shape_.key_scales.size() == heads && shape_.value_scales.size() == heads,
+          "NewKvStore: scales are [layers * kv_heads]");
+  }
 
   const KvShape& shape() const override { return shape_; }
   int64_t bytes() const override { return memory_.bytes(); }
 
-  int64_t block_elements() const { return block_elements_; }
-  std::byte* Block(int64_t layer, int64_t block) const {
-    return static_cast<std::byte*>(memory_.view().data) +
-           (layer * shape_.blocks + block) * block_elements_ * SizeOf(shape_.dtype);
+  KvFormat format() const { return format_; }
+  int64_t block_bytes() const { return block_bytes_; }
+  uint8_t* Block(int64_t layer, int64_t block) const {
+    return memory_.Row<uint8_t>(layer * shape_.blocks + block);
+  }
+  // Of the layer's heads.
+  const float* KeyScales(int64_t layer) const {
+    return shape_.key_scales.data() + layer * shape_.kv_heads;
+  }
+  const float* ValueScales(int64_t layer) const {
+    return shape_.value_scales.data() + layer * shape_.kv_heads;
   }
 
  private:
   KvShape shape_;
-  int64_t block_elements_;
+  KvFormat format_;
+  int64_t block_bytes_;
   Tensor memory_;
 };
 
@@ -61,6 +90,7 @@ std::unique_ptr<KvStore> CpuBackend::NewKvStore(Exec&, const KvShape& shape) {
   Check(shape.dtype == DType::kF32 || shape.dtype == DType::kBF16, "NewKvStore: F32 or BF16");
   Check(shape.layers >= 0 && shape.blocks >= 0 && shape.kv_heads > 0 && shape.head_dim > 0,
         "NewKvStore: bad shape");
+  Check(!UnsupportedKv(shape.scheme.type, shape.head_dim), "NewKvStore: head_dim of kInt4");
   return std::make_unique<CpuKvStore>(shape);
 }
 
@@ -69,7 +99,7 @@ void CpuBackend::CopyKvBlock(Exec&, KvStore& store, int32_t from, int32_t to) {
   const int64_t blocks = kv.shape().blocks;
   Check(from >= 0 && from < blocks && to >= 0 && to < blocks, "CopyKvBlock: no such block");
   if (from == to) return;
-  const auto bytes = static_cast<size_t>(kv.block_elements() * SizeOf(kv.shape().dtype));
+  const auto bytes = static_cast<size_t>(kv.block_bytes());
   for (int64_t layer = 0; layer < kv.shape().layers; ++layer) {
     std::memcpy(kv.Block(layer, to), kv.Block(layer, from), bytes);
   }
@@ -91,7 +121,6 @@ void CpuBackend::AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, Cons
         "AppendKv: k and v are [tokens, kv_heads * head_dim]");
 
   const AttentionKernels& kernels = SelectAttentionKernels(isa_);
-  const auto append = shape.dtype == DType::kF32 ? kernels.append_f32 : kernels.append_bf16;
   const auto& runs = batch.runs();
   constexpr int64_t kRunsPerTask = 8;
   const auto count = static_cast<int64_t>(runs.size());
@@ -99,15 +128,18 @@ void CpuBackend::AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, Cons
     const int64_t end = std::min(count, (task + 1) * kRunsPerTask);
     for (int64_t i = task * kRunsPerTask; i < end; ++i) {
       const CpuBatchPlan::BlockRun& run = runs[static_cast<size_t>(i)];
-      append({.k = k.Row<float>(run.first_row),
-              .v = v.Row<float>(run.first_row),
-              .k_stride = k.stride,
-              .v_stride = v.stride,
-              .tokens = run.tokens,
-              .slot = run.slot,
-              .kv_heads = shape.kv_heads,
-              .head_dim = shape.head_dim,
-              .block = kv.Block(layer, run.block)});
+      kernels.append({.k = k.Row<float>(run.first_row),
+                      .v = v.Row<float>(run.first_row),
+                      .k_stride = k.stride,
+                      .v_stride = v.stride,
+                      .tokens = run.tokens,
+                      .slot = run.slot,
+                      .kv_heads = shape.kv_heads,
+                      .head_dim = shape.head_dim,
+                      .format = kv.format(),
+                      .key_scales = kv.KeyScales(layer),
+                      .value_scales = kv.ValueScales(layer),
+                      .block = kv.Block(layer, run.block)});
     }
   });
 }
@@ -139,7 +171,7 @@ void CpuBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
   const int64_t floats = (AttentionScratch(tile_tokens * group, params.head_dim) + 15) / 16 * 16;
   const Matrix scratch = scope.Take(DType::kF32, pool.threads(), floats);
   const AttentionKernels& kernels = SelectAttentionKernels(isa_);
-  const int64_t head_bytes = HeadElements(params.head_dim) * SizeOf(kv.shape().dtype);
+  const int64_t head_bytes = HeadBytes(kv.format(), params.head_dim);
   // All kv heads of a tile before the next tile: the order stays "most keys first".
   const int64_t tasks = static_cast<int64_t>(tiles.size()) * params.kv_heads;
   pool.ParallelFor(tasks, [&](int64_t task, int thread) {
@@ -162,8 +194,10 @@ void CpuBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
                     .softcap = params.softcap,
                     .sliding_window = params.sliding_window,
                     .cache = kv.Block(layer, 0) + kv_head * head_bytes,
-                    .block_stride = kv.block_elements(),
-                    .cache_bf16 = kv.shape().dtype == DType::kBF16,
+                    .block_stride = kv.block_bytes(),
+                    .format = kv.format(),
+                    .key_scale = kv.KeyScales(layer)[kv_head],
+                    .value_scale = kv.ValueScales(layer)[kv_head],
                     .block_table = batch.blocks().data() + sequence.first_block,
                     .scratch = scratch.Row<float>(thread)});
   });

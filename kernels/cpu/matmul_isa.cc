@@ -2,6 +2,7 @@
 #include <cstddef>
 
 #include "kernels/cpu/dot_tile.h"
+#include "kernels/cpu/e4m3.h"
 #include "kernels/cpu/matmul_kernels.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
@@ -71,28 +72,6 @@ Vec LoadNibbles(const uint8_t* p, bool high) {
     out[i] = static_cast<float>((high ? p[i] >> 4 : p[i] & 15) - 8);
   }
   return Load(out);
-#endif
-}
-
-// kLanes E4M3 numbers. Their bits, moved into an F16, are the number times 2^-8, subnormal ones too
-// (which an F32 would multiply at the cost of a trap into microcode).
-Vec LoadE4M3(const uint8_t* p) {
-#if defined(__AVX512F__)
-  const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  const __m256i half =
-      _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(static_cast<int16_t>(0xBF80)));
-  return _mm512_cvtph_ps(half) * Set1(0x1p8f);
-#elif defined(__AVX2__)
-  const __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  const __m128i half =
-      _mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16(static_cast<int16_t>(0xBF80)));
-  return _mm256_cvtph_ps(half) * Set1(0x1p8f);
-#else
-  uint16_t half[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    half[i] = static_cast<uint16_t>(((p[i] & 0x80) << 8) | ((p[i] & 0x7F) << 7));
-  }
-  return LoadF16(half) * Set1(0x1p8f);
 #endif
 }
 

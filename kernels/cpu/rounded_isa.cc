@@ -2,6 +2,7 @@
 #include <cstddef>
 
 #include "kernels/cpu/dot_tile.h"
+#include "kernels/cpu/e4m3.h"
 #include "kernels/cpu/rounded_kernels.h"
 #include "kernels/cpu/simd_math.h"
 
@@ -45,7 +46,7 @@ float AbsMax(const RoundArgs& a, int64_t begin, int64_t end) {
   Vec top{};
   for (int64_t i = begin; i < end; i += kLanes) {
     const Vec x = LoadX(a, i, Least(kLanes, end - i));
-    const Vec magnitude = x < 0.0f ? -x : x;
+    const Vec magnitude = Magnitude(x);
     top = (IsNaN(magnitude) | (magnitude > top)) ? magnitude : top;
   }
   float lanes[kLanes];
@@ -65,22 +66,6 @@ VecInt IntegerCodes(Vec x, const Rounding& rounding) {
   const Vec rounded = Round(Min(Max(known, Set1(-1024.0f)), Set1(1024.0f)));
   const Vec code = rounded + Set1(static_cast<float>(rounding.zero));
   return __builtin_convertvector(Min(Max(code, Set1(-128.0f)), Set1(127.0f)), VecInt);
-}
-
-// Nearest E4M3 numbers, ties to even. Mantissas are rounded to 3 bits; below 2^-6 the spacing is
-// 2^-9, which adding 1.5 * 2^14 leaves.
-Vec Numbers(Vec x, float scale) {
-  const Vec scaled = x / Set1(scale);
-  const Vec value = Min(Max(scaled, Set1(-448.0f)), Set1(448.0f));
-  VecInt bits = LoadInts(&value);
-  bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & ~0xFFFFF;
-  Vec normal;
-  std::memcpy(&normal, &bits, sizeof(bits));
-  const Vec magic = Set1(0x1.8p14f);
-  const Vec small = (value + magic) - magic;
-  const Vec magnitude = value < 0.0f ? -value : value;
-  const Vec number = magnitude < 0x1p-6f ? small : normal;
-  return IsNaN(scaled) ? scaled : number;
 }
 
 void StoreCodes(uint8_t* to, VecInt codes, int64_t n) {
@@ -122,7 +107,7 @@ template <typename Number>
 void RoundNumbers(const RoundArgs& a, float scale, int64_t begin, int64_t end, Number* to) {
   for (int64_t i = begin; i < end; i += kLanes) {
     const int64_t n = Least(kLanes, end - i);
-    StorePartAs(to + (i - begin), Numbers(LoadX(a, i, n), scale), n);
+    StorePartAs(to + (i - begin), RoundToE4M3(LoadX(a, i, n) / Set1(scale)), n);
   }
 }
 

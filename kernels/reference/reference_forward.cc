@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/reference/reference_backend.h"
+#include "kernels/reference/reference_kv.h"
 
 namespace quantmill::reference {
 namespace {
@@ -66,7 +67,7 @@ class ReferencePlan : public BatchPlan {
   std::vector<std::vector<int32_t>> tables_;
 };
 
-// [layer][block][K or V][kv head][slot][head_dim], values rounded to the store's type.
+// [layer][block][K or V][kv head][slot][head_dim], decoded values (of kInt4: rotated ones).
 class ReferenceKvStore : public KvStore {
  public:
   explicit ReferenceKvStore(const KvShape& shape)
@@ -202,10 +203,14 @@ void ReferenceBackend::AppendKv(Exec&, const BatchPlan& plan, int64_t layer, Con
     const int64_t block = batch.Block(r, batch.position(r));
     const int64_t slot = batch.position(r) % kKvBlockTokens;
     for (int64_t h = 0; h < shape.kv_heads; ++h) {
-      for (int64_t d = 0; d < shape.head_dim; ++d) {
-        const int64_t column = h * shape.head_dim + d;
-        kv.Slot(layer, block, 0, h, slot)[d] = RoundTo(shape.dtype, k.Row<float>(r)[column]);
-        kv.Slot(layer, block, 1, h, slot)[d] = RoundTo(shape.dtype, v.Row<float>(r)[column]);
+      for (const int part : {0, 1}) {
+        const float* from = (part == 0 ? k : v).Row<float>(r) + h * shape.head_dim;
+        float* to = kv.Slot(layer, block, part, h, slot);
+        std::copy_n(from, shape.head_dim, to);
+        const auto& scales = part == 0 ? shape.key_scales : shape.value_scales;
+        const auto head = static_cast<size_t>(layer * shape.kv_heads + h);
+        RoundHead(shape, scales.empty() ? 1.0f : scales[head],
+                  {to, static_cast<size_t>(shape.head_dim)});
       }
     }
   }
@@ -218,6 +223,7 @@ void ReferenceBackend::Attention(Exec&, const BatchPlan& plan, int64_t layer,
   const auto& kv = static_cast<const ReferenceKvStore&>(store);
   Check(q.rows == batch.tokens() && out.rows == q.rows && q.cols == out.cols,
         "Attention: shapes differ");
+  const bool rotated = kv.shape().scheme.type == KvScheme::Type::kInt4;
   std::vector<double> weights;
   for (int64_t r = 0; r < q.rows; ++r) {
     const int64_t position = batch.position(r);
@@ -228,13 +234,17 @@ void ReferenceBackend::Attention(Exec&, const BatchPlan& plan, int64_t layer,
     };
     for (int64_t h = 0; h < params.heads; ++h) {
       const int64_t kv_head = h / (params.heads / params.kv_heads);
-      const float* query = q.Row<float>(r) + h * params.head_dim;
+      const float* from = q.Row<float>(r) + h * params.head_dim;
+      std::vector<double> query(from, from + params.head_dim);
+      if (rotated) RotateExactly(query);
       double max = -std::numeric_limits<double>::infinity();
       weights.clear();
       for (int64_t p = first; p <= position; ++p) {
         double dot = 0;
         const float* key = slot_of(p, 0, kv_head);
-        for (int64_t d = 0; d < params.head_dim; ++d) dot += double{query[d]} * double{key[d]};
+        for (int64_t d = 0; d < params.head_dim; ++d) {
+          dot += query[static_cast<size_t>(d)] * double{key[d]};
+        }
         double score = dot * double{params.scale};
         if (params.softcap > 0) score = params.softcap * std::tanh(score / params.softcap);
         weights.push_back(score);
@@ -242,12 +252,15 @@ void ReferenceBackend::Attention(Exec&, const BatchPlan& plan, int64_t layer,
       }
       double sum = 0;
       for (double& w : weights) sum += (w = std::exp(w - max));
-      for (int64_t d = 0; d < params.head_dim; ++d) {
-        double y = 0;
-        for (int64_t p = first; p <= position; ++p) {
-          y += weights[static_cast<size_t>(p - first)] * double{slot_of(p, 1, kv_head)[d]};
-        }
-        Store(out, r, h * params.head_dim + d, y / sum);
+      std::vector<double> y(static_cast<size_t>(params.head_dim));
+      for (int64_t p = first; p <= position; ++p) {
+        const double weight = weights[static_cast<size_t>(p - first)] / sum;
+        const float* value = slot_of(p, 1, kv_head);
+        for (size_t d = 0; d < y.size(); ++d) y[d] += weight * double{value[d]};
+      }
+      if (rotated) RotateExactly(y);
+      for (size_t d = 0; d < y.size(); ++d) {
+        Store(out, r, h * params.head_dim + static_cast<int64_t>(d), y[d]);
       }
     }
   }

@@ -1,246 +1,14 @@
+// Attention on the paged cache of floats, on every backend against the reference.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include "tests/support/backends.h"
-#include "tests/support/random.h"
-#include "tests/support/tolerance.h"
+#include "tests/support/attention_batch.h"
 
-namespace quantmill {
+namespace quantmill::test {
 namespace {
-
-using test::BackendTest;
-using test::NormalMatrix;
-using test::Random;
-using test::SameBits;
-using test::Within;
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-// Tokens that each sequence adds, per step.
-using Schedule = std::vector<std::vector<int64_t>>;
-
-// Several sequences, with the queries, keys and values of all their tokens: sequence after
-// sequence, position after position.
-struct Batch {
-  std::vector<int64_t> lengths;
-  AttentionParams params;
-  DType cache = DType::kF32;
-  DType out = DType::kF32;
-  std::vector<std::vector<int32_t>> tables;
-  int64_t blocks = 0;
-  Tensor q;
-  Tensor k;
-  Tensor v;
-
-  int64_t tokens() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
-  int64_t Row(size_t sequence, int64_t position) const {
-    return std::accumulate(lengths.begin(), lengths.begin() + static_cast<int64_t>(sequence),
-                           int64_t{0}) +
-           position;
-  }
-};
-
-Batch MakeBatch(uint64_t seed, const AttentionParams& params, std::vector<int64_t> lengths,
-                DType cache = DType::kF32) {
-  Random random(seed);
-  Batch batch;
-  batch.lengths = std::move(lengths);
-  batch.params = params;
-  batch.cache = cache;
-  // Physical blocks in random order, some of them nobody's.
-  std::vector<int32_t> free;
-  for (const int64_t n : batch.lengths) batch.blocks += (n + kKvBlockTokens - 1) / kKvBlockTokens;
-  batch.blocks += 3;
-  free.reserve(static_cast<size_t>(batch.blocks));
-  for (int32_t b = 0; b < batch.blocks; ++b) free.push_back(b);
-  for (size_t i = free.size(); i > 1; --i) {
-    std::swap(free[i - 1], free[static_cast<size_t>(random.Int(0, static_cast<int64_t>(i) - 1))]);
-  }
-  for (const int64_t n : batch.lengths) {
-    const auto count = (n + kKvBlockTokens - 1) / kKvBlockTokens;
-    batch.tables.emplace_back(free.end() - count, free.end());
-    free.resize(free.size() - static_cast<size_t>(count));
-  }
-  const int64_t tokens = batch.tokens();
-  batch.q = NormalMatrix(random, DType::kF32, tokens, params.heads * params.head_dim);
-  batch.k = NormalMatrix(random, DType::kF32, tokens, params.kv_heads * params.head_dim);
-  batch.v = NormalMatrix(random, DType::kF32, tokens, params.kv_heads * params.head_dim);
-  return batch;
-}
-
-AttentionParams Heads(int64_t heads, int64_t kv_heads, int64_t head_dim) {
-  return {.heads = heads,
-          .kv_heads = kv_heads,
-          .head_dim = head_dim,
-          .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))};
-}
-
-Schedule AtOnce(const Batch& batch) { return {batch.lengths}; }
-
-Schedule TokenByToken(const Batch& batch) {
-  Schedule schedule(static_cast<size_t>(std::ranges::max(batch.lengths)));
-  for (size_t step = 0; step < schedule.size(); ++step) {
-    for (const int64_t n : batch.lengths) {
-      schedule[step].push_back(static_cast<int64_t>(step) < n ? 1 : 0);
-    }
-  }
-  return schedule;
-}
-
-Schedule RandomChunks(const Batch& batch, uint64_t seed, int64_t longest) {
-  Random random(seed);
-  Schedule schedule;
-  std::vector<int64_t> left = batch.lengths;
-  while (std::ranges::any_of(left, [](int64_t n) { return n > 0; })) {
-    std::vector<int64_t> step;
-    for (int64_t& n : left) {
-      step.push_back(std::min(n, random.Int(0, longest)));
-      n -= step.back();
-    }
-    schedule.push_back(step);
-  }
-  return schedule;
-}
-
-std::unique_ptr<KvStore> NewStore(Backend& backend, Exec& exec, const Batch& batch,
-                                  int64_t layers = 1) {
-  return backend.NewKvStore(exec, {.layers = layers,
-                                   .blocks = batch.blocks,
-                                   .kv_heads = batch.params.kv_heads,
-                                   .head_dim = batch.params.head_dim,
-                                   .dtype = batch.cache});
-}
-
-// NaN in every slot of every block.
-void Poison(Backend& backend, Exec& exec, KvStore& store) {
-  const KvShape& shape = store.shape();
-  std::vector<int32_t> table(static_cast<size_t>(shape.blocks));
-  std::iota(table.begin(), table.end(), 0);
-  const int64_t tokens = shape.blocks * kKvBlockTokens;
-  const SequenceStep all{.first_row = 0, .tokens = tokens, .context = 0, .block_table = table};
-  const auto plan = backend.PlanBatch(exec, std::span(&all, 1));
-  Tensor host = HostTensor(DType::kF32, tokens, shape.kv_heads * shape.head_dim);
-  test::Fill(host, kNaN);
-  Tensor nan = backend.Empty(DType::kF32, host.rows(), host.cols());
-  backend.Upload(exec, host, nan);
-  for (int64_t layer = 0; layer < shape.layers; ++layer) {
-    backend.AppendKv(exec, *plan, layer, nan, nan, store);
-  }
-  exec.stream.Synchronize();
-}
-
-// Appends and attends step by step; the outputs in the order of batch.q, in host memory.
-Tensor RunOn(Backend& backend, Exec& exec, const Batch& batch, const Schedule& schedule,
-             KvStore& store, int64_t layer = 0) {
-  const int64_t width = batch.q.cols();
-  Tensor result = HostTensor(batch.out, batch.tokens(), width);
-  std::vector<int64_t> context(batch.lengths.size());
-  for (const std::vector<int64_t>& step : schedule) {
-    std::vector<SequenceStep> sequences;
-    std::vector<int64_t> rows;  // of the batch, for each row of the step
-    for (size_t s = 0; s < step.size(); ++s) {
-      sequences.push_back({.first_row = static_cast<int64_t>(rows.size()),
-                           .tokens = step[s],
-                           .context = context[s],
-                           .block_table = batch.tables[s]});
-      for (int64_t t = 0; t < step[s]; ++t) rows.push_back(batch.Row(s, context[s] + t));
-      context[s] += step[s];
-    }
-    const auto gather = [&](const Tensor& from) {
-      Tensor host = HostTensor(DType::kF32, static_cast<int64_t>(rows.size()), from.cols());
-      for (size_t r = 0; r < rows.size(); ++r) {
-        std::copy_n(from.Row<float>(rows[r]), from.cols(),
-                    host.Row<float>(static_cast<int64_t>(r)));
-      }
-      Tensor device = backend.Empty(DType::kF32, host.rows(), host.cols());
-      backend.Upload(exec, host, device);
-      exec.stream.Synchronize();
-      return device;
-    };
-    const auto plan = backend.PlanBatch(exec, sequences);
-    backend.AppendKv(exec, *plan, layer, gather(batch.k), gather(batch.v), store);
-    const Tensor out = backend.Empty(batch.out, static_cast<int64_t>(rows.size()), width);
-    backend.Attention(exec, *plan, layer, batch.params, gather(batch.q), store, out);
-    const Tensor host = HostTensor(batch.out, out.rows(), width);
-    backend.Download(exec, out, host);
-    for (size_t r = 0; r < rows.size(); ++r) {
-      const auto at = static_cast<int64_t>(r);
-      for (int64_t c = 0; c < width; ++c) {
-        test::Set(result, rows[r], c, test::At(host, at, c));
-      }
-    }
-  }
-  return result;
-}
-
-// What |got - want| may be, element by element. With u = 2^-24 and natural units:
-//   a score: head_dim products and sums, and three roundings of q * scale (in base 2);
-//            a soft cap adds the error of tanh, 2^-21, and two roundings, of the capped score;
-//   a weight: e to the error of its score; the rounding of score - maximum; 2^-22 of exp itself;
-//            once per tile another such factor, whose exponents add up to at most the range of
-//            scores;
-//   the output: each weight's error moves it by at most p |v - out|, twice over for the sum; and
-//            as many roundings as keys and tiles.
-Tensor Bounds(const Batch& batch) {
-  constexpr double kU = 0x1p-24;
-  const AttentionParams& a = batch.params;
-  Tensor bounds = HostTensor(DType::kF64, batch.q.rows(), batch.q.cols());
-  for (size_t s = 0; s < batch.lengths.size(); ++s) {
-    for (int64_t t = 0; t < batch.lengths[s]; ++t) {
-      const int64_t row = batch.Row(s, t);
-      const int64_t first =
-          a.sliding_window > 0 ? std::max<int64_t>(0, t - a.sliding_window + 1) : 0;
-      const auto keys = static_cast<double>(t - first + 1);
-      const double tiles = keys / 64 + 2;
-      for (int64_t h = 0; h < a.heads; ++h) {
-        const int64_t kv = h / (a.heads / a.kv_heads) * a.head_dim;
-        const float* q = batch.q.Row<float>(row) + h * a.head_dim;
-        std::vector<double> scores;
-        double score_error = 0;
-        for (int64_t p = first; p <= t; ++p) {
-          double dot = 0;
-          double magnitude = 0;
-          for (int64_t d = 0; d < a.head_dim; ++d) {
-            const double term =
-                double{q[d]} *
-                double{RoundTo(batch.cache, batch.k.Row<float>(batch.Row(s, p))[kv + d])};
-            dot += term;
-            magnitude += std::abs(term);
-          }
-          double error = (static_cast<double>(a.head_dim) + 6) * kU * magnitude * double{a.scale};
-          double score = dot * double{a.scale};
-          if (a.softcap > 0) {
-            score = a.softcap * std::tanh(score / a.softcap);
-            error += (0x1p-21 + 2 * kU) * std::abs(score);
-          }
-          scores.push_back(score);
-          score_error = std::max(score_error, error);
-        }
-        const auto [low, high] = std::ranges::minmax(scores);
-        const double weight_error =
-            2 * score_error + 4 * kU * (high - low) + (tiles + 1) * (0x1p-22 + kU);
-        double sum = 0;
-        for (double& w : scores) sum += (w = std::exp(w - high));
-        for (int64_t d = 0; d < a.head_dim; ++d) {
-          double magnitude = 0;
-          for (int64_t p = first; p <= t; ++p) {
-            magnitude += scores[static_cast<size_t>(p - first)] / sum *
-                         std::abs(double{batch.v.Row<float>(batch.Row(s, p))[kv + d]});
-          }
-          const double error = magnitude * (2 * weight_error * 1.01 + (keys + 2 * tiles + 20) * kU);
-          bounds.Row<double>(row)[h * a.head_dim + d] =
-              error + test::UnitRoundoff(batch.out) * (magnitude + error) + 0x1p-100;
-        }
-      }
-    }
-  }
-  return bounds;
-}
 
 class AttentionTest : public BackendTest {
  protected:
@@ -409,8 +177,8 @@ TEST_P(AttentionTest, NaNValueAndInfiniteQuery) {
 
 TEST_P(AttentionTest, ZeroRowsAverageTheValues) {
   Batch batch = MakeBatch(120, Heads(2, 2, 32), {40});
-  test::Fill(batch.q, 0);
-  test::Fill(batch.v, 1.5);
+  Fill(batch.q, 0);
+  Fill(batch.v, 1.5);
   const Tensor got = Run(batch, AtOnce(batch));
   for (int64_t r = 0; r < 40; ++r) {
     for (int64_t c = 0; c < got.cols(); ++c) {
@@ -479,7 +247,7 @@ TEST_P(AttentionTest, StridedViews) {
   const Batch batch = MakeBatch(160, Heads(4, 2, 32), {50});
   const Tensor want = Run(batch, AtOnce(batch));
   Tensor wide = HostTensor(DType::kF32, 50, 128 + 64 + 64);
-  test::Fill(wide, kNaN);
+  Fill(wide, kNaN);
   for (int64_t r = 0; r < 50; ++r) {
     std::copy_n(batch.q.Row<float>(r), 128, wide.Row<float>(r));
     std::copy_n(batch.k.Row<float>(r), 64, wide.Row<float>(r) + 128);
@@ -501,4 +269,4 @@ TEST_P(AttentionTest, StridedViews) {
 QUANTMILL_ALL_BACKENDS(AttentionTest);
 
 }  // namespace
-}  // namespace quantmill
+}  // namespace quantmill::test

@@ -1,0 +1,14 @@
+#include "kernels/ops.h"
+
+namespace quantmill {
+
+std::optional<std::string> UnsupportedKv(KvScheme::Type type, int64_t head_dim) {
+  if (type != KvScheme::Type::kInt4) return std::nullopt;
+  constexpr int64_t kMostRotated = 1024;
+  if (head_dim <= kMostRotated && (head_dim & (head_dim - 1)) == 0) return std::nullopt;
+  return "int4 keys and values need heads of a power of two (at most 1024) for their Hadamard "
+         "rotation; these have " +
+         std::to_string(head_dim);
+}
+
+}  // namespace quantmill
