@@ -89,8 +89,7 @@ ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWei
   if (!Keeps(producer)) {
     Workspace::Scope inner(exec_.workspace);
     const ConstMatrix input = ChunkInput(block, weights, producer, chunk, inner);
-    forward_.Advance(block, weights, producer, {*chunk.plan, 0, cache_.store()}, input, residual,
-                     carried);
+    forward_.Advance(block, weights, producer, ContextOf(chunk), input, residual, carried);
   }
   return carried;
 }
@@ -111,8 +110,7 @@ void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weig
     const ConstMatrix input = ChunkInput(block, weights, site, chunk, scope);
     const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
     const Matrix carried = produces ? Carried(site, chunk, scope) : Matrix{};
-    forward_.Advance(block, weights, site, {*chunk.plan, 0, cache_.store()}, input, residual,
-                     carried);
+    forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -72,6 +73,11 @@ class CalibrationStream {
   void Probe(const BlockSpec& block, const BlockWeights& weights, int64_t windows,
              const BlockVisitor& visitor);
   int64_t windows() const { return windows_.count(); }
+  int64_t window_length() const { return windows_.length; }
+
+  // Called with the keys and values of the tokens that Advance runs, each token at least once for
+  // every kAttentionIn. Empty: nobody.
+  void ObserveKeysValues(KeyValueObserver observer) { observer_ = std::move(observer); }
 
   // Bytes that a stream of this shape holds between calls (activations, one chunk's keys and
   // values), and takes from the workspace during one.
@@ -87,6 +93,9 @@ class CalibrationStream {
     BatchPlan* plan;
   };
 
+  BlockContext ContextOf(const Chunk& chunk) {
+    return {*chunk.plan, 0, cache_.store(), observer_ ? &observer_ : nullptr};
+  }
   bool Keeps(Site producer) const;
   // Memory for what `producer` carries: all tokens' if kept, else scratch for the chunk.
   Matrix Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope);
@@ -109,7 +118,8 @@ class CalibrationStream {
   std::unique_ptr<BatchPlan> last_plan_;
   std::vector<Chunk> chunks_;
   Tensor residual_;  // [tokens, hidden] F32
-  Tensor carried_;   // what the current producer hands on, for all tokens, if kept
+  KeyValueObserver observer_;
+  Tensor carried_;  // what the current producer hands on, for all tokens, if kept
 };
 
 }  // namespace quantmill

@@ -39,6 +39,8 @@ class BlockSource {
   // is checked to be finite and its pages are released. Error(kBadInput) naming the tensor also if
   // a folded weight overflows.
   Tensor Weight(const LinearSpec& linear) const;
+  // s' of the columns of the linear's own site, [in]; empty: ones.
+  const std::vector<float>& ColumnScales(const LinearSpec& linear) const;
   // A norm's gain or a linear's bias, [1, n] F32 host memory, as it is stored after folding.
   Tensor Vector(const std::string& name) const;
 
@@ -51,8 +53,6 @@ class BlockSource {
 
  private:
   void FoldVector(Site site, const std::string& name);
-  // Empty: ones.
-  const std::vector<float>& ColumnScales(const LinearSpec& linear) const;
   const std::vector<float>& RowScales(const LinearSpec& linear) const;
   Site SiteOf(const LinearSpec& linear) const;
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "quant/pipeline/fold_block.h"
 
 namespace quantmill {
 namespace {
@@ -79,8 +80,11 @@ MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
   // error of a solved layer is measured on some rows at a time, of which there are three copies.
   const int64_t widest = MaxOver(spec, [](const LinearSpec& l) { return l.in; });
   const int64_t error_rows = 3 * 512 * widest * 4;
-  AddItem(memory, "the larger of: scratch of the forward; largest layer being solved",
-          std::max(forward, solve + error_rows));
+  const int64_t work = std::max(forward, solve + error_rows);
+  AddItem(memory, "the larger of: scratch of the forward; largest layer being solved", work);
+  // The search runs before the block's layers are solved, with a forward of its own.
+  AddItem(memory, "search for scales of inputs, beyond what solving takes",
+          std::max<int64_t>(0, FoldingBytes(spec, plan) + forward - gram - work));
   return memory;
 }
 

@@ -97,6 +97,7 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
   if (!recipe.rules.empty()) json["rules"] = RulesJson(recipe);
   if (!recipe.calibrated()) return json;
   json["effort"] = NameOf(recipe.effort);
+  if (recipe.smoothing_alpha) json["smoothing_alpha"] = *recipe.smoothing_alpha;
   json["act_order"] = recipe.act_order;
   json["damp_percent"] = recipe.damp_percent;
   json["compute"] = recipe.compute == Compute::kBF16 ? "bf16" : "f32";

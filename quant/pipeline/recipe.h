@@ -58,6 +58,8 @@ struct Recipe {
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
   CalibrationRecipe calibration;
+  // The exponent of SmoothQuant for every layer; empty: searched, layer by layer.
+  std::optional<double> smoothing_alpha;
   bool act_order = true;           // order of the solve only: groups stay in place, no g_idx
   double damp_percent = 0.01;      // of the mean diagonal of the Gram matrix
   std::optional<Compute> compute;  // of the calibration forward; empty: bf16 where it is fast

@@ -29,9 +29,9 @@ Json ToJson(const LayerResult& l) {
 }
 
 Json ToJson(const PhaseSeconds& s) {
-  return {{"total", s.total},           {"load", s.load},   {"forward", s.forward},
-          {"statistics", s.statistics}, {"solve", s.solve}, {"write", s.write},
-          {"verify", s.verify}};
+  return {
+      {"total", s.total},           {"load", s.load},   {"fold", s.fold},   {"forward", s.forward},
+      {"statistics", s.statistics}, {"solve", s.solve}, {"write", s.write}, {"verify", s.verify}};
 }
 
 Json ToJson(const VerifiedLayer& l) {

@@ -14,7 +14,8 @@ namespace quantmill {
 // Something a user should know although the command went on: a fallback, a default that mattered.
 struct Event {
   std::string kind;   // stable, for scripts: "damping_raised", "round_to_nearest_fallback",
-                      // "dead_columns", "bundled_calibration", "carried_tensor"
+                      // "dead_columns", "bundled_calibration", "carried_tensor",
+                      // "outlier_channels", "folding_kept_identity"
   std::string where;  // layer, tensor or file
   std::string what;
   bool is_fallback = false;  // counts against max_fallbacks
@@ -38,6 +39,7 @@ struct PhaseSeconds {
   double solve = 0;
   double write = 0;
   double verify = 0;  // re-opening and checking the output
+  double fold = 0;    // search for scales of inputs (AWQ, SmoothQuant)
 };
 
 struct QuantizeReport {

@@ -61,6 +61,7 @@ std::string PhaseTimes(const PhaseSeconds& s) {
     phases += fmt::format("{}{} {:.2f}", phases.empty() ? "" : ", ", name, seconds);
   };
   add("load", s.load);
+  add("fold", s.fold);
   add("forward", s.forward);
   add("statistics", s.statistics);
   add("solve", s.solve);

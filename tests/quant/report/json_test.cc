@@ -22,7 +22,8 @@ TEST(JsonTest, QuantizeHasTheKeysThatScriptsRelyOn) {
   EXPECT_EQ(json["output"], "out/sample-w4");
   EXPECT_EQ(json["peak_rss_bytes"], 232'500'000);
   EXPECT_EQ(json["fallbacks"], 1);
-  for (const char* phase : {"total", "load", "forward", "statistics", "solve", "write", "verify"}) {
+  for (const char* phase :
+       {"total", "load", "fold", "forward", "statistics", "solve", "write", "verify"}) {
     EXPECT_TRUE(json["seconds"][phase].is_number()) << phase;
   }
   ASSERT_EQ(json["layers"].size(), 7u);
