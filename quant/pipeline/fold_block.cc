@@ -25,9 +25,9 @@ namespace {
 // change the KL by less than its error).
 constexpr int64_t kStatisticsTokens = 16384;
 constexpr int64_t kSampleTokens = 256;  // whose inputs are kept, for the error of rounding them
-constexpr int64_t kConfirmTokens = 4096;
+constexpr int64_t kConfirmTokens = 2048;
 // Weights of a site that the searches see: all rows of small layers, an even sample of large ones.
-constexpr int64_t kMostWeights = int64_t{1} << 22;
+constexpr int64_t kMostWeights = int64_t{1} << 20;
 // A gain below this share of the error is noise.
 constexpr double kLeastGain = 1e-3;
 
@@ -209,7 +209,9 @@ std::vector<float> FoldSearch::SearchAwq(const FoldProblem& problem, Site site) 
     best = std::move(candidate);
   };
   for (std::vector<float>& candidate : candidates) consider(std::move(candidate));
-  if (HasExpectedError(problem.scheme)) consider(Balance(problem, best.empty() ? ones : best));
+  if (HasExpectedError(problem.scheme)) {
+    consider(ExpectedError(problem).Balance(best.empty() ? ones : best));
+  }
   return best;
 }
 
@@ -219,15 +221,16 @@ std::vector<float> FoldSearch::Smooth(const FoldProblem& problem) const {
   if (!HasExpectedError(problem.scheme)) return {};
   const std::vector<float> ones(static_cast<size_t>(problem.scales), 1.0f);
   std::vector<float> best;
-  double least = ExpectedError(problem, ones).total() * (1 - kLeastGain);
+  ExpectedError expected(problem);
+  double least = expected.At(ones).total() * (1 - kLeastGain);
   const auto consider = [&](std::vector<float> candidate) {
-    const double error = ExpectedError(problem, candidate).total();
+    const double error = expected.At(candidate).total();
     if (!(error < least)) return;
     least = error;
     best = std::move(candidate);
   };
   for (std::vector<float>& candidate : SmoothingCandidates(problem)) consider(std::move(candidate));
-  consider(Balance(problem, best.empty() ? ones : best));
+  consider(expected.Balance(best.empty() ? ones : best));
   return best;
 }
 

@@ -13,14 +13,12 @@ namespace {
 // coordinate alone may be stuck; a good start and steps from coarse to fine come close enough.
 class Descent {
  public:
-  Descent(const FoldProblem& problem, std::vector<float> start)
-      : scales_(std::move(start)), start_(scales_), terms_(WeightTerms(problem)) {
-    for (NoiseTerm& term : InputTerms(problem)) terms_.push_back(std::move(term));
-    places_.resize(scales_.size());
-    for (size_t t = 0; t < terms_.size(); ++t) {
-      terms_[t].SetScales(scales_);
-      for (int64_t member = 0; member < terms_[t].members(); ++member) {
-        places_[static_cast<size_t>(terms_[t].scale_of(member))].emplace_back(t, member);
+  Descent(const std::vector<NoiseTerm*>& terms, std::vector<float> start)
+      : scales_(std::move(start)), start_(scales_), places_(scales_.size()) {
+    for (NoiseTerm* term : terms) {
+      term->SetScales(scales_);
+      for (int64_t member = 0; member < term->members(); ++member) {
+        places_[static_cast<size_t>(term->scale_of(member))].emplace_back(term, member);
       }
     }
   }
@@ -53,27 +51,29 @@ class Descent {
     double before = 0;
     double after = 0;
     for (const auto& [term, member] : places_[j]) {
-      before += terms_[term].value();
-      after += terms_[term].ValueWith(member, ratio);
+      before += term->value();
+      after += term->ValueWith(member, ratio);
     }
     if (!(after < before * (1 - 1e-9))) return false;
-    for (const auto& [term, member] : places_[j]) terms_[term].Multiply(member, ratio);
+    for (const auto& [term, member] : places_[j]) term->Multiply(member, ratio);
     scales_[j] = moved;
     return true;
   }
 
   std::vector<float> scales_;
   const std::vector<float> start_;
-  std::vector<NoiseTerm> terms_;
-  std::vector<std::vector<std::pair<size_t, int64_t>>> places_;  // of each scale: term, member
+  std::vector<std::vector<std::pair<NoiseTerm*, int64_t>>> places_;  // of each scale: term, member
 };
 
 }  // namespace
 
-std::vector<float> Balance(const FoldProblem& problem, const std::vector<float>& start) {
-  Check(HasExpectedError(problem.scheme), "Balance: integer schemes alone");
-  Check(std::ssize(start) == problem.scales, "Balance: one scale for each element");
-  return RoundScales(Normalized(Descent(problem, start).Run()));
+std::vector<float> ExpectedError::Balance(const std::vector<float>& start) {
+  Check(std::ssize(start) == scales_, "Balance: one scale for each element");
+  std::vector<NoiseTerm*> terms;
+  terms.reserve(weights_.size() + inputs_.size());
+  for (NoiseTerm& term : weights_) terms.push_back(&term);
+  for (NoiseTerm& term : inputs_) terms.push_back(&term);
+  return RoundScales(Normalized(Descent(terms, start).Run()));
 }
 
 }  // namespace quantmill

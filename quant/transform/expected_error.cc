@@ -46,8 +46,6 @@ std::vector<float> Column(ConstMatrix m, int64_t column) {
   return values;
 }
 
-}  // namespace
-
 std::vector<NoiseTerm> WeightTerms(const FoldProblem& problem) {
   const QuantScheme& scheme = problem.scheme;
   const int64_t size = scheme.GroupSizeFor(problem.in());
@@ -86,24 +84,25 @@ std::vector<NoiseTerm> InputTerms(const FoldProblem& problem) {
   return terms;
 }
 
+}  // namespace
+
 bool HasExpectedError(const QuantScheme& scheme) {
   const bool inputs = scheme.input.type == InputScheme::Type::kNone ||
                       scheme.input.type == InputScheme::Type::kInt8;
   return scheme.code_type == CodeType::kInt && scheme.row_block == 1 && inputs;
 }
 
-ExpectedErrors ExpectedError(const FoldProblem& problem, const std::vector<float>& scales) {
+ExpectedError::ExpectedError(const FoldProblem& problem) : scales_(problem.scales) {
   Check(HasExpectedError(problem.scheme), "ExpectedError: integer schemes alone");
-  Check(std::ssize(scales) == problem.scales, "ExpectedError: one scale for each element");
+  weights_ = WeightTerms(problem);
+  inputs_ = InputTerms(problem);
+}
+
+ExpectedErrors ExpectedError::At(const std::vector<float>& scales) const {
+  Check(std::ssize(scales) == scales_, "ExpectedError: one scale for each element");
   ExpectedErrors errors;
-  for (NoiseTerm& term : WeightTerms(problem)) {
-    term.SetScales(scales);
-    errors.weights += term.value();
-  }
-  for (NoiseTerm& term : InputTerms(problem)) {
-    term.SetScales(scales);
-    errors.inputs += term.value();
-  }
+  for (const NoiseTerm& term : weights_) errors.weights += term.ValueAt(scales);
+  for (const NoiseTerm& term : inputs_) errors.inputs += term.ValueAt(scales);
   return errors;
 }
 

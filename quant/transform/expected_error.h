@@ -29,16 +29,25 @@ struct ExpectedErrors {
   double inputs = 0;  // 0 where inputs are not rounded
   double total() const { return weights + inputs; }
 };
-// REQUIRES: HasExpectedError(problem.scheme). scales: [problem.scales].
-ExpectedErrors ExpectedError(const FoldProblem& problem, const std::vector<float>& scales);
 
-// The terms of it: one for each group of inputs; one for the tokens, or none.
-std::vector<NoiseTerm> WeightTerms(const FoldProblem& problem);
-std::vector<NoiseTerm> InputTerms(const FoldProblem& problem);
+// Both sums of one problem, which it copies what it needs of. Deterministic.
+class ExpectedError {
+ public:
+  // REQUIRES: HasExpectedError(problem.scheme).
+  explicit ExpectedError(const FoldProblem& problem);
 
-// The scales of least expected error, found channel by channel from `start`; normalized and
-// rounded. Deterministic. REQUIRES as above.
-std::vector<float> Balance(const FoldProblem& problem, const std::vector<float>& start);
+  // scales: [problem.scales].
+  ExpectedErrors At(const std::vector<float>& scales) const;
+
+  // The scales of least expected error, found scale by scale from `start`; normalized and rounded.
+  // Works on the terms in place.
+  std::vector<float> Balance(const std::vector<float>& start);
+
+ private:
+  int64_t scales_;
+  std::vector<NoiseTerm> weights_;  // one for each group of inputs
+  std::vector<NoiseTerm> inputs_;   // one for the tokens, or none
+};
 
 }  // namespace quantmill
 

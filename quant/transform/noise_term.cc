@@ -60,6 +60,28 @@ void NoiseTerm::Widen(int64_t member, const std::vector<float>& high, const std:
   importance_[at] += importance;
 }
 
+double NoiseTerm::ValueAt(const std::vector<float>& scales) const {
+  const auto lines = static_cast<size_t>(lines_);
+  std::vector<float> high(lines);
+  std::vector<float> low(one_sided() ? 0 : lines);
+  double noise = 0;
+  const auto raise = [&](const std::vector<float>& values, float t, std::vector<float>& maxima) {
+    for (size_t line = 0; line < lines; ++line) {
+      maxima[line] = std::max(maxima[line], values[line] * t);
+    }
+  };
+  for (size_t j = 0; j < scale_.size(); ++j) {
+    const float t = Factor(scales[static_cast<size_t>(scale_[j])]);
+    raise(high_[j], t, high);
+    if (!one_sided()) raise(low_[j], t, low);
+    noise += importance_[j] / Square(t);
+  }
+  const float* other = one_sided() ? high.data() : low.data();
+  const double spread = SumOfSquares(
+      lines_, [&](int64_t line) { return high[static_cast<size_t>(line)] + other[line]; });
+  return factor_ * spread * noise;
+}
+
 void NoiseTerm::SetScales(const std::vector<float>& scales) {
   t_.clear();
   for (const int32_t scale : scale_) t_.push_back(Factor(scales[static_cast<size_t>(scale)]));

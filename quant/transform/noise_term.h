@@ -29,7 +29,11 @@ class NoiseTerm {
   int64_t members() const { return static_cast<int64_t>(scale_.size()); }
   int32_t scale_of(int64_t member) const { return scale_[static_cast<size_t>(member)]; }
 
-  // Sets all scales (the whole s). Before the calls below.
+  // The value for these scales (the whole s).
+  double ValueAt(const std::vector<float>& scales) const;
+
+  // ---- for a descent ----
+  // Sets all scales. Before the calls below.
   void SetScales(const std::vector<float>& scales);
   double value() const { return factor_ * spread_ * noise_; }
   // value() if s of the member were multiplied by `ratio`.

@@ -67,7 +67,7 @@ TEST_F(AwqTest, ScoreIsTheOutputErrorOnTheTokens) {
     const std::vector<float> twos(32, 2.0f);
     const double plain = score(Ones(made.problem));
     EXPECT_NEAR(score(twos), plain, 1e-5 * plain);
-    const double expected = ExpectedError(made.problem, Ones(made.problem)).total();
+    const double expected = ExpectedError(made.problem).At(Ones(made.problem)).total();
     EXPECT_NEAR(plain / expected, 1, 0.35) << symmetric;
   }
 }
@@ -103,7 +103,7 @@ TEST_F(AwqTest, SalientChannelsAreProtected) {
   }
   ASSERT_FALSE(best.empty());
   EXPECT_LT(least, 0.4 * identity);
-  EXPECT_LT(score(Balance(made.problem, best)), least);
+  EXPECT_LT(score(ExpectedError(made.problem).Balance(best)), least);
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ TEST(ExpectedErrorTest, IsWhatRoundingLeaves) {
       const RandomProblem made = MakeProblem(random, scheme, 48, WithOutliers(96, 3, outlier), 96);
       for (const auto& scales : {Ones(made.problem), RandomScales(random, 96)}) {
         const double measured = MeasuredError(made, scales);
-        const double expected = ExpectedError(made.problem, scales).total();
+        const double expected = ExpectedError(made.problem).At(scales).total();
         EXPECT_GT(expected, 0.8 * measured) << Describe(scheme) << outlier;
         EXPECT_LT(expected, 1.25 * measured) << Describe(scheme) << outlier;
       }
@@ -121,11 +121,11 @@ TEST(ExpectedErrorTest, BalanceFindsTheHandWorkedOptimum) {
   problem.mean_square = problem.importance = {100, 1};
   problem.absmax = {10, 1};
   const double best = (100 * Square(0.25) + 1 * Square(2.0)) / Square(7.5) / 12;
-  const std::vector<float> scales = Balance(problem, {1, 1});
-  const double found = ExpectedError(problem, scales).total();
+  const std::vector<float> scales = ExpectedError(problem).Balance({1, 1});
+  const double found = ExpectedError(problem).At(scales).total();
   EXPECT_GE(found, best * (1 - 1e-6));
   EXPECT_LE(found, best * 1.1);  // steps of 4 % in s, twice squared
-  EXPECT_GT(ExpectedError(problem, {1, 1}).total(), 5 * best);
+  EXPECT_GT(ExpectedError(problem).At({1, 1}).total(), 5 * best);
 }
 
 // Query heads that read one key-value head share scales. Asymmetric: a symmetric grid of four bits
@@ -138,11 +138,11 @@ TEST(ExpectedErrorTest, SharedScales) {
     FoldProblem& problem = made.problem;
     problem.scales = 32;
     for (size_t i = 0; i < 64; ++i) problem.scale_of[i] = static_cast<int32_t>(i % 32);
-    const std::vector<float> scales = Balance(problem, Ones(problem));
+    const std::vector<float> scales = ExpectedError(problem).Balance(Ones(problem));
     ASSERT_EQ(scales.size(), 32u);
     const double balanced = MeasuredError(made, ColumnScales(problem, scales));
     EXPECT_LT(balanced, 0.9 * MeasuredError(made, ColumnScales(problem, Ones(problem))));
-    EXPECT_NEAR(ExpectedError(problem, scales).total() / balanced, 1, 0.25);
+    EXPECT_NEAR(ExpectedError(problem).At(scales).total() / balanced, 1, 0.25);
   }
 }
 
@@ -150,9 +150,9 @@ TEST(ExpectedErrorTest, SharedScales) {
 TEST(ExpectedErrorTest, BalanceLowersTheMeasuredErrorOfBothSides) {
   Random random(8);
   const RandomProblem made = MakeProblem(random, W8A8(), 48, WithOutliers(96, 3, 60), 64);
-  const std::vector<float> scales = Balance(made.problem, Ones(made.problem));
+  const std::vector<float> scales = ExpectedError(made.problem).Balance(Ones(made.problem));
   EXPECT_LT(MeasuredError(made, scales), 0.25 * MeasuredError(made, Ones(made.problem)));
-  const ExpectedErrors errors = ExpectedError(made.problem, scales);
+  const ExpectedErrors errors = ExpectedError(made.problem).At(scales);
   EXPECT_GT(errors.inputs, 0);
   EXPECT_GT(errors.weights, 0);
 }
@@ -162,10 +162,10 @@ TEST(ExpectedErrorTest, NeverWorseThanTheStart) {
   for (const QuantScheme& scheme : {IntScheme(4, false, 16), W8A8()}) {
     Random random(9);
     const RandomProblem made = MakeProblem(random, scheme, 33, WithOutliers(48, 1, 1), 40);
-    const double before = ExpectedError(made.problem, Ones(made.problem)).total();
-    const std::vector<float> scales = Balance(made.problem, Ones(made.problem));
+    const double before = ExpectedError(made.problem).At(Ones(made.problem)).total();
+    const std::vector<float> scales = ExpectedError(made.problem).Balance(Ones(made.problem));
     // Rounding to BF16 may cost back a little of what was gained.
-    EXPECT_LE(ExpectedError(made.problem, scales).total(), before * (1 + 1e-3));
+    EXPECT_LE(ExpectedError(made.problem).At(scales).total(), before * (1 + 1e-3));
   }
 }
 
@@ -173,10 +173,12 @@ TEST(ExpectedErrorTest, ZeroWeightsAndDeadInputsStayFinite) {
   Random random(2);
   RandomProblem made = MakeProblem(random, W8A8(), 5, WithOutliers(12, 12, 0), 7);
   FoldProblem& problem = made.problem;
-  for (const float s : Balance(problem, Ones(problem))) EXPECT_TRUE(std::isfinite(s) && s > 0) << s;
+  for (const float s : ExpectedError(problem).Balance(Ones(problem)))
+    EXPECT_TRUE(std::isfinite(s) && s > 0) << s;
   Fill(problem.weight, 0);
-  for (const float s : Balance(problem, Ones(problem))) EXPECT_TRUE(std::isfinite(s) && s > 0) << s;
-  EXPECT_EQ(ExpectedError(problem, Ones(problem)).total(), 0);
+  for (const float s : ExpectedError(problem).Balance(Ones(problem)))
+    EXPECT_TRUE(std::isfinite(s) && s > 0) << s;
+  EXPECT_EQ(ExpectedError(problem).At(Ones(problem)).total(), 0);
 }
 
 // ---- terms ----
