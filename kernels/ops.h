@@ -210,6 +210,19 @@ struct GptqProblem {
   ConstMatrix zero_points;  // [out, groups] I8; empty if symmetric
 };
 
+// What SearchGrid tries.
+struct GridSearch {
+  // Factors of the start grid's scale; 1 is tried besides.
+  std::span<const float> coarse;
+  // Added to the best factor so far, one pass after the other.
+  std::span<const float> fine;
+  bool mirror = false;  // each coarse factor also with the scale's sign flipped; symmetric integers
+  float global_scale = 1;  // of scales that are stored times it (NVFP4)
+};
+
+// In which numbers a factorization runs.
+enum class Precision : uint8_t { kF32, kF64 };
+
 struct BackendInfo {
   std::string name;  // "cpu", "reference", "cuda"
   std::string isa;   // "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
@@ -302,21 +315,39 @@ class Backend {
   // infinity and -infinity. A NaN makes both of its column NaN. x: [tokens, in] F32|BF16.
   // range: [2, in] F32.
   virtual void AddRange(Exec& exec, ConstMatrix x, Matrix range) = 0;
+  // cross += x^T (y - x), all of it. x, y: [tokens, in] F32|BF16, both of one type; the difference
+  // is rounded to it where products are of BF16. cross: [in, in] F32. Order of sums as AddGram.
+  virtual void AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cross) = 0;
 
   // ---- solving (algorithms.md section 1) ----
   // Smallest grid that covers each group of each row (formats.md section 4.3):
   //   symmetric: scale = absmax / ((max_code - min_code) / 2);
   //   asymmetric: range widened to hold 0, scale = (hi - lo) / (max_code - min_code),
   //               zero_point = clamp(rint(min_code - lo / scale)), with the unrounded scale.
-  // The scale is then rounded to scheme.scale_dtype; a scale that rounds to 0 becomes 1 where the
-  // group is all zero, and the type's smallest normal otherwise.
+  // (floats: absmax / the largest number.) The scale is then rounded to scheme.scale_dtype (F32,
+  // F16 or BF16 here); a scale that rounds to 0 becomes 1 where the group is all zero, and the
+  // type's smallest normal otherwise. Each row has its own scales, whatever scheme.row_block says.
   // weight: [out, in] F32.  scales: [out, groups] F32.  zero_points: [out, groups] I8 or empty.
   virtual void MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, Matrix scales,
                           Matrix zero_points) = 0;
-  // codes[o, i] = clamp(rint(w / scale) + zero_point, min_code, max_code).  codes: [out, in] I8.
+  // codes[o, i] = clamp(rint(w / scale) + zero_point, min_code, max_code), or the nearest float
+  // number to w / scale (NearestCode of scheme.h).  codes: [out, in] I8.  scales here and below are
+  // effective ones (divided by global_scale) and may be negative.
   // A NaN weight is a bug of the caller (weights are checked when read): Check.
   virtual void RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
                            ConstMatrix scales, ConstMatrix zero_points, Matrix codes) = 0;
+  // Chooses a scale (and zero point) for each group of each row: the candidate for which the sum
+  // over blocks of dB^T, d = q - w, is least; the earlier one on ties. On entry scales and
+  // zero_points hold a grid (MinMaxGrid); it is the first candidate. Then: every coarse factor
+  // (with both signs under `mirror`); asymmetric: neighbours of the zero point; then the fine
+  // offsets. Scales of candidates are rounded to scheme.scale_dtype (times global_scale) before
+  // they are tried; what rounds to 0 or past the type is passed over. Errors are summed in F32.
+  // weight: [out, in] F32.  blocks: [in, block] F32: row i holds H[i, b .. b + block) of the block
+  // that column i lies in; blocks begin at multiples of `block` and end where a group or the row
+  // ends, so block divides the group size, or there is one group.
+  virtual void SearchGrid(Exec& exec, ConstMatrix weight, ConstMatrix blocks,
+                          const QuantScheme& scheme, const GridSearch& search, Matrix scales,
+                          Matrix zero_points) = 0;
   // Symmetric permutation and completion, in place: afterwards the full square holds
   // gram[order[i], order[j]].  gram: [in, in] F32, upper triangle filled.
   virtual void PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix gram) = 0;
@@ -324,13 +355,26 @@ class Backend {
   //   (H + damp I)^-1 = R^T R,
   // H being the strict lower triangle mirrored, with diagonal `diagonal` ([1, in] F32). H = U U^T
   // by Cholesky from the last column up, R = U^-1: no explicit inverse of H. The strict lower
-  // triangle is not written, so a failed call can be repeated with another damp. Waits.
-  virtual FactorResult FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Matrix gram) = 0;
+  // triangle is not written, so a failed call can be repeated with another damp. kF64 takes another
+  // [in, in] F64 and several times as long; R is rounded to F32 at the end. Waits.
+  virtual FactorResult FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Precision precision,
+                                  Matrix gram) = 0;
+  // x = x (H + damp I)^-1 = x R^T R, in place, R being the upper triangle of `factor` (FactorGram)
+  // in the order of `order`.  x: [rows, in] F32, columns in their original order.
+  virtual void SolveGram(Exec& exec, ConstMatrix factor, std::span<const int32_t> order,
+                         Matrix x) = 0;
   // Solves all rows: for k in solve order, code of column order[k] by RoundToGrid's formula from
   // the current weight w_k; e = (w_k - q_k) / R[k, k]; w_j -= e * R[k, j] for j > k. codes: [out,
   // in] I8, columns in their original order.  loss: [1, out] F32, sum_k e_k^2, which is the row's
   // tr(dw (H + damp I) dw^T).
   virtual void GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) = 0;
+  // Coordinate descent on the codes: lowers (q - w) G (q - w)^T row by row, one column of
+  // problem.order after the other, `sweeps` times: each column takes the code that is best given
+  // all others (that nearest to q_k - (G (q - w))_k / G_kk). G: the strict lower triangle of
+  // problem.factor with `diagonal` ([1, in] F32), both in solve order; columns with diagonal 0 are
+  // left as they are.  codes: [out, in] I8, in place.
+  virtual void RefineCodes(Exec& exec, const GptqProblem& problem, ConstMatrix diagonal, int sweeps,
+                           Matrix codes) = 0;
   // result[o] = delta[o] G delta[o]^T.  delta: [out, in] F32.  gram: [in, in] F32, of which the
   // strict lower triangle and `diagonal` are read.  result: [1, out] F32.
   virtual void QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram, ConstMatrix diagonal,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/factor_f64.h"
 #include "kernels/cpu/solve_kernels.h"
 
 namespace quantmill::cpu {
@@ -190,12 +191,14 @@ void CpuBackend::PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix 
   PermuteRows(PoolOf(exec), order, gram);
 }
 
-FactorResult CpuBackend::FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Matrix gram) {
+FactorResult CpuBackend::FactorGram(Exec& exec, ConstMatrix diagonal, float damp,
+                                    Precision precision, Matrix gram) {
   const int64_t n = gram.rows;
   Check(gram.dtype == DType::kF32 && gram.cols == n, "FactorGram: gram is [in, in] F32");
   Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == n,
         "FactorGram: diagonal is [1, in] F32");
   if (n == 0) return {true, -1};
+  if (precision == Precision::kF64) return FactorInF64(exec, diagonal, damp, gram);
   Mirror(PoolOf(exec), SelectSolveKernels(isa_), /*to_lower=*/false, gram);
   for (int64_t i = 0; i < n; ++i) gram.Row<float>(i)[i] = diagonal.Row<float>(0)[i] + damp;
   Factorizer factorizer(exec, SelectFactorKernels(isa_), gram);

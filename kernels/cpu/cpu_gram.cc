@@ -30,60 +30,135 @@ PanelPair PairAt(int64_t task, int64_t panels) {
   return {i, i + task};
 }
 
+// Sums of products of tokens, chunk by chunk.
+class GramCall {
+ public:
+  GramCall(Exec& exec, const GramKernels& kernels, ConstMatrix x)
+      : pool_(PoolOf(exec)),
+        kernels_(kernels),
+        x_(x),
+        bf16_(x.dtype == DType::kBF16),
+        pairs_(bf16_ && kernels.pairs),
+        cols_(kernels.panel_cols),
+        panels_((x.cols + cols_ - 1) / cols_),
+        chunk_tokens_(kChunkSteps * StepTokens()),
+        scope_(exec.workspace),
+        sums_(scope_.Take(DType::kF32, pool_.threads(), cols_ * cols_)) {}
+
+  // Panels of a whole chunk (or of x, where it is shorter).
+  Matrix TakePanels() {
+    const int64_t steps = std::min(kChunkSteps, Steps(x_.rows));
+    return scope_.Take(DType::kF32, panels_, steps * cols_);
+  }
+
+  // Calls body(first token, tokens) for each chunk.
+  template <typename Body>
+  void ForEachChunk(const Body& body) const {
+    for (int64_t begin = 0; begin < x_.rows; begin += chunk_tokens_) {
+      body(begin, std::min(chunk_tokens_, x_.rows - begin));
+    }
+  }
+
+  // Packs tokens [begin, begin + tokens) of `from`, less those of `minus` unless it is empty.
+  void Pack(ConstMatrix from, ConstMatrix minus, int64_t begin, int64_t tokens,
+            Matrix panels) const {
+    const int64_t slices = (Steps(tokens) + kPackSteps - 1) / kPackSteps;
+    pool_.ParallelFor(slices * panels_, [&](int64_t task, int) {
+      const int64_t panel = task % panels_;
+      const int64_t first_step = task / panels_ * kPackSteps;
+      const int64_t first = first_step * StepTokens();
+      const auto part = [&](ConstMatrix m) {
+        return m.Rows(begin + first, 1).Cols(panel * cols_, Width(panel)).data;
+      };
+      GramPackArgs args;
+      args.x = part(from);
+      args.x_row = from.stride;
+      if (minus.size() != 0) {
+        args.minus = part(minus);
+        args.minus_row = minus.stride;
+      }
+      args.bf16 = bf16_;
+      args.tokens = std::min(kPackSteps * StepTokens(), tokens - first);
+      args.cols = Width(panel);
+      args.panel = panels.Row<float>(panel) + first_step * cols_;
+      kernels_.pack(args);
+    });
+  }
+
+  // result += a^T b over `tokens` packed tokens: of one block of it.
+  void AddBlock(Matrix a, Matrix b, PanelPair pair, int64_t tokens, int thread,
+                Matrix result) const {
+    GramBlockArgs args;
+    args.a = a.Row<float>(pair.i);
+    args.b = b.Row<float>(pair.j);
+    args.steps = Steps(tokens);
+    args.rows = Width(pair.i);
+    args.cols = Width(pair.j);
+    args.sums = sums_.Row<float>(thread);
+    args.gram = result.Row<float>(pair.i * cols_) + pair.j * cols_;
+    args.gram_row = result.stride;
+    (pairs_ ? kernels_.add_block_pairs : kernels_.add_block)(args);
+  }
+
+  ThreadPool& pool() const { return pool_; }
+  int64_t panels() const { return panels_; }
+
+ private:
+  int64_t StepTokens() const { return pairs_ ? 2 : 1; }
+  int64_t Steps(int64_t tokens) const { return (tokens + StepTokens() - 1) / StepTokens(); }
+  int Width(int64_t panel) const {
+    return static_cast<int>(std::min(cols_, x_.cols - panel * cols_));
+  }
+
+  ThreadPool& pool_;
+  const GramKernels& kernels_;
+  const ConstMatrix x_;
+  const bool bf16_;
+  const bool pairs_;
+  const int64_t cols_;
+  const int64_t panels_;
+  const int64_t chunk_tokens_;
+  Workspace::Scope scope_;
+  const Matrix sums_;
+};
+
+void CheckOperands(ConstMatrix x, Matrix result) {
+  Check(x.dtype == DType::kF32 || x.dtype == DType::kBF16, "AddGram, AddCross: x is F32 or BF16");
+  Check(result.dtype == DType::kF32 && result.rows == x.cols && result.cols == x.cols,
+        "AddGram, AddCross: the result is [in, in] F32");
+}
+
 }  // namespace
 
 void CpuBackend::AddGram(Exec& exec, ConstMatrix x, Matrix gram) {
-  Check(x.dtype == DType::kF32 || x.dtype == DType::kBF16, "AddGram: x is F32 or BF16");
-  Check(gram.dtype == DType::kF32 && gram.rows == x.cols && gram.cols == x.cols,
-        "AddGram: gram is [in, in] F32");
+  CheckOperands(x, gram);
   if (x.size() == 0) return;
-  const GramKernels& kernels = SelectGramKernels(isa_);
-  const bool bf16 = x.dtype == DType::kBF16;
-  const bool pairs = bf16 && kernels.pairs;
-  const int64_t step_tokens = pairs ? 2 : 1;
-  const int64_t cols = kernels.panel_cols;
-  const int64_t panels = (x.cols + cols - 1) / cols;
-  const int64_t max_steps = std::min(kChunkSteps, (x.rows + step_tokens - 1) / step_tokens);
-
-  Workspace::Scope scope(exec.workspace);
-  ThreadPool& pool = PoolOf(exec);
-  const Matrix packed = scope.Take(DType::kF32, panels, max_steps * cols);
-  const Matrix sums = scope.Take(DType::kF32, pool.threads(), cols * cols);
-  const auto width = [&](int64_t panel) {
-    return static_cast<int>(std::min(cols, x.cols - panel * cols));
-  };
-
-  for (int64_t begin = 0; begin < x.rows; begin += kChunkSteps * step_tokens) {
-    const int64_t tokens = std::min(kChunkSteps * step_tokens, x.rows - begin);
-    const int64_t steps = (tokens + step_tokens - 1) / step_tokens;
-    const int64_t slices = (steps + kPackSteps - 1) / kPackSteps;
-    pool.ParallelFor(slices * panels, [&](int64_t task, int) {
-      const int64_t panel = task % panels;
-      const int64_t first_step = task / panels * kPackSteps;
-      const int64_t first = first_step * step_tokens;
-      GramPackArgs args;
-      args.x = x.Rows(begin + first, 1).Cols(panel * cols, width(panel)).data;
-      args.x_row = x.stride;
-      args.bf16 = bf16;
-      args.tokens = std::min(kPackSteps * step_tokens, tokens - first);
-      args.cols = width(panel);
-      args.panel = packed.Row<float>(panel) + first_step * cols;
-      kernels.pack(args);
+  GramCall call(exec, SelectGramKernels(isa_), x);
+  const Matrix packed = call.TakePanels();
+  call.ForEachChunk([&](int64_t begin, int64_t tokens) {
+    call.Pack(x, {}, begin, tokens, packed);
+    const int64_t panels = call.panels();
+    call.pool().ParallelFor(panels * (panels + 1) / 2, [&](int64_t task, int thread) {
+      call.AddBlock(packed, packed, PairAt(task, panels), tokens, thread, gram);
     });
-    pool.ParallelFor(panels * (panels + 1) / 2, [&](int64_t task, int thread) {
-      const PanelPair pair = PairAt(task, panels);
-      GramBlockArgs args;
-      args.a = packed.Row<float>(pair.i);
-      args.b = packed.Row<float>(pair.j);
-      args.steps = steps;
-      args.rows = width(pair.i);
-      args.cols = width(pair.j);
-      args.sums = sums.Row<float>(thread);
-      args.gram = gram.Row<float>(pair.i * cols) + pair.j * cols;
-      args.gram_row = gram.stride;
-      (pairs ? kernels.add_block_pairs : kernels.add_block)(args);
+  });
+}
+
+void CpuBackend::AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cross) {
+  CheckOperands(x, cross);
+  Check(y.dtype == x.dtype && y.rows == x.rows && y.cols == x.cols, "AddCross: x and y differ");
+  if (x.size() == 0) return;
+  GramCall call(exec, SelectGramKernels(isa_), x);
+  const Matrix left = call.TakePanels();
+  const Matrix right = call.TakePanels();
+  call.ForEachChunk([&](int64_t begin, int64_t tokens) {
+    call.Pack(x, {}, begin, tokens, left);
+    call.Pack(y, x, begin, tokens, right);
+    const int64_t panels = call.panels();
+    call.pool().ParallelFor(panels * panels, [&](int64_t task, int thread) {
+      call.AddBlock(left, right, {task / panels, task % panels}, tokens, thread, cross);
     });
-  }
+  });
 }
 
 }  // namespace quantmill::cpu

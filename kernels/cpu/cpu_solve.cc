@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/solve_kernels.h"
+#include "kernels/cpu/solve_shapes.h"
 
 namespace quantmill::cpu {
 
@@ -13,24 +14,6 @@ QUANTMILL_DEFINE_ISA_TABLE(SolveKernels, kSolveKernels)
 QUANTMILL_DEFINE_ISA_TABLE(GptqKernels, kGptqKernels)
 
 namespace {
-
-void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
-               ConstMatrix zero_points) {
-  const int64_t groups = scheme.GroupsFor(weight.cols);
-  Check(scheme.bits >= 2 && scheme.bits <= 8, "QuantScheme: bits are 2..8");
-  Check(scheme.group_size > 0 || scheme.group_size == QuantScheme::kPerChannel,
-        "QuantScheme: group_size is positive or kPerChannel");
-  Check(weight.dtype == DType::kF32, "weight is [out, in] F32");
-  Check(scales.dtype == DType::kF32 && scales.rows == weight.rows && scales.cols == groups,
-        "scales are [out, groups] F32");
-  if (scheme.symmetric) {
-    Check(zero_points.size() == 0, "a symmetric scheme has no zero points");
-  } else {
-    Check(zero_points.dtype == DType::kI8 && zero_points.rows == weight.rows &&
-              zero_points.cols == groups,
-          "zero points are [out, groups] I8");
-  }
-}
 
 // Runs work(row) for all rows, in tasks of about 64 Ki elements.
 template <typename Work>
@@ -53,7 +36,7 @@ GridPoint SmallestGrid(float lo, float hi, const QuantScheme& scheme) {
   float scale = 0;
   float zero = 0;
   if (scheme.symmetric) {
-    scale = std::max(-lo, hi) / (steps / 2);
+    scale = std::max(-lo, hi) / scheme.half_range();
   } else {
     scale = (hi - lo) / steps;
     // lo = 0 apart: 0 / 0 in an all-zero group.
@@ -68,16 +51,12 @@ GridPoint SmallestGrid(float lo, float hi, const QuantScheme& scheme) {
   return {scale, static_cast<int8_t>(zero)};
 }
 
-// Rows that a GptqSolve or QuadraticForm task takes. A task reads the whole [in, in] triangle, so
-// long rows, whose triangle does not fit the caches, share each pass among more of them. By the
-// shape alone; no result depends on it.
-int64_t TileRows(int64_t in) { return in >= 4096 ? 128 : 64; }
-
 }  // namespace
 
 void CpuBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
                             Matrix scales, Matrix zero_points) {
   CheckGrid(weight, scheme, scales, zero_points);
+  Check(IsDenseFloat(scheme.scale_dtype), "MinMaxGrid: scales are rounded to F32, F16 or BF16");
   const SolveKernels& kernels = SelectSolveKernels(isa_);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
   ForEachRow(PoolOf(exec), weight.rows, weight.cols, [&](int64_t r) {
@@ -100,8 +79,7 @@ void CpuBackend::RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& 
         "RoundToGrid: codes are [out, in] I8");
   const SolveKernels& kernels = SelectSolveKernels(isa_);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
-  const auto lo = static_cast<float>(scheme.min_code());
-  const auto hi = static_cast<float>(scheme.max_code());
+  const CodeRange range = RangeOf(scheme);
   std::atomic<bool> numbers{true};
   ForEachRow(PoolOf(exec), weight.rows, weight.cols, [&](int64_t r) {
     for (int64_t g = 0; g < scales.cols; ++g) {
@@ -109,7 +87,7 @@ void CpuBackend::RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& 
       const float zero =
           scheme.symmetric ? 0.0f : static_cast<float>(zero_points.Row<int8_t>(r)[g]);
       if (!kernels.round(weight.Row<float>(r) + begin, std::min(size, weight.cols - begin),
-                         scales.Row<float>(r)[g], zero, lo, hi, codes.Row<int8_t>(r) + begin)) {
+                         scales.Row<float>(r)[g], zero, range, codes.Row<int8_t>(r) + begin)) {
         numbers = false;
       }
     }
@@ -133,11 +111,8 @@ void CpuBackend::GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes,
     std::fill_n(loss.Row<float>(0), loss.cols, 0.0f);
     return;
   }
-  std::vector<int32_t> group_of;
-  const int64_t size = problem.scheme.GroupSizeFor(in);
-  for (const int32_t column : problem.order) {
-    group_of.push_back(static_cast<int32_t>(column / size));
-  }
+  const std::vector<int32_t> group_of =
+      GroupsInOrder(problem.order, problem.scheme.GroupSizeFor(in));
   const GptqKernels& kernels = SelectGptqKernels(isa_);
   ThreadPool& pool = PoolOf(exec);
   const int64_t step = TileRows(in);
@@ -146,26 +121,9 @@ void CpuBackend::GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes,
   const Matrix scratch = scope.Take(DType::kF32, pool.threads(), kernels.scratch(step, in, groups));
   pool.ParallelFor((weight.rows + step - 1) / step, [&](int64_t task, int thread) {
     const int64_t row = task * step;
-    GptqTile tile;
-    tile.weight = weight.Row<float>(row);
-    tile.weight_stride = weight.stride;
-    tile.rows = std::min(step, weight.rows - row);
-    tile.in = in;
-    tile.order = problem.order.data();
-    tile.group_of = group_of.data();
-    tile.factor = factor.Row<float>(0);
-    tile.factor_stride = factor.stride;
-    tile.scales = problem.scales.Row<float>(row);
-    tile.scales_stride = problem.scales.stride;
-    tile.zeros = problem.scheme.symmetric ? nullptr : problem.zero_points.Row<int8_t>(row);
-    tile.zeros_stride = problem.zero_points.stride;
-    tile.groups = groups;
-    tile.min_code = static_cast<float>(problem.scheme.min_code());
-    tile.max_code = static_cast<float>(problem.scheme.max_code());
-    tile.codes = codes.Row<int8_t>(row);
-    tile.codes_stride = codes.stride;
+    const Matrix rows = codes.Rows(row, std::min(step, weight.rows - row));
+    GptqTile tile = TileOf(problem, group_of, row, rows, scratch.Row<float>(thread));
     tile.loss = loss.Row<float>(0) + row;
-    tile.scratch = scratch.Row<float>(thread);
     kernels.solve(tile);
   });
 }

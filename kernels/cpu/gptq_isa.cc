@@ -4,6 +4,7 @@
 // columns and keeps only E, the scaled errors e_k of the columns done, [in, kTileCols] per strip: a
 // block is gathered from the weight, loses E R[done, block] (the updates that GPTQ applies from the
 // left, taken together) and is then solved. So the weight is read once and never copied whole.
+#include "kernels/cpu/code_kinds.h"
 #include "kernels/cpu/solve_kernels.h"
 #include "kernels/cpu/tile_gemm.h"
 
@@ -44,10 +45,14 @@ struct Layout {
   }
 };
 
+template <typename Codes>
 class TileSolver {
  public:
-  explicit TileSolver(const GptqTile& tile)
-      : t_(tile), at_(tile.rows, tile.in, tile.groups), codes_(CodesOf(tile.scratch + at_.codes)) {}
+  TileSolver(const GptqTile& tile, const Codes& kind)
+      : t_(tile),
+        kind_(kind),
+        at_(tile.rows, tile.in, tile.groups),
+        codes_(CodesOf(tile.scratch + at_.codes)) {}
 
   void Solve() {
     LoadGrid();
@@ -147,8 +152,6 @@ class TileSolver {
   // own square of R. Columns past `count` have weight, error and loss 0.
   void SolveColumns(int64_t strip, int64_t begin, int64_t k, int64_t count, const float* r,
                     Tile& loss) {
-    const Vec lo = Broadcast(t_.min_code);
-    const Vec hi = Broadcast(t_.max_code);
     const float* reciprocals = t_.scratch + at_.reciprocals + k;
     Tile w;
 #pragma GCC unroll 8
@@ -168,10 +171,10 @@ class TileSolver {
       for (int64_t v = 0; v < kTileVecs; ++v) {
         const Vec scale = Load(scales + v * kLanes);
         const Vec zero = Load(zeros + v * kLanes);
-        const Vec code = CodeOf(w.v[i][v], scale, zero, lo, hi);
-        StoreCodes(codes + v * kLanes, code);
+        const Rounded rounded = kind_.Round(w.v[i][v], scale, zero);
+        StoreCodes(codes + v * kLanes, rounded.code);
         // q rounds as Dequantize does; e is 0 in padded columns, whose reciprocal is 0.
-        const Vec e = (w.v[i][v] - (code - zero) * scale) * Broadcast(reciprocals[i]);
+        const Vec e = (w.v[i][v] - rounded.number * scale) * Broadcast(reciprocals[i]);
         Store(errors + v * kLanes, e);
         loss.v[0][v] = Fma(e, e, loss.v[0][v]);
 #pragma GCC unroll 8
@@ -192,11 +195,14 @@ class TileSolver {
   }
 
   const GptqTile& t_;
+  const Codes kind_;
   const Layout at_;
   int8_t* const codes_;
 };
 
-void SolveTile(const GptqTile& tile) { TileSolver(tile).Solve(); }
+void SolveTile(const GptqTile& tile) {
+  WithCodes(tile.range, [&](const auto& kind) { TileSolver(tile, kind).Solve(); });
+}
 
 int64_t Scratch(int64_t rows, int64_t in, int64_t groups) { return Layout(rows, in, groups).total; }
 

@@ -11,31 +11,44 @@ constexpr int kCols = kTileCols;
 
 // ---- packing ----
 
-// Columns [c, c + kLanes) of a token, zero from `cols` on.
-Vec LoadToken(const GramPackArgs& a, int64_t token, int c) {
-  const int64_t at = token * a.x_row + c;
-  if (c + kLanes <= a.cols) {
-    return a.bf16 ? LoadBF16(static_cast<const uint16_t*>(a.x) + at)
-                  : Load(static_cast<const float*>(a.x) + at);
+// kLanes elements, zero from `count` on.
+Vec LoadElements(const void* x, bool bf16, int64_t at, int count) {
+  if (count >= kLanes) {
+    return bf16 ? LoadBF16(static_cast<const uint16_t*>(x) + at)
+                : Load(static_cast<const float*>(x) + at);
   }
-  const int count = a.cols > c ? a.cols - c : 0;
-  if (a.bf16) {
+  const auto existing = static_cast<size_t>(count > 0 ? count : 0);
+  if (bf16) {
     uint16_t lanes[kLanes] = {};
-    std::memcpy(lanes, static_cast<const uint16_t*>(a.x) + at,
-                static_cast<size_t>(count) * sizeof(uint16_t));
+    std::memcpy(lanes, static_cast<const uint16_t*>(x) + at, existing * sizeof(uint16_t));
     return LoadBF16(lanes);
   }
   float lanes[kLanes] = {};
-  std::memcpy(lanes, static_cast<const float*>(a.x) + at,
-              static_cast<size_t>(count) * sizeof(float));
+  std::memcpy(lanes, static_cast<const float*>(x) + at, existing * sizeof(float));
   return Load(lanes);
 }
 
+// Columns [c, c + kLanes) of a token, zero from `cols` on.
+Vec LoadToken(const GramPackArgs& a, int64_t token, int c) {
+  const Vec x = LoadElements(a.x, a.bf16, token * a.x_row + c, a.cols - c);
+  if (a.minus == nullptr) return x;
+  return x - LoadElements(a.minus, a.bf16, token * a.minus_row + c, a.cols - c);
+}
+
 #if defined(__AVX512BF16__)
+// As what is stored in a pair: the bits of x itself are BF16 already.
+Vec LoadRounded(const GramPackArgs& a, int64_t token, int c) {
+  const Vec x = LoadToken(a, token, c);
+  if (a.minus == nullptr) return x;
+  uint16_t lanes[kLanes];
+  StoreBF16(lanes, x);
+  return LoadBF16(lanes);
+}
+
 // Tokens t and t + 1: the bits of a widened BF16 are in the high half of its lane.
 Vec LoadTokenPair(const GramPackArgs& a, int64_t token, int c) {
-  const Vec first = LoadToken(a, token, c);
-  const Vec second = token + 1 < a.tokens ? LoadToken(a, token + 1, c) : Zero();
+  const Vec first = LoadRounded(a, token, c);
+  const Vec second = token + 1 < a.tokens ? LoadRounded(a, token + 1, c) : Zero();
   const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
   return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(second)));
 }

@@ -14,9 +14,11 @@
 namespace quantmill::cpu {
 
 struct GramPackArgs {
-  const void* x = nullptr;  // [tokens][cols] F32 or BF16
-  int64_t x_row = 0;        // elements between tokens
-  bool bf16 = false;        // type of x
+  const void* x = nullptr;      // [tokens][cols] F32 or BF16
+  int64_t x_row = 0;            // elements between tokens
+  const void* minus = nullptr;  // like x: x - minus is packed (rounded to BF16 in pairs); or null
+  int64_t minus_row = 0;
+  bool bf16 = false;  // type of x
   int64_t tokens = 0;
   int cols = 0;  // <= panel_cols
   float* panel = nullptr;

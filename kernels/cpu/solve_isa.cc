@@ -1,4 +1,5 @@
 // Grids (formats.md section 4.3) and quadratic forms.
+#include "kernels/cpu/code_kinds.h"
 #include "kernels/cpu/solve_kernels.h"
 #include "kernels/cpu/tile_gemm.h"
 
@@ -24,18 +25,14 @@ void Range(const float* w, int64_t n, float* lo, float* hi) {
   *hi = largest;
 }
 
-bool RoundCodes(const float* w, int64_t n, float scale, float zero, float lo, float hi,
-                int8_t* codes) {
-  const Vec scales = Broadcast(scale);
-  const Vec zeros = Broadcast(zero);
-  const Vec los = Broadcast(lo);
-  const Vec his = Broadcast(hi);
+template <typename Codes>
+bool RoundRow(const Codes& kind, const float* w, int64_t n, Vec scale, Vec zero, int8_t* codes) {
   VecInt unordered = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     const Vec x = Load(w + i);
     unordered |= IsNaN(x);
-    StoreCodes(codes + i, CodeOf(x, scales, zeros, los, his));
+    StoreCodes(codes + i, kind.Round(x, scale, zero).code);
   }
   if (i < n) {
     float tail[kLanes] = {};
@@ -43,12 +40,19 @@ bool RoundCodes(const float* w, int64_t n, float scale, float zero, float lo, fl
     for (int64_t j = i; j < n; ++j) tail[j - i] = w[j];
     const Vec x = Load(tail);
     unordered |= IsNaN(x);
-    StoreCodes(tail_codes, CodeOf(x, scales, zeros, los, his));
+    StoreCodes(tail_codes, kind.Round(x, scale, zero).code);
     for (int64_t j = i; j < n; ++j) codes[j] = tail_codes[j - i];
   }
   int32_t any = 0;
   for (int lane = 0; lane < kLanes; ++lane) any |= unordered[lane];
   return any == 0;
+}
+
+bool RoundCodes(const float* w, int64_t n, float scale, float zero, const CodeRange& range,
+                int8_t* codes) {
+  return WithCodes(range, [&](const auto& kind) {
+    return RoundRow(kind, w, n, Broadcast(scale), Broadcast(zero), codes);
+  });
 }
 
 // ---- quadratic form ----

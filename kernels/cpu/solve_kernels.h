@@ -13,12 +13,20 @@ namespace quantmill::cpu {
 // the result, small enough that a [128, 128] operand stays in the L2 cache.
 inline constexpr int64_t kSolveBlock = 128;
 
+// Which codes there are (QuantScheme, of which sources compiled per instruction set know nothing).
+enum class CodeKind : uint8_t { kInt, kFp8, kFp4 };
+struct CodeRange {
+  CodeKind type = CodeKind::kInt;
+  float min_code = 0;  // kInt alone
+  float max_code = 0;
+};
+
 // Grids and quadratic forms.
 struct SolveKernels {
   // The smallest and largest of 0 and w[0, n); NaN is skipped. A zero may be -0.
   void (*range)(const float* w, int64_t n, float* lo, float* hi);
-  // codes[i] = clamp(rint(w[i] / scale) + zero, lo, hi). False if some w is NaN.
-  bool (*round)(const float* w, int64_t n, float scale, float zero, float lo, float hi,
+  // codes[i]: the code of w[i] by RoundToGrid's formula (ops.h). False if some w is NaN.
+  bool (*round)(const float* w, int64_t n, float scale, float zero, const CodeRange& range,
                 int8_t* codes);
   // dst[j * ldd + i] = src[i * lds + j].
   void (*transpose)(const float* src, int64_t lds, int64_t rows, int64_t cols, float* dst,
@@ -47,8 +55,7 @@ struct GptqTile {
   const int8_t* zeros;  // [rows, groups], or null
   int64_t zeros_stride;
   int64_t groups;
-  float min_code;
-  float max_code;
+  CodeRange range;
   int8_t* codes;  // [rows, in]
   int64_t codes_stride;
   float* loss;     // [rows]

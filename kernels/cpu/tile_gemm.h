@@ -141,14 +141,6 @@ inline Vec CodeOf(Vec w, Vec scale, Vec zero, Vec lo, Vec hi) {
   return Min(Max(Round(quotient) + zero, lo), hi);
 }
 
-// kLanes codes to memory; NaN becomes 0.
-inline void StoreCodes(int8_t* p, Vec code) {
-  const Vec number = IsNaN(code) ? Vec{} : code;
-  using Bytes = int8_t __attribute__((vector_size(kLanes)));
-  const Bytes bytes = __builtin_convertvector(__builtin_convertvector(number, VecInt), Bytes);
-  std::memcpy(p, &bytes, sizeof(bytes));
-}
-
 }  // namespace quantmill::cpu::QUANTMILL_ISA
 
 #endif  // QUANTMILL_KERNELS_CPU_TILE_GEMM_H_

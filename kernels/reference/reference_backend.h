@@ -45,13 +45,20 @@ class ReferenceBackend : public Backend {
   void SoftCap(Exec& exec, float cap, Matrix logits) override;
   void AddGram(Exec& exec, ConstMatrix x, Matrix gram) override;
   void AddRange(Exec& exec, ConstMatrix x, Matrix range) override;
+  void AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cross) override;
   void MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, Matrix scales,
                   Matrix zero_points) override;
   void RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
                    ConstMatrix zero_points, Matrix codes) override;
+  void SearchGrid(Exec& exec, ConstMatrix weight, ConstMatrix blocks, const QuantScheme& scheme,
+                  const GridSearch& search, Matrix scales, Matrix zero_points) override;
   void PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix gram) override;
-  FactorResult FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Matrix gram) override;
+  FactorResult FactorGram(Exec& exec, ConstMatrix diagonal, float damp, Precision precision,
+                          Matrix gram) override;
+  void SolveGram(Exec& exec, ConstMatrix factor, std::span<const int32_t> order, Matrix x) override;
   void GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) override;
+  void RefineCodes(Exec& exec, const GptqProblem& problem, ConstMatrix diagonal, int sweeps,
+                   Matrix codes) override;
   void QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram, ConstMatrix diagonal,
                      Matrix result) override;
 };

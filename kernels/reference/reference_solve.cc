@@ -5,20 +5,12 @@
 #include <vector>
 
 #include "kernels/reference/reference_backend.h"
+#include "kernels/reference/reference_codes.h"
 
 namespace quantmill::reference {
 namespace {
 
 using Square = std::vector<std::vector<double>>;
-
-// clamp(rint(w / scale) + zero, min_code, max_code). 1024 is past every code and keeps the sum
-// exact; a NaN becomes code 0 here, and a Check in RoundToGrid.
-int8_t CodeOf(float w, float scale, int zero, const QuantScheme& scheme) {
-  const float quotient = w / scale;
-  if (std::isnan(quotient)) return static_cast<int8_t>(0);
-  const auto nearest = static_cast<int>(std::nearbyint(std::clamp(quotient, -1024.0f, 1024.0f)));
-  return static_cast<int8_t>(std::clamp(nearest + zero, scheme.min_code(), scheme.max_code()));
-}
 
 int ZeroPoint(ConstMatrix zero_points, const QuantScheme& scheme, int64_t row, int64_t group) {
   return scheme.symmetric ? 0 : zero_points.Row<int8_t>(row)[group];
@@ -83,7 +75,7 @@ void ReferenceBackend::MinMaxGrid(Exec&, ConstMatrix weight, const QuantScheme& 
         lo = std::min(lo, weight.Row<float>(r)[i]);
         hi = std::max(hi, weight.Row<float>(r)[i]);
       }
-      float scale = std::max(-lo, hi) / ((highest - lowest) / 2);
+      float scale = std::max(-lo, hi) / scheme.half_range();
       if (!scheme.symmetric) {
         scale = (hi - lo) / (highest - lowest);
         const float zero = lo < 0 ? std::nearbyint(lowest - lo / scale) : lowest;
@@ -126,7 +118,8 @@ void ReferenceBackend::PermuteGram(Exec&, std::span<const int32_t> order, Matrix
   }
 }
 
-FactorResult ReferenceBackend::FactorGram(Exec&, ConstMatrix diagonal, float damp, Matrix gram) {
+FactorResult ReferenceBackend::FactorGram(Exec&, ConstMatrix diagonal, float damp,
+                                          Precision /*precision*/, Matrix gram) {
   Square h = LowerMirrored(gram, diagonal);
   for (size_t i = 0; i < h.size(); ++i) h[i][i] += damp;
   const int64_t failed = ReverseCholesky(h);
@@ -155,7 +148,7 @@ void ReferenceBackend::GptqSolve(Exec&, const GptqProblem& problem, Matrix codes
       const int8_t code = CodeOf(static_cast<float>(w[k]), scale, zero, scheme);
       codes.Row<int8_t>(row)[column] = code;
       const auto* r = problem.factor.Row<float>(static_cast<int64_t>(k));
-      const double q = static_cast<float>(code - zero) * scale;
+      const double q = ValueOf(code, scale, zero, scheme);
       const double e = (w[k] - q) / static_cast<double>(r[k]);
       sum += e * e;
       for (size_t j = k + 1; j < w.size(); ++j) w[j] -= e * static_cast<double>(r[j]);

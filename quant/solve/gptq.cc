@@ -2,58 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
 namespace quantmill {
 namespace {
-
-// The diagonal of a square matrix as a column of stride in + 1.
-std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix square) {
-  std::vector<float> diagonal(static_cast<size_t>(square.rows));
-  const ConstMatrix view{square.data, square.dtype, square.rows, 1, square.stride + 1};
-  backend.Download(exec, view, MutableViewOf(diagonal.data(), square.rows, 1));
-  return diagonal;
-}
-
-void CheckDiagonal(const std::vector<float>& diagonal) {
-  for (size_t i = 0; i < diagonal.size(); ++i) {
-    if (std::isfinite(diagonal[i]) && diagonal[i] >= 0) continue;
-    throw Error(ErrorCode::kBadInput, "calibration statistics",
-                "the sum of squares of input " + std::to_string(i) + " is " +
-                    std::to_string(diagonal[i]) +
-                    "; the activations overflow or hold NaN: check the checkpoint, or run the "
-                    "model in F32");
-  }
-}
-
-double MeanOfLiving(const std::vector<float>& diagonal, const std::vector<bool>& dead) {
-  double sum = 0;
-  int64_t count = 0;
-  for (size_t i = 0; i < diagonal.size(); ++i) {
-    if (dead[i]) continue;
-    sum += static_cast<double>(diagonal[i]);
-    ++count;
-  }
-  return count == 0 ? 1 : sum / static_cast<double>(count);
-}
-
-std::vector<int32_t> SolveOrder(const std::vector<float>& diagonal, bool act_order) {
-  std::vector<int32_t> order(diagonal.size());
-  std::iota(order.begin(), order.end(), 0);
-  if (!act_order) return order;
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return diagonal[static_cast<size_t>(a)] > diagonal[static_cast<size_t>(b)];
-  });
-  return order;
-}
 
 std::string Percent(double share) {
   std::string text = std::to_string(share * 100);
   return text.substr(0, text.find('.') + 3) + " % of the mean diagonal";
 }
 
-// Codes of dead inputs: those of weight 0.
+// Codes of dead inputs: those of weight 0 (float codes have 0 for it).
 void ClearDead(const std::vector<bool>& dead, QuantizedLinear& linear) {
   const int64_t groups = linear.groups();
   const int64_t size = linear.scheme.GroupSizeFor(linear.in);
@@ -80,99 +39,102 @@ SolveEvent Fallback(std::string why, double damp_share) {
 
 }  // namespace
 
-GptqFactor PrepareGptq(Backend& backend, Exec& exec, Tensor gram, const GptqOptions& options) {
-  Check(gram.dtype() == DType::kF32 && gram.rows() == gram.cols(), "PrepareGptq: gram is square");
-  GptqFactor factor;
-  const std::vector<float> diagonal = DiagonalOf(backend, exec, gram);
-  CheckDiagonal(diagonal);
-  std::vector<bool>& dead = factor.weights_.dead;
-  for (const float x : diagonal) dead.push_back(x == 0);
-  const auto dead_count = std::count(dead.begin(), dead.end(), true);
-  if (dead_count > 0) {
-    factor.events_.push_back(
-        {SolveEvent::Kind::kDeadColumns,
-         std::to_string(dead_count) + " of " + std::to_string(dead.size()) +
-             " inputs were zero in every calibration token; their weights are stored as 0",
-         static_cast<double>(dead_count)});
-  }
-
-  factor.weights_.order = SolveOrder(diagonal, options.act_order);
-  backend.PermuteGram(exec, factor.weights_.order, gram);
-  std::vector<float> permuted;
-  for (const int32_t i : factor.weights_.order) {
-    const auto at = static_cast<size_t>(i);
-    permuted.push_back(dead[at] ? 1.0f : diagonal[at]);
-  }
-  factor.diagonal_ = backend.Empty(DType::kF32, 1, gram.rows());
-  backend.Upload(exec, ViewOf(permuted.data(), 1, gram.rows()), factor.diagonal_);
-  exec.stream.Synchronize();  // `permuted` is read until then
-
-  const double mean = MeanOfLiving(diagonal, dead);
+void GptqFactor::Factor(Backend& backend, Exec& exec, const GptqOptions& options) {
   double share = options.damp_percent;
   int64_t failed_column = -1;
-  for (int tries = 0; tries < options.max_tries && !factor.ok_; ++tries) {
-    if (tries > 0) {
-      if (share >= 1) break;
-      share = std::min(1.0, share * 2);
-    }
+  const auto attempt = [&](Precision precision) {
+    const auto damp = static_cast<float>(share * statistics_.mean_diagonal());
     const FactorResult result =
-        backend.FactorGram(exec, factor.diagonal_, static_cast<float>(share * mean), gram);
-    if (result.ok) {
-      factor.ok_ = true;
-      factor.damp_ = static_cast<double>(static_cast<float>(share * mean));
-    } else {
-      failed_column = result.failed_column;
-    }
-    if (result.ok && tries > 0) {
-      factor.events_.push_back({SolveEvent::Kind::kDampingRaised,
-                                "the Gram matrix needed a damping of " + Percent(share) + " (" +
-                                    std::to_string(tries) + " tries with less failed)",
-                                share});
-    }
+        backend.FactorGram(exec, statistics_.diagonal(), damp, precision, statistics_.gram());
+    ok_ = result.ok;
+    if (ok_) damp_ = static_cast<double>(damp);
+    if (!ok_) failed_column = result.failed_column;
+    return ok_;
+  };
+  if (attempt(Precision::kF32)) return;
+  if (attempt(Precision::kF64)) {
+    events_.push_back({SolveEvent::Kind::kDoublePrecision,
+                       "the Gram matrix could be factored in double precision alone", share});
+    return;
   }
-  if (!factor.ok_) {
-    factor.events_.push_back(Fallback("the Gram matrix is not positive definite (solve column " +
-                                          std::to_string(failed_column) + ") up to a damping of " +
-                                          Percent(share),
-                                      share));
+  for (int tries = 1; tries < options.max_tries && share < 1; ++tries) {
+    share = std::min(1.0, share * 2);
+    if (!attempt(Precision::kF32)) continue;
+    events_.push_back({SolveEvent::Kind::kDampingRaised,
+                       "the Gram matrix needed a damping of " + Percent(share) + " (" +
+                           std::to_string(tries) + " tries with less failed)",
+                       share});
+    return;
   }
-  factor.gram_ = std::move(gram);
-  factor.weights_.gram = factor.gram_;
-  factor.weights_.diagonal = factor.diagonal_;
+  events_.push_back(Fallback("the Gram matrix is not positive definite (solve column " +
+                                 std::to_string(failed_column) + ") up to a damping of " +
+                                 Percent(share),
+                             share));
+}
+
+void GptqFactor::SetDampedDiagonal(Backend& backend, Exec& exec) {
+  std::vector<float> diagonal(static_cast<size_t>(in()));
+  backend.Download(exec, statistics_.diagonal(), MutableViewOf(diagonal.data(), 1, in()));
+  for (size_t k = 0; k < diagonal.size(); ++k) {
+    const bool is_dead = dead()[static_cast<size_t>(order()[k])];
+    diagonal[k] = is_dead ? 0.0f : diagonal[k] + static_cast<float>(damp_);
+  }
+  damped_diagonal_ = backend.Empty(DType::kF32, 1, in());
+  backend.Upload(exec, ViewOf(diagonal.data(), 1, in()), damped_diagonal_);
+  exec.stream.Synchronize();  // `diagonal` is read until then
+}
+
+GptqFactor PrepareGptq(Backend& backend, Exec& exec, InputStatistics statistics,
+                       const GptqOptions& options) {
+  GptqFactor factor(std::move(statistics));
+  if (factor.statistics_.dead_columns()) {
+    factor.events_.push_back(*factor.statistics_.dead_columns());
+  }
+  factor.Factor(backend, exec, options);
+  factor.SetDampedDiagonal(backend, exec);
   return factor;
 }
 
-SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix weight,
-                      const QuantScheme& scheme) {
-  return SolveGptq(backend, exec, factor, weight, scheme, MinMax(backend, exec, weight, scheme));
+GptqFactor PrepareGptq(Backend& backend, Exec& exec, Tensor gram, const GptqOptions& options) {
+  return PrepareGptq(
+      backend, exec,
+      InputStatistics(backend, exec, std::move(gram), options.act_order, "calibration statistics"),
+      options);
 }
 
-SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix weight,
-                      const QuantScheme& scheme, const Grid& grid) {
-  Check(weight.cols == factor.in(), "SolveGptq: weight and statistics differ in their inputs");
+SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix target,
+                      const QuantScheme& scheme) {
+  return SolveGptq(backend, exec, factor, target, scheme, MinMax(backend, exec, target, scheme));
+}
+
+SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix target,
+                      const QuantScheme& scheme, const Grid& grid, int refine_sweeps) {
+  Check(target.cols == factor.in(), "SolveGptq: target and statistics differ in their inputs");
   SolveResult result;
   result.events = factor.events();
   result.damp = factor.damp();
-  const Tensor codes = backend.Empty(DType::kI8, weight.rows, weight.cols);
+  const Tensor codes = backend.Empty(DType::kI8, target.rows, target.cols);
+  const GptqProblem problem{target, factor.gram(), factor.order(),
+                            scheme, grid.scales,   grid.zero_points};
   bool solved = false;
   if (factor.ok()) {
-    const Tensor loss = backend.Empty(DType::kF32, 1, weight.rows);
-    backend.GptqSolve(
-        exec, {weight, factor.gram(), factor.order(), scheme, grid.scales, grid.zero_points}, codes,
-        loss);
+    const Tensor loss = backend.Empty(DType::kF32, 1, target.rows);
+    backend.GptqSolve(exec, problem, codes, loss);
     solved = AllFinite(backend, exec, loss);
     if (!solved) {
       result.damp = 0;
       result.events.push_back(Fallback("the solve overflowed", 0));
     }
   }
-  if (!solved) {
-    backend.RoundToGrid(exec, weight, scheme, grid.scales, grid.zero_points, codes);
+  if (solved) {
+    backend.RefineCodes(exec, problem, factor.damped_diagonal(), refine_sweeps, codes);
+  } else {
+    backend.RoundToGrid(exec, target, scheme, grid.scales, grid.zero_points, codes);
   }
   result.linear = DownloadLinear(backend, exec, scheme, grid, codes);
   if (solved) ClearDead(factor.dead(), result.linear);
   result.relative_error =
-      RelativeError(backend, exec, weight, result.linear, &factor.error_weights());
+      RelativeError(backend, exec, target, result.linear, &factor.error_weights());
   return result;
 }
 

@@ -3,6 +3,9 @@
 #ifndef QUANTMILL_QUANT_SOLVE_GPTQ_H_
 #define QUANTMILL_QUANT_SOLVE_GPTQ_H_
 
+#include <string>
+
+#include "quant/solve/input_statistics.h"
 #include "quant/solve/solver.h"
 
 namespace quantmill {
@@ -12,7 +15,8 @@ struct GptqOptions {
   // Solve the columns of large H_ii first (ties by index). Groups stay where they are, so the
   // artifact needs no g_idx.
   bool act_order = true;
-  // Each failed factorization doubles the damping, up to mean(diag H) itself.
+  // A failed factorization is tried once more in F64; then each failure doubles the damping, up to
+  // mean(diag H) itself. More digits come first, because damping changes the problem.
   int max_tries = 8;
 };
 
@@ -20,46 +24,52 @@ struct GptqOptions {
 // share one. Made by PrepareGptq; immutable.
 class GptqFactor {
  public:
-  int64_t in() const { return gram_.rows(); }
+  int64_t in() const { return statistics_.in(); }
   // False: no damping made H positive definite. SolveGptq then rounds to nearest.
   bool ok() const { return ok_; }
   double damp() const { return damp_; }  // absolute; 0 unless ok
-  const std::vector<int32_t>& order() const { return weights_.order; }
-  const std::vector<bool>& dead() const { return weights_.dead; }
+  const std::vector<int32_t>& order() const { return statistics_.order(); }
+  const std::vector<bool>& dead() const { return statistics_.dead(); }
   const std::vector<SolveEvent>& events() const { return events_; }
   // Upper triangle: R (if ok). Strict lower: H. Both in solve order.
-  ConstMatrix gram() const { return gram_; }
+  ConstMatrix gram() const { return statistics_.gram(); }
+  // diag H + damp in solve order, 0 where dead: what RefineCodes weighs by. [1, in] F32.
+  ConstMatrix damped_diagonal() const { return damped_diagonal_; }
   // H itself, for errors.
-  const ErrorWeights& error_weights() const { return weights_; }
+  const ErrorWeights& error_weights() const { return statistics_.error_weights(); }
 
  private:
-  friend GptqFactor PrepareGptq(Backend& backend, Exec& exec, Tensor gram,
+  friend GptqFactor PrepareGptq(Backend& backend, Exec& exec, InputStatistics statistics,
                                 const GptqOptions& options);
-  GptqFactor() = default;
+  explicit GptqFactor(InputStatistics statistics) : statistics_(std::move(statistics)) {}
+  void Factor(Backend& backend, Exec& exec, const GptqOptions& options);
+  void SetDampedDiagonal(Backend& backend, Exec& exec);
 
-  Tensor gram_;
-  Tensor diagonal_;  // [1, in] F32: diag H in solve order, 1 where dead
-  ErrorWeights weights_;
+  InputStatistics statistics_;
+  Tensor damped_diagonal_;
   bool ok_ = false;
   double damp_ = 0;
   std::vector<SolveEvent> events_;
 };
 
-// gram: [in, in] F32, backend memory, upper triangle filled (Backend::AddGram); consumed and
-// factored in place; further memory grows with `in`, not with its square.
-// An input with H_ii = 0 is dead: it was zero in every token. It gets H_ii = 1, counts for neither
-// the damping nor the error, and is an event.
-// Throws Error(kBadInput) if a diagonal element is negative or not finite.
+// Factors in place; further memory grows with `in`, not with its square (except for a try in F64).
+GptqFactor PrepareGptq(Backend& backend, Exec& exec, InputStatistics statistics,
+                       const GptqOptions& options);
+// The same from a Gram matrix (InputStatistics says what it must hold).
 GptqFactor PrepareGptq(Backend& backend, Exec& exec, Tensor gram, const GptqOptions& options);
 
-// weight: [out, in] F32, backend memory, finite, original column order.
-// The weight of a dead input counts as 0: its codes are the zero point of their group (0 if
-// symmetric). Where the factor is not ok, or the solve overflows: round to nearest, and an event.
+// target: [out, in] F32, backend memory, finite, original column order: the weight, or what stands
+// for it (asymmetric_target.h).
+// The target of a dead input counts as 0: its codes are those of 0.
+// refine_sweeps: sweeps of coordinate descent over the codes afterwards (Backend::RefineCodes),
+// each of which can only lower the damped error.
+// Where the factor is not ok, or the solve overflows: round to nearest, and an event.
 // The error is that of the returned linear under H (SolveResult), also after a fallback.
-SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix weight,
+SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix target,
+                      const QuantScheme& scheme, const Grid& grid, int refine_sweeps = 0);
+// On the MinMax grid.
+SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix target,
                       const QuantScheme& scheme);
-SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, ConstMatrix weight,
-                      const QuantScheme& scheme, const Grid& grid);
 
 }  // namespace quantmill
 

@@ -7,12 +7,12 @@ SolveResult SolveRtn(Backend& backend, Exec& exec, ConstMatrix weight, const Qua
 }
 
 SolveResult SolveRtn(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
-                     const Grid& grid) {
+                     const Grid& grid, const ErrorWeights* weights) {
   const Tensor codes = backend.Empty(DType::kI8, weight.rows, weight.cols);
   backend.RoundToGrid(exec, weight, scheme, grid.scales, grid.zero_points, codes);
   SolveResult result;
   result.linear = DownloadLinear(backend, exec, scheme, grid, codes);
-  result.relative_error = RelativeError(backend, exec, weight, result.linear, nullptr);
+  result.relative_error = RelativeError(backend, exec, weight, result.linear, weights);
   return result;
 }
 

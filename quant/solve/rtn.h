@@ -7,10 +7,12 @@
 namespace quantmill {
 
 // Each weight to the nearest code of its group's grid. weight: [out, in] F32, backend memory,
-// finite; may be of any size. Deterministic; independent of the number of threads.
-SolveResult SolveRtn(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme);
+// finite; may be of any size. The error is weighed by `weights`, unless it is null. Deterministic;
+// independent of the number of threads.
 SolveResult SolveRtn(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
-                     const Grid& grid);
+                     const Grid& grid, const ErrorWeights* weights = nullptr);
+// On the MinMax grid, without statistics.
+SolveResult SolveRtn(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme);
 
 }  // namespace quantmill
 

@@ -73,35 +73,24 @@ class Weigher {
 
 }  // namespace
 
-Grid MinMax(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme) {
-  const int64_t groups = scheme.GroupsFor(weight.cols);
-  Grid grid{backend.Empty(DType::kF32, weight.rows, groups), {}};
-  if (!scheme.symmetric) grid.zero_points = backend.Empty(DType::kI8, weight.rows, groups);
-  backend.MinMaxGrid(exec, weight, scheme, grid.scales, grid.zero_points);
-  const Tensor scales = HostTensor(DType::kF32, weight.rows, groups);
-  backend.Download(exec, grid.scales, scales);
-  for (int64_t r = 0; r < weight.rows; ++r) {
-    for (int64_t g = 0; g < groups; ++g) {
-      if (std::isfinite(scales.Row<float>(r)[g])) continue;
-      throw Error(ErrorCode::kBadInput, "weight",
-                  "the scale of row " + std::to_string(r) + " is past the largest " +
-                      std::string(NameOf(scheme.scale_dtype)) + "; store scales as BF16 or F32");
-    }
-  }
-  return grid;
-}
-
 QuantizedLinear DownloadLinear(Backend& backend, Exec& exec, const QuantScheme& scheme,
                                const Grid& grid, ConstMatrix codes) {
   QuantizedLinear linear;
   linear.scheme = scheme;
   linear.out = codes.rows;
   linear.in = codes.cols;
+  linear.global_scale = grid.global_scale;
   const int64_t groups = linear.groups();
   linear.codes.resize(static_cast<size_t>(codes.size()));
   linear.scales.resize(static_cast<size_t>(codes.rows * groups));
   backend.Download(exec, codes, MutableViewOf(linear.codes.data(), codes.rows, codes.cols));
   backend.Download(exec, grid.scales, MutableViewOf(linear.scales.data(), codes.rows, groups));
+  if (scheme.has_global_scale()) {
+    // The product is within a rounding of the stored scale, which is thereby found again.
+    for (float& scale : linear.scales) {
+      scale = RoundTo(scheme.scale_dtype, scale * grid.global_scale);
+    }
+  }
   if (!scheme.symmetric) {
     linear.zero_points.resize(linear.scales.size());
     backend.Download(exec, grid.zero_points,

@@ -149,7 +149,7 @@ void Run(const Bench& bench, int64_t in, int64_t out) {
   Tensor diagonal = backend.Empty(DType::kF32, 1, in);
   test::Fill(diagonal, 1);
   bench.Report(Shape("FactorGram", in, 0), 2.0 / 3 * n * n * n, runs, none,
-               [&] { backend.FactorGram(exec, diagonal, 0.01f, gram); });
+               [&] { backend.FactorGram(exec, diagonal, 0.01f, Precision::kF32, gram); });
 
   const QuantScheme scheme{.bits = 4, .symmetric = true, .group_size = in % 128 == 0 ? 128 : 64};
   const Tensor weight = test::NormalMatrix(random, DType::kF32, out, in, 0.05);

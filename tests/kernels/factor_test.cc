@@ -147,7 +147,8 @@ TEST_P(FactorTest, InvertsTheFactorOfTheDampedGram) {
     const Statistics s = MakeStatistics(random, n, 2 * n + 3);
     const auto damp = static_cast<float>(0.01 * s.mean);
     const Tensor gram = OnDevice(s.gram);
-    const FactorResult result = backend().FactorGram(exec(), OnDevice(s.diagonal), damp, gram);
+    const FactorResult result =
+        backend().FactorGram(exec(), OnDevice(s.diagonal), damp, Precision::kF32, gram);
     ASSERT_TRUE(result.ok) << "n " << n << " failed at " << result.failed_column;
     EXPECT_EQ(result.failed_column, -1);
     const Tensor r = OnHost(gram);
@@ -162,7 +163,7 @@ TEST_P(FactorTest, ReferenceFactorsToo) {
   Random random(3);
   const Statistics s = MakeStatistics(random, 60, 100);
   const Tensor gram = CopyOf(s.gram);
-  ASSERT_TRUE(reference().FactorGram(reference_exec(), s.diagonal, 0.1f, gram).ok);
+  ASSERT_TRUE(reference().FactorGram(reference_exec(), s.diagonal, 0.1f, Precision::kF32, gram).ok);
   EXPECT_TRUE(InvertsFactor(FactorInDouble(s, 0.1f), gram, s, 0.1f));
 }
 
@@ -172,7 +173,7 @@ TEST_P(FactorTest, SingularGramFactorsWithDamping) {
   const Statistics s = MakeStatistics(random, 200, 20);
   const auto damp = static_cast<float>(0.01 * s.mean);
   const Tensor gram = OnDevice(s.gram);
-  ASSERT_TRUE(backend().FactorGram(exec(), OnDevice(s.diagonal), damp, gram).ok);
+  ASSERT_TRUE(backend().FactorGram(exec(), OnDevice(s.diagonal), damp, Precision::kF32, gram).ok);
   EXPECT_TRUE(InvertsFactor(FactorInDouble(s, damp), OnHost(gram), s, damp));
 }
 
@@ -188,10 +189,13 @@ TEST_P(FactorTest, NamesTheFirstBadPivotInSolveOrder) {
         diagonal.Row<float>(0)[bad] = value;
         diagonal.Row<float>(0)[0] = value;  // met later than `bad`, as columns go downwards
         const FactorResult result =
-            backend().FactorGram(exec(), OnDevice(diagonal), 0, OnDevice(gram));
+            backend().FactorGram(exec(), OnDevice(diagonal), 0, Precision::kF32, OnDevice(gram));
         EXPECT_FALSE(result.ok);
         EXPECT_EQ(result.failed_column, bad);
-        EXPECT_EQ(reference().FactorGram(reference_exec(), diagonal, 0, gram).failed_column, bad);
+        EXPECT_EQ(reference()
+                      .FactorGram(reference_exec(), diagonal, 0, Precision::kF32, gram)
+                      .failed_column,
+                  bad);
       }
     }
   }
@@ -203,15 +207,17 @@ TEST_P(FactorTest, RepeatAfterFailureEqualsAFreshCall) {
   const Statistics s = MakeStatistics(random, n, 30);
   const Tensor diagonal = OnDevice(s.diagonal);
   const Tensor retried = OnDevice(s.gram);
-  const FactorResult failed =
-      backend().FactorGram(exec(), diagonal, static_cast<float>(-0.5 * s.mean), retried);
+  const FactorResult failed = backend().FactorGram(
+      exec(), diagonal, static_cast<float>(-0.5 * s.mean), Precision::kF32, retried);
   ASSERT_FALSE(failed.ok);
   const auto damp = static_cast<float>(0.05 * s.mean);
-  ASSERT_TRUE(backend().FactorGram(exec(), diagonal, damp, retried).ok);
+  ASSERT_TRUE(backend().FactorGram(exec(), diagonal, damp, Precision::kF32, retried).ok);
   const Tensor fresh = OnDevice(s.gram);
-  ASSERT_TRUE(backend().FactorGram(exec(), diagonal, damp, fresh).ok);
+  ASSERT_TRUE(backend().FactorGram(exec(), diagonal, damp, Precision::kF32, fresh).ok);
   EXPECT_TRUE(SameBits(OnHost(retried), OnHost(fresh)));
-  ASSERT_TRUE(backend().FactorGram(exec(), diagonal, damp, retried).ok);  // and after success
+  ASSERT_TRUE(backend()
+                  .FactorGram(exec(), diagonal, damp, Precision::kF32, retried)
+                  .ok);  // and after success
   EXPECT_TRUE(SameBits(OnHost(retried), OnHost(fresh)));
 }
 
@@ -225,7 +231,7 @@ TEST_P(FactorTest, SameBitsForAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3}) {
     const auto run = WithThreads(threads);
     const Tensor gram = run->OnDevice(s.gram);
-    ASSERT_TRUE(run->backend().FactorGram(run->exec(), run->OnDevice(s.diagonal), 0.05f, gram).ok);
+    ASSERT_TRUE(run->backend().FactorGram(run->exec(), run->OnDevice(s.diagonal), 0.05f, Precision::kF32, gram).ok);
     factors.push_back(run->OnHost(gram));
     run->backend().PermuteGram(run->exec(), order, gram);
     permuted.push_back(run->OnHost(gram));

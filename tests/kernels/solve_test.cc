@@ -287,7 +287,7 @@ Tensor CorrelatedFactor(BackendRun& run, int64_t in) {
   }
   const Tensor diagonal = HostTensor(DType::kF32, 1, in);
   Fill(diagonal, 1);
-  EXPECT_TRUE(run.backend().FactorGram(run.exec(), diagonal, 0.25f, gram).ok);
+  EXPECT_TRUE(run.backend().FactorGram(run.exec(), diagonal, 0.25f, Precision::kF32, gram).ok);
   return gram;
 }
 
