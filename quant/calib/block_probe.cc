@@ -83,7 +83,7 @@ ProbedBlock ProbeInputs(Backend& backend, Exec& exec, CalibrationStream& stream,
   std::vector<InputCollector> collectors;
   collectors.reserve(kSites.size());
   for (const Site site : kSites) {
-    collectors.emplace_back(backend, exec, stream.window_length(), windows,
+    collectors.emplace_back(backend, exec, stream.window(), windows,
                             block.LinearsAt(site).front()->in, sample_tokens);
   }
   BlockVisitor visitor;

@@ -102,15 +102,39 @@ void CalibrationStream::VisitInputs(const BlockSpec& block, const BlockWeights& 
   }
 }
 
+void CalibrationStream::VisitBeside(
+    CalibrationStream& full, const BlockSpec& block, const BlockWeights& weights,
+    const BlockWeights& full_weights, Site site,
+    const std::function<void(int64_t, ConstMatrix, ConstMatrix)>& visit) {
+  Check(full.chunks_.size() == chunks_.size() && full.tokens() == tokens(),
+        "VisitBeside: streams of other windows");
+  Check(!full.options_.keep_attention && !full.options_.keep_mlp,
+        "VisitBeside: the full stream keeps nothing");
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    Workspace::Scope scope(exec_.workspace);
+    const ConstMatrix input = ChunkInput(block, weights, site, chunks_[i], scope);
+    const Chunk& chunk = full.chunks_[i];
+    const ConstMatrix full_input = full.ChunkInput(block, full_weights, site, chunk, scope);
+    visit(chunk.first_row, input, full_input);
+    // What it hands to the next site is computed again there.
+    if (ReadsCarried(site)) full.AdvanceChunk(block, full_weights, site, chunk, full_input, scope);
+  }
+}
+
+void CalibrationStream::AdvanceChunk(const BlockSpec& block, const BlockWeights& weights, Site site,
+                                     const Chunk& chunk, ConstMatrix input,
+                                     Workspace::Scope& scope) {
+  const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
+  const Matrix carried = ReadsCarried(site) ? Matrix{} : Carried(site, chunk, scope);
+  forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried);
+}
+
 void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weights, Site site) {
-  const bool produces = !ReadsCarried(site);
-  if (produces && !Keeps(site)) return;  // run again when its consumer asks
+  if (!ReadsCarried(site) && !Keeps(site)) return;  // run again when its consumer asks
   for (const Chunk& chunk : chunks_) {
     Workspace::Scope scope(exec_.workspace);
     const ConstMatrix input = ChunkInput(block, weights, site, chunk, scope);
-    const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
-    const Matrix carried = produces ? Carried(site, chunk, scope) : Matrix{};
-    forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried);
+    AdvanceChunk(block, weights, site, chunk, input, scope);
   }
 }
 

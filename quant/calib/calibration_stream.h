@@ -63,6 +63,14 @@ class CalibrationStream {
   void VisitInputs(const BlockSpec& block, const BlockWeights& weights, Site site,
                    const std::function<void(ConstMatrix input)>& visit);
 
+  // The same for this stream and `full`, another one on the same windows that keeps nothing
+  // (StreamOptions), chunk by chunk: visit(first_row, input, full_input). `full` is then advanced
+  // past the site, so that each of its linears runs once per token.
+  void VisitBeside(CalibrationStream& full, const BlockSpec& block, const BlockWeights& weights,
+                   const BlockWeights& full_weights, Site site,
+                   const std::function<void(int64_t first_row, ConstMatrix input,
+                                            ConstMatrix full_input)>& visit);
+
   // Runs the site's linears, as `weights` has them now, on all tokens.
   void Advance(const BlockSpec& block, const BlockWeights& weights, Site site);
 
@@ -73,7 +81,7 @@ class CalibrationStream {
   void Probe(const BlockSpec& block, const BlockWeights& weights, int64_t windows,
              const BlockVisitor& visitor);
   int64_t windows() const { return windows_.count(); }
-  int64_t window_length() const { return windows_.length; }
+  int64_t window() const { return windows_.length; }  // tokens of each
 
   // Called with the keys and values of the tokens that Advance runs, each token at least once for
   // every kAttentionIn. Empty: nobody.
@@ -101,6 +109,9 @@ class CalibrationStream {
   Matrix Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope);
   void ProbeChunk(const BlockSpec& block, const BlockWeights& weights, const BatchPlan& plan,
                   std::span<const int32_t> rows, const BlockVisitor& visitor);
+  // Runs the site's linears on one chunk.
+  void AdvanceChunk(const BlockSpec& block, const BlockWeights& weights, Site site,
+                    const Chunk& chunk, ConstMatrix input, Workspace::Scope& scope);
   // The site's input of one chunk; runs the producer again where its output was not kept.
   ConstMatrix ChunkInput(const BlockSpec& block, const BlockWeights& weights, Site site,
                          const Chunk& chunk, Workspace::Scope& scope);

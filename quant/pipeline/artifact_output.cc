@@ -26,6 +26,7 @@ nlohmann::json LayersJson(const QuantizeReport& report) {
     layers.push_back({{"name", layer.name},
                       {"scheme", layer.scheme},
                       {"relative_error", layer.relative_error},
+                      {"rounded_error", layer.rounded_error},
                       {"weight_error", layer.weight_error}});
   }
   return layers;

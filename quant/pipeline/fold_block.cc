@@ -32,7 +32,7 @@ constexpr int64_t kMostWeights = int64_t{1} << 20;
 constexpr double kLeastGain = 1e-3;
 
 int64_t WindowsFor(int64_t tokens, const CalibrationStream& stream) {
-  return std::clamp<int64_t>(tokens / stream.window_length(), 1, stream.windows());
+  return std::clamp<int64_t>(tokens / stream.window(), 1, stream.windows());
 }
 
 const LinearSpec* ProducerOf(const BlockSpec& block, Site site) {

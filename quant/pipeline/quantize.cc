@@ -11,16 +11,42 @@
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "quant/calib/calibration_stream.h"
+#include "quant/calib/site_statistics.h"
 #include "quant/calib/token_stream.h"
+#include "quant/model/block_source.h"
 #include "quant/pipeline/artifact_output.h"
+#include "quant/pipeline/site_solver.h"
 #include "quant/pipeline/stopwatch.h"
 #include "quant/runtime/block_weights.h"
-#include "quant/solve/gptq.h"
 #include "quant/solve/rtn.h"
 #include "quant/verify/verify_artifact.h"
 
 namespace quantmill {
 namespace {
+
+// The activations of the calibration text on their way through the model.
+struct Streams {
+  Streams(Backend& backend, Exec& exec, const ModelSource& source, const TokenWindows& windows,
+          const QuantizePlan& plan)
+      : quantized(backend, exec, source, windows, plan.stream) {
+    if (!NeedsFullStream(plan.recipe, plan.modules.all())) return;
+    StreamOptions options = plan.stream;
+    options.keep_attention = false;
+    options.keep_mlp = false;
+    full.emplace(backend, exec, source, windows, options);
+  }
+
+  CalibrationStream quantized;            // through what was written
+  std::optional<CalibrationStream> full;  // through the dense layers, for the asymmetric target
+};
+
+// One block on its way: its dense weights, and the packed ones of both streams.
+struct BlockInWork {
+  const BlockSpec& spec;
+  BlockSource source;
+  BlockWeights quantized;            // filled in as its layers are solved
+  std::optional<BlockWeights> full;  // of Streams::full
+};
 
 // One run: what every step of it needs.
 class QuantizeRun {
@@ -44,12 +70,13 @@ class QuantizeRun {
  private:
   void RoundLayer(const LinearSpec& linear);
   TokenWindows ReadCalibration();
-  void QuantizeSite(const BlockSpec& block, Site site, CalibrationStream& stream,
-                    BlockWeights& weights);
-  Tensor GatherGram(const BlockSpec& block, Site site, CalibrationStream& stream,
-                    const BlockWeights& weights);
-  Tensor LoadWeight(const LinearSpec& linear);
-  void Record(const LinearSpec& linear, ConstMatrix dense, const SolveResult& solved);
+  BlockInWork OpenBlock(const BlockSpec& spec, const Streams& streams);
+  void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
+  SiteStatistics Gather(Site site, Streams& streams, const BlockInWork& block);
+  SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
+  void SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block);
+  Tensor LoadWeight(const BlockInWork& block, const LinearSpec& linear);
+  void Record(const LinearSpec& linear, ConstMatrix dense, const LayerSolution& solution);
   void AddEvent(Event event) { report_.events.push_back(std::move(event)); }
   void AddEvents(const std::vector<SolveEvent>& events, const std::string& where);
   void Progress(const std::string& phase, int64_t done, int64_t total, const std::string& layer);
@@ -74,15 +101,9 @@ void QuantizeRun::Progress(const std::string& phase, int64_t done, int64_t total
   }
 }
 
-Tensor QuantizeRun::LoadWeight(const LinearSpec& linear) {
-  const Stopwatch watch(report_.seconds.load);
-  Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
-  backend_.Upload(exec_, source_.DenseWeight(linear), weight);
-  exec_.stream.Synchronize();
-  return weight;
-}
-
-void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense, const SolveResult& solved) {
+void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense,
+                         const LayerSolution& solution) {
+  const SolveResult& solved = solution.solved;
   {
     const Stopwatch watch(report_.seconds.write);
     output_.Write(linear.name, solved.linear);
@@ -92,6 +113,8 @@ void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense, const Solv
   result.name = linear.name;
   result.scheme = Describe(solved.linear.scheme);
   result.relative_error = solved.relative_error;
+  result.rounded_error = solution.rounded_error;
+  result.target_strength = solution.target_strength;
   result.weight_error = WeightError(solved.linear, dense);
   report_.layers.push_back(std::move(result));
   AddEvents(solved.events, linear.name);
@@ -100,6 +123,9 @@ void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense, const Solv
 void QuantizeRun::AddEvents(const std::vector<SolveEvent>& events, const std::string& where) {
   for (const SolveEvent& event : events) {
     switch (event.kind) {
+      case SolveEvent::Kind::kDoublePrecision:
+        AddEvent({"double_precision", where, event.detail, false});
+        break;
       case SolveEvent::Kind::kDampingRaised:
         AddEvent({"damping_raised", where, event.detail, false});
         break;
@@ -116,13 +142,19 @@ void QuantizeRun::AddEvents(const std::vector<SolveEvent>& events, const std::st
 void QuantizeRun::RoundLayer(const LinearSpec& linear) {
   const QuantizedModule* module = plan_.Find(linear.name);
   if (module == nullptr) return;  // stays dense
-  SolveResult solved;
+  LayerSolution solution;
   {
-    const Tensor weight = LoadWeight(linear);
+    Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
+    {
+      const Stopwatch watch(report_.seconds.load);
+      backend_.Upload(exec_, source_.DenseWeight(linear), weight);
+      exec_.stream.Synchronize();
+    }
     const Stopwatch watch(report_.seconds.solve);
-    solved = SolveRtn(backend_, exec_, weight, module->scheme);
+    solution.solved = SolveRtn(backend_, exec_, weight, module->scheme);
+    solution.rounded_error = solution.solved.relative_error;
   }
-  Record(linear, source_.checkpoint().View(linear.name + ".weight"), solved);
+  Record(linear, source_.checkpoint().View(source_.WeightName(linear)), solution);
   source_.Release(linear);
 }
 
@@ -150,61 +182,95 @@ TokenWindows QuantizeRun::ReadCalibration() {
   return CutCalibrationWindows(ids, recipe.samples, recipe.sequence_length, recipe.seed);
 }
 
-Tensor QuantizeRun::GatherGram(const BlockSpec& block, Site site, CalibrationStream& stream,
-                               const BlockWeights& weights) {
-  const int64_t in = block.LinearsAt(site).front()->in;
-  Tensor gram = backend_.Empty(DType::kF32, in, in);
-  backend_.Zero(exec_, gram);
-  double statistics = 0;
-  double all = 0;
-  {
-    const Stopwatch watch(all);
-    stream.VisitInputs(block, weights, site, [&](ConstMatrix input) {
-      const Stopwatch inner(statistics);
-      // Window by window, so that the sums do not depend on how many run at a time, which the
-      // memory budget decides.
-      const int64_t window = plan_.recipe.calibration.sequence_length;
-      for (int64_t row = 0; row < input.rows; row += window) {
-        backend_.AddGram(exec_, input.Rows(row, window), gram);
-      }
-    });
+BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, const Streams& streams) {
+  const Stopwatch watch(report_.seconds.load);
+  BlockInWork block{spec, BlockSource(source_, spec), {}, {}};
+  block.quantized = LoadBlockExceptWeights(backend_, exec_, block.source);
+  if (streams.full) {
+    block.full = LoadBlock(backend_, exec_, block.source, plan_.stream.compute);
   }
-  exec_.workspace.Trim();  // the forward's scratch is not kept while the site is solved
-  report_.seconds.statistics += statistics;
-  report_.seconds.forward += all - statistics;
-  return gram;
+  return block;
 }
 
-void QuantizeRun::QuantizeSite(const BlockSpec& block, Site site, CalibrationStream& stream,
-                               BlockWeights& weights) {
-  GptqOptions options;
-  options.act_order = plan_.recipe.act_order;
-  options.damp_percent = plan_.recipe.damp_percent;
-  Tensor gram = GatherGram(block, site, stream, weights);
-  std::optional<GptqFactor> factor;
+SiteStatistics QuantizeRun::Gather(Site site, Streams& streams, const BlockInWork& block) {
+  double sums = 0;
+  double all = 0;
+  SiteStatistics statistics;
+  {
+    const Stopwatch watch(all);
+    statistics = GatherStatistics(backend_, exec_, streams.quantized,
+                                  streams.full ? &*streams.full : nullptr, block.spec,
+                                  block.quantized, block.full ? &*block.full : nullptr, site,
+                                  [&](const std::function<void()>& work) {
+                                    const Stopwatch inner(sums);
+                                    work();
+                                  });
+  }
+  exec_.workspace.Trim();  // the forward's scratch is not kept while the site is solved
+  report_.seconds.statistics += sums;
+  report_.seconds.forward += all - sums;
+  return statistics;
+}
+
+Tensor QuantizeRun::LoadWeight(const BlockInWork& block, const LinearSpec& linear) {
+  const Stopwatch watch(report_.seconds.load);
+  Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
+  const Tensor host = block.source.Weight(linear);
+  backend_.Upload(exec_, host, weight);
+  exec_.stream.Synchronize();
+  return weight;
+}
+
+SiteSolver QuantizeRun::MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block) {
+  std::vector<const QuantizedModule*> modules;
+  std::optional<float> absmax;
+  for (const LinearSpec* linear : block.spec.LinearsAt(site)) {
+    const QuantizedModule* module = plan_.Find(linear->name);
+    if (module == nullptr) continue;
+    modules.push_back(module);
+    if (!module->scheme.has_global_scale()) continue;
+    absmax = std::max(absmax.value_or(0), AbsMax(backend_, exec_, LoadWeight(block, *linear)));
+  }
+  const Stopwatch watch(report_.seconds.solve);
+  const auto global_scale = absmax ? std::optional(GlobalScaleFor(*absmax)) : std::nullopt;
+  return {backend_,     exec_,
+          plan_.recipe, std::move(statistics),
+          modules,      "inputs of " + block.spec.prefix + " (" + NameOf(site) + ")",
+          global_scale};
+}
+
+void QuantizeRun::SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block) {
+  const QuantizedModule* module = plan_.Find(linear.name);
+  LayerSolution solution;
+  const Tensor weight = LoadWeight(block, linear);
   {
     const Stopwatch watch(report_.seconds.solve);
-    factor = PrepareGptq(backend_, exec_, std::move(gram), options);
+    solution = solver.Solve(weight, module->scheme);
   }
-  for (const LinearSpec* linear : block.LinearsAt(site)) {
-    LinearWeights& packed = weights.linears[BlockWeights::IndexOf(block, *linear)];
-    const QuantizedModule* module = plan_.Find(linear->name);
-    if (module == nullptr) {  // stays dense
-      const Stopwatch watch(report_.seconds.load);
-      packed = LoadLinear(backend_, exec_, source_, *linear, plan_.stream.compute);
-      continue;
-    }
-    SolveResult solved;
-    {
-      const Tensor weight = LoadWeight(*linear);
-      const Stopwatch watch(report_.seconds.solve);
-      solved = SolveGptq(backend_, exec_, *factor, weight, module->scheme);
-    }
-    Record(*linear, source_.checkpoint().View(linear->name + ".weight"), solved);
-    source_.Release(*linear);
+  Record(linear, block.source.Weight(linear), solution);
+  const Stopwatch watch(report_.seconds.load);
+  // What was written is what the later layers see.
+  block.quantized.linears[BlockWeights::IndexOf(block.spec, linear)].weight =
+      backend_.PackQuantized(exec_, solution.solved.linear, plan_.stream.compute);
+}
+
+void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) {
+  const std::vector<const LinearSpec*> linears = block.spec.LinearsAt(site);
+  const auto stays_dense = [&](const LinearSpec* l) { return plan_.Find(l->name) == nullptr; };
+  for (const LinearSpec* linear : linears) {
+    if (!stays_dense(linear)) continue;
     const Stopwatch watch(report_.seconds.load);
-    // What was written is what the later layers see.
-    packed.weight = backend_.PackQuantized(exec_, solved.linear, plan_.stream.compute);
+    block.quantized.linears[BlockWeights::IndexOf(block.spec, *linear)].weight =
+        backend_.PackDense(exec_, block.source.Weight(*linear), plan_.stream.compute);
+  }
+  const bool solves = !std::all_of(linears.begin(), linears.end(), stays_dense);
+  // The full stream is advanced by the visit, whether or not anything is solved.
+  if (!solves && !streams.full) return;
+  SiteStatistics statistics = Gather(site, streams, block);
+  if (!solves) return;
+  SiteSolver solver = MakeSolver(site, std::move(statistics), block);
+  for (const LinearSpec* linear : linears) {
+    if (!stays_dense(linear)) SolveLayer(*linear, solver, block);
   }
 }
 
@@ -212,22 +278,18 @@ std::string QuantizeRun::CalibrateAndSolve() {
   const TokenWindows windows = ReadCalibration();
   report_.calibration_tokens = windows.tokens();
   const DecoderSpec& spec = source_.spec();
-  std::optional<CalibrationStream> stream;
-  {
-    const Stopwatch watch(report_.seconds.load);
-    stream.emplace(backend_, exec_, source_, windows, plan_.stream);
-  }
+  Streams streams(backend_, exec_, source_, windows, plan_);
   const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
   int64_t done = 0;
-  for (const BlockSpec& block : spec.blocks) {
-    BlockWeights weights = LoadBlockExceptWeights(backend_, exec_, BlockSource(source_, block));
+  for (const BlockSpec& block_spec : spec.blocks) {
+    BlockInWork block = OpenBlock(block_spec, streams);
     for (const Site site : kSites) {
-      Progress("quantizing", done++, total, block.prefix + ": " + NameOf(site));
-      QuantizeSite(block, site, *stream, weights);
-      const bool last = site == Site::kMlpOut && &block == &spec.blocks.back();
+      Progress("quantizing", done++, total, block_spec.prefix + ": " + NameOf(site));
+      QuantizeSite(site, streams, block);
+      const bool last = site == Site::kMlpOut && &block_spec == &spec.blocks.back();
       if (last) break;  // nobody reads the output of the last layer
       const Stopwatch watch(report_.seconds.forward);
-      stream->Advance(block, weights, site);
+      streams.quantized.Advance(block_spec, block.quantized, site);
     }
     const double so_far = report_.seconds.forward + report_.seconds.statistics +
                           report_.seconds.solve + report_.seconds.write;
@@ -325,7 +387,7 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
     ArtifactOutput artifact(source, plan, output, force);
     QuantizeRun run(backend, exec, source, plan, callbacks, artifact, report);
     std::string calibration;
-    if (recipe.method == Method::kRtn) {
+    if (!recipe.calibrated()) {
       run.RoundAllLayers();
     } else {
       calibration = run.CalibrateAndSolve();

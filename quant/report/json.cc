@@ -25,6 +25,8 @@ Json ToJson(const LayerResult& l) {
   return {{"name", l.name},
           {"scheme", l.scheme},
           {"relative_error", l.relative_error},
+          {"rounded_error", l.rounded_error},
+          {"target_strength", l.target_strength},
           {"weight_error", l.weight_error}};
 }
 

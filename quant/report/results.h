@@ -28,7 +28,9 @@ struct LayerResult {
   // Of the layer's output on calibration inputs, squared and relative: tr(dW H dW^T) / tr(W H W^T).
   // Without statistics (rtn): that of the weights, |dW|^2 / |W|^2.
   double relative_error = 0;
-  double weight_error = 0;  // |dW|^2 / |W|^2, recomputed by verify from the file
+  double rounded_error = 0;    // what rounding to nearest would have left of the same
+  double target_strength = 0;  // of the asymmetric target, 0 to 1; relative_error is against it
+  double weight_error = 0;     // |dW|^2 / |W|^2, recomputed by verify from the file
 };
 
 struct PhaseSeconds {

@@ -1,0 +1,70 @@
+#include "quant/calib/site_statistics.h"
+
+#include <algorithm>
+
+namespace quantmill {
+namespace {
+
+constexpr int64_t kHeldOutEvery = 8;
+
+Tensor ZeroSquare(Backend& backend, Exec& exec, int64_t n) {
+  Tensor square = backend.Empty(DType::kF32, n, n);
+  backend.Zero(exec, square);
+  return square;
+}
+
+double HeldShare(int64_t windows) {
+  int64_t held = 0;
+  for (int64_t i = 0; i < windows; ++i) held += IsHeldOut(i, windows) ? 1 : 0;
+  return static_cast<double>(held) / static_cast<double>(windows);
+}
+
+}  // namespace
+
+bool IsHeldOut(int64_t window, int64_t windows) {
+  if (windows < 2) return false;
+  const int64_t every = std::min(kHeldOutEvery, windows);
+  return window % every == every - 1;
+}
+
+SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream& stream,
+                                CalibrationStream* full, const BlockSpec& block,
+                                const BlockWeights& weights, const BlockWeights* full_weights,
+                                Site site,
+                                const std::function<void(const std::function<void()>&)>& timed) {
+  const int64_t in = block.LinearsAt(site).front()->in;
+  const int64_t window = stream.window();
+  SiteStatistics statistics;
+  statistics.gram = ZeroSquare(backend, exec, in);
+  const auto add_gram = [&](ConstMatrix input) {
+    for (int64_t row = 0; row < input.rows; row += window) {
+      backend.AddGram(exec, input.Rows(row, window), statistics.gram);
+    }
+  };
+  if (full == nullptr) {
+    stream.VisitInputs(block, weights, site,
+                       [&](ConstMatrix input) { timed([&] { add_gram(input); }); });
+    return statistics;
+  }
+  statistics.cross_fitted = ZeroSquare(backend, exec, in);
+  statistics.cross_held = ZeroSquare(backend, exec, in);
+  statistics.held_share = HeldShare(stream.windows());
+  statistics.fitted_share = 1 - statistics.held_share;
+  const auto add_cross = [&](int64_t first_row, ConstMatrix input, ConstMatrix full_input) {
+    for (int64_t row = 0; row < input.rows; row += window) {
+      const bool held = IsHeldOut((first_row + row) / window, stream.windows());
+      backend.AddCross(exec, input.Rows(row, window), full_input.Rows(row, window),
+                       held ? statistics.cross_held : statistics.cross_fitted);
+    }
+  };
+  stream.VisitBeside(*full, block, weights, *full_weights, site,
+                     [&](int64_t first_row, ConstMatrix input, ConstMatrix full_input) {
+                       timed([&] {
+                         add_gram(input);
+                         add_cross(first_row, input, full_input);
+                       });
+                     });
+  return statistics;
+}
+
+}  // namespace quantmill

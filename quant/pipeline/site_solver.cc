@@ -1,0 +1,94 @@
+#include "quant/pipeline/site_solver.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "quant/solve/rtn.h"
+#include "quant/solve/scale_search.h"
+
+namespace quantmill {
+namespace {
+
+constexpr int kRefineSweeps = 2;  // a third one changes nothing that can be measured
+
+}  // namespace
+
+SolvePlan PlanSolve(const Recipe& recipe, const QuantScheme& scheme) {
+  SolvePlan plan;
+  if (recipe.effort == Effort::kFast) return plan;
+  const bool weights_only = scheme.input.type == InputScheme::Type::kNone;
+  plan.search_scales = weights_only && SearchesScales(scheme);
+  if (recipe.method == Method::kRtn) return plan;
+  plan.asymmetric_target = weights_only;
+  plan.refine_sweeps = kRefineSweeps;
+  return plan;
+}
+
+bool NeedsFullStream(const Recipe& recipe, const std::vector<QuantizedModule>& modules) {
+  return std::any_of(modules.begin(), modules.end(), [&](const QuantizedModule& module) {
+    return PlanSolve(recipe, module.scheme).asymmetric_target;
+  });
+}
+
+SiteSolver::SiteSolver(Backend& backend, Exec& exec, const Recipe& recipe,
+                       SiteStatistics statistics,
+                       const std::vector<const QuantizedModule*>& modules, const std::string& where,
+                       std::optional<float> global_scale)
+    : backend_(backend), exec_(exec), recipe_(recipe), global_scale_(global_scale) {
+  for (const QuantizedModule* module : modules) {
+    const QuantScheme& scheme = module->scheme;
+    if (!PlanSolve(recipe, scheme).search_scales || blocks_.contains(scheme.group_size)) continue;
+    blocks_[scheme.group_size] = GramBlocks(backend, exec, statistics.gram, scheme);
+  }
+  cross_ = {std::move(statistics.cross_fitted), std::move(statistics.cross_held),
+            statistics.fitted_share, statistics.held_share};
+  InputStatistics inputs(backend, exec, std::move(statistics.gram), recipe.act_order, where);
+  if (recipe.method == Method::kRtn) {
+    inputs_.emplace(std::move(inputs));
+    return;
+  }
+  GptqOptions options;
+  options.act_order = recipe.act_order;
+  options.damp_percent = recipe.damp_percent;
+  factor_.emplace(PrepareGptq(backend, exec, std::move(inputs), options));
+}
+
+Grid SiteSolver::ChooseGrid(ConstMatrix target, const QuantScheme& scheme, bool search) {
+  if (!search) return MinMax(backend_, exec_, target, scheme, global_scale_);
+  return SearchScales(backend_, exec_, target, blocks_.at(scheme.group_size), scheme,
+                      global_scale_);
+}
+
+LayerSolution SiteSolver::Round(ConstMatrix weight, const QuantScheme& scheme) {
+  const Grid grid = ChooseGrid(weight, scheme, PlanSolve(recipe_, scheme).search_scales);
+  LayerSolution solution;
+  solution.solved = SolveRtn(backend_, exec_, weight, scheme, grid, &inputs_->error_weights());
+  if (inputs_->dead_columns()) solution.solved.events.push_back(*inputs_->dead_columns());
+  return solution;
+}
+
+LayerSolution SiteSolver::Solve(ConstMatrix weight, const QuantScheme& scheme) {
+  const SolvePlan plan = PlanSolve(recipe_, scheme);
+  LayerSolution solution;
+  if (inputs_) {
+    solution = Round(weight, scheme);
+  } else {
+    AsymmetricTarget corrected;
+    ConstMatrix target = weight;
+    if (plan.asymmetric_target && !cross_.fitted.empty()) {
+      corrected = CorrectTarget(backend_, exec_, *factor_, cross_, weight);
+      target = corrected.target;
+    }
+    const Grid grid = ChooseGrid(target, scheme, plan.search_scales);
+    solution.solved =
+        SolveGptq(backend_, exec_, *factor_, target, scheme, grid, plan.refine_sweeps);
+    solution.target_strength = corrected.strength;
+  }
+  const ErrorWeights& weights = inputs_ ? inputs_->error_weights() : factor_->error_weights();
+  const Grid smallest = MinMax(backend_, exec_, weight, scheme, global_scale_);
+  solution.rounded_error =
+      SolveRtn(backend_, exec_, weight, scheme, smallest, &weights).relative_error;
+  return solution;
+}
+
+}  // namespace quantmill
