@@ -146,15 +146,17 @@ TEST_P(FactorTest, InvertsTheFactorOfTheDampedGram) {
   for (const int64_t n : {0, 1, 7, 31, 127, 128, 129, 256, 300}) {
     const Statistics s = MakeStatistics(random, n, 2 * n + 3);
     const auto damp = static_cast<float>(0.01 * s.mean);
-    const Tensor gram = OnDevice(s.gram);
-    const FactorResult result =
-        backend().FactorGram(exec(), OnDevice(s.diagonal), damp, Precision::kF32, gram);
-    ASSERT_TRUE(result.ok) << "n " << n << " failed at " << result.failed_column;
-    EXPECT_EQ(result.failed_column, -1);
-    const Tensor r = OnHost(gram);
-    EXPECT_TRUE(InvertsFactor(FactorInDouble(s, damp), r, s, damp)) << "n " << n;
-    for (int64_t i = 0; i < n; ++i) {  // H stays below the diagonal
-      ASSERT_TRUE(SameBits(r.view().Rows(i, 1).Cols(0, i), s.gram.view().Rows(i, 1).Cols(0, i)));
+    for (const Precision precision : {Precision::kF32, Precision::kF64}) {
+      const Tensor gram = OnDevice(s.gram);
+      const FactorResult result =
+          backend().FactorGram(exec(), OnDevice(s.diagonal), damp, precision, gram);
+      ASSERT_TRUE(result.ok) << "n " << n << " failed at " << result.failed_column;
+      EXPECT_EQ(result.failed_column, -1);
+      const Tensor r = OnHost(gram);
+      EXPECT_TRUE(InvertsFactor(FactorInDouble(s, damp), r, s, damp)) << "n " << n;
+      for (int64_t i = 0; i < n; ++i) {  // H stays below the diagonal
+        ASSERT_TRUE(SameBits(r.view().Rows(i, 1).Cols(0, i), s.gram.view().Rows(i, 1).Cols(0, i)));
+      }
     }
   }
 }
@@ -175,6 +177,21 @@ TEST_P(FactorTest, SingularGramFactorsWithDamping) {
   const Tensor gram = OnDevice(s.gram);
   ASSERT_TRUE(backend().FactorGram(exec(), OnDevice(s.diagonal), damp, Precision::kF32, gram).ok);
   EXPECT_TRUE(InvertsFactor(FactorInDouble(s, damp), OnHost(gram), s, damp));
+}
+
+// H = [[1 + e, 1], [1, 1 + e]] of e = 2^-26: 1 in F32, so that the second pivot vanishes.
+TEST_P(FactorTest, DoublePrecisionSeesMoreDigits) {
+  const Tensor gram = HostTensor(DType::kF32, 2, 2);
+  Fill(gram, 1);
+  const Tensor diagonal = HostTensor(DType::kF32, 1, 2);
+  Fill(diagonal, 1);
+  const float damp = 0x1p-26f;
+  EXPECT_FALSE(
+      backend().FactorGram(exec(), OnDevice(diagonal), damp, Precision::kF32, OnDevice(gram)).ok);
+  const Tensor device = OnDevice(gram);
+  ASSERT_TRUE(backend().FactorGram(exec(), OnDevice(diagonal), damp, Precision::kF64, device).ok);
+  // R R^T-inverse by hand: U = [[sqrt(2e), 1], [0, 1]] to first order, R = U^-1.
+  EXPECT_NEAR(OnHost(device).Row<float>(0)[0], std::sqrt(0x1p25), 1);
 }
 
 TEST_P(FactorTest, NamesTheFirstBadPivotInSolveOrder) {
@@ -231,7 +248,10 @@ TEST_P(FactorTest, SameBitsForAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3}) {
     const auto run = WithThreads(threads);
     const Tensor gram = run->OnDevice(s.gram);
-    ASSERT_TRUE(run->backend().FactorGram(run->exec(), run->OnDevice(s.diagonal), 0.05f, Precision::kF32, gram).ok);
+    ASSERT_TRUE(
+        run->backend()
+            .FactorGram(run->exec(), run->OnDevice(s.diagonal), 0.05f, Precision::kF32, gram)
+            .ok);
     factors.push_back(run->OnHost(gram));
     run->backend().PermuteGram(run->exec(), order, gram);
     permuted.push_back(run->OnHost(gram));

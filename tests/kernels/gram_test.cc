@@ -117,6 +117,56 @@ TEST_P(GramTest, ZeroColumnGivesZeros) {
   for (int64_t j = 7; j < 20; ++j) EXPECT_EQ(got.Row<float>(7)[j], 0);
 }
 
+// x^T (y - x). The difference is rounded to BF16 where pairs are multiplied.
+TEST_P(GramTest, CrossMatchesReference) {
+  struct Shape {
+    int64_t tokens;
+    int64_t in;
+  };
+  for (const Shape s : {Shape{0, 3}, Shape{1, 1}, Shape{3, 64}, Shape{7, 65}, Shape{129, 17},
+                        Shape{1025, 19}, Shape{2300, 70}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      SCOPED_TRACE(std::to_string(s.tokens) + " tokens, in " + std::to_string(s.in) + ", " +
+                   std::string(NameOf(dtype)));
+      const Tensor x = NormalMatrix(random_, dtype, s.tokens, s.in);
+      const Tensor y = NormalMatrix(random_, dtype, s.tokens, s.in);
+      const Tensor start = NormalMatrix(random_, DType::kF32, s.in, s.in);
+      const Tensor device = OnDevice(start);
+      backend().AddCross(exec(), OnDevice(x), OnDevice(y), device);
+      Tensor want = OnHost(OnDevice(start));
+      reference().AddCross(reference_exec(), x, y, want);
+      const double rounding =
+          UnitRoundoff(DType::kF32) + (dtype == DType::kBF16 ? UnitRoundoff(DType::kBF16) : 0);
+      const Bound bound = [&](int64_t i, int64_t j, double) {
+        double products = 0;
+        for (int64_t t = 0; t < s.tokens; ++t) {
+          products += std::abs(At(x, t, i) * (At(y, t, j) - At(x, t, j)));
+        }
+        const double before = std::abs(At(start, i, j));
+        return rounding * products + DotBound(2 * s.tokens + 2, products + before,
+                                              products + before, UnitRoundoff(DType::kF32),
+                                              UnitRoundoff(DType::kF32));
+      };
+      EXPECT_TRUE(Within(OnHost(device), want, bound));
+    }
+  }
+}
+
+TEST_P(GramTest, CrossOfEqualInputsIsZeroAndThreadsDoNotChangeBits) {
+  const Tensor x = NormalMatrix(random_, DType::kBF16, 300, 90);
+  const Tensor y = NormalMatrix(random_, DType::kBF16, 300, 90);
+  const auto crossed = [&](BackendRun& run, ConstMatrix other) {
+    const Tensor cross = run.Empty(DType::kF32, 90, 90);
+    run.backend().Zero(run.exec(), cross);
+    run.backend().AddCross(run.exec(), run.OnDevice(x), run.OnDevice(other), cross);
+    return run.OnHost(cross);
+  };
+  const Tensor zero = HostTensor(DType::kF32, 90, 90);
+  Fill(zero, 0);
+  EXPECT_TRUE(Within(crossed(tested(), x), zero, Exactly()));
+  EXPECT_TRUE(SameBits(crossed(tested(), y), crossed(*WithThreads(1), y)));
+}
+
 QUANTMILL_ALL_BACKENDS(GramTest);
 
 }  // namespace
