@@ -92,15 +92,20 @@ AsymmetricTarget CorrectTarget(Backend& backend, Exec& exec, const GptqFactor& f
   if (!factor.ok() || cross.fitted_share <= 0 || cross.held_share <= 0) return result;
 
   Tensor shift = TimesCross(backend, exec, weight, cross.fitted);
+  const Tensor held = TimesCross(backend, exec, weight, cross.held);
+  const Tensor whole = backend.Empty(DType::kF32, weight.rows, weight.cols);
+  AddScaled(backend, exec, shift, held, 1, whole);
   backend.SolveGram(exec, factor.gram(), factor.order(), shift);
   // |W (X_fp - X_q) - t S X_q|^2 over the held-out tokens is least at t = <W C_held, S> / S H_held
-  // S^T. S was solved with the fitted tokens' share of C alone.
-  const Tensor held = TimesCross(backend, exec, weight, cross.held);
-  const double along = Dot(backend, exec, held, shift) / cross.held_share;
-  const double square = WeighShift(backend, exec, factor.error_weights(), shift);
+  // S^T; S is `shift` over the fitted tokens' share.
+  const double along = Dot(backend, exec, held, shift) / cross.held_share / cross.fitted_share;
+  const double square = WeighShift(backend, exec, factor.error_weights(), shift) /
+                        (cross.fitted_share * cross.fitted_share);
   if (!(square > 0) || !std::isfinite(square) || !std::isfinite(along)) return result;
-  result.strength = std::clamp(along / square * cross.fitted_share, 0.0, 1.0);
-  AddScaled(backend, exec, weight, shift, result.strength / cross.fitted_share, result.target);
+  result.strength = std::clamp(along / square, 0.0, 1.0);
+  // The strength is known: the shift itself may use all tokens.
+  backend.SolveGram(exec, factor.gram(), factor.order(), whole);
+  AddScaled(backend, exec, weight, whole, result.strength, result.target);
   return result;
 }
 

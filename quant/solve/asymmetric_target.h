@@ -21,7 +21,8 @@ struct CrossStatistics {
 };
 
 struct AsymmetricTarget {
-  Tensor target;  // [out, in] F32, backend memory: W + strength (W' - W)
+  // [out, in] F32, backend memory: W + strength (W' - W), W' from all tokens.
+  Tensor target;
   // In [0, 1]: that which leaves least of the output's difference on the held-out tokens, where the
   // shift was not fitted; 0 leaves the weight as it is.
   double strength = 0;
