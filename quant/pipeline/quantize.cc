@@ -15,6 +15,7 @@
 #include "quant/calib/token_stream.h"
 #include "quant/model/block_source.h"
 #include "quant/pipeline/artifact_output.h"
+#include "quant/pipeline/fold_block.h"
 #include "quant/pipeline/site_solver.h"
 #include "quant/pipeline/stopwatch.h"
 #include "quant/runtime/block_weights.h"
@@ -70,7 +71,8 @@ class QuantizeRun {
  private:
   void RoundLayer(const LinearSpec& linear);
   TokenWindows ReadCalibration();
-  BlockInWork OpenBlock(const BlockSpec& spec, const Streams& streams);
+  // Chooses the block's folding first.
+  BlockInWork OpenBlock(const BlockSpec& spec, Streams& streams);
   void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
   SiteStatistics Gather(Site site, Streams& streams, const BlockInWork& block);
   SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
@@ -182,9 +184,16 @@ TokenWindows QuantizeRun::ReadCalibration() {
   return CutCalibrationWindows(ids, recipe.samples, recipe.sequence_length, recipe.seed);
 }
 
-BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, const Streams& streams) {
+BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, Streams& streams) {
+  BlockFolding folding;
+  {
+    const Stopwatch watch(report_.seconds.fold);
+    folding =
+        ChooseFolding(backend_, exec_, source_, spec, streams.quantized, plan_, report_.events);
+  }
   const Stopwatch watch(report_.seconds.load);
-  BlockInWork block{spec, BlockSource(source_, spec), {}, {}};
+  BlockInWork block{spec, BlockSource(source_, spec, std::move(folding)), {}, {}};
+  output_.WriteFolding(block.source);
   block.quantized = LoadBlockExceptWeights(backend_, exec_, block.source);
   if (streams.full) {
     block.full = LoadBlock(backend_, exec_, block.source, plan_.stream.compute);
@@ -291,8 +300,9 @@ std::string QuantizeRun::CalibrateAndSolve() {
       const Stopwatch watch(report_.seconds.forward);
       streams.quantized.Advance(block_spec, block.quantized, site);
     }
-    const double so_far = report_.seconds.forward + report_.seconds.statistics +
-                          report_.seconds.solve + report_.seconds.write;
+    const double so_far = report_.seconds.fold + report_.seconds.forward +
+                          report_.seconds.statistics + report_.seconds.solve +
+                          report_.seconds.write;
     const int64_t blocks_done = done / static_cast<int64_t>(kSites.size());
     tokens_per_second_ = static_cast<double>(windows.tokens() * blocks_done) / so_far;
   }
