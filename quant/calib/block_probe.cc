@@ -7,16 +7,6 @@
 namespace quantmill {
 namespace {
 
-Tensor EmptyRange(Backend& backend, Exec& exec, int64_t columns) {
-  const Tensor host = HostTensor(DType::kF32, 2, columns);
-  std::fill_n(host.Row<float>(0), columns, std::numeric_limits<float>::infinity());
-  std::fill_n(host.Row<float>(1), columns, -std::numeric_limits<float>::infinity());
-  Tensor range = backend.Empty(DType::kF32, 2, columns);
-  backend.Upload(exec, host, range);
-  exec.stream.Synchronize();
-  return range;
-}
-
 // Collects one site's statistics, window by window.
 class InputCollector {
  public:
@@ -76,6 +66,16 @@ class InputCollector {
 };
 
 }  // namespace
+
+Tensor EmptyRange(Backend& backend, Exec& exec, int64_t columns) {
+  const Tensor host = HostTensor(DType::kF32, 2, columns);
+  std::fill_n(host.Row<float>(0), columns, std::numeric_limits<float>::infinity());
+  std::fill_n(host.Row<float>(1), columns, -std::numeric_limits<float>::infinity());
+  Tensor range = backend.Empty(DType::kF32, 2, columns);
+  backend.Upload(exec, host, range);
+  exec.stream.Synchronize();
+  return range;
+}
 
 ProbedBlock ProbeInputs(Backend& backend, Exec& exec, CalibrationStream& stream,
                         const BlockSpec& block, const BlockWeights& weights, int64_t windows,

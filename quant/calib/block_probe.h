@@ -12,6 +12,9 @@
 
 namespace quantmill {
 
+// The start of a range, [2, columns] F32 in the backend's memory (Backend::AddRange).
+Tensor EmptyRange(Backend& backend, Exec& exec, int64_t columns);
+
 // Of the inputs of one site.
 struct ProbedInputs {
   int64_t tokens = 0;

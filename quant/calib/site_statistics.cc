@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "quant/calib/block_probe.h"
+
 namespace quantmill {
 namespace {
 
@@ -30,13 +32,15 @@ bool IsHeldOut(int64_t window, int64_t windows) {
 SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream& stream,
                                 CalibrationStream* full, const BlockSpec& block,
                                 const BlockWeights& weights, const BlockWeights* full_weights,
-                                Site site,
+                                Site site, bool with_range,
                                 const std::function<void(const std::function<void()>&)>& timed) {
   const int64_t in = block.LinearsAt(site).front()->in;
   const int64_t window = stream.window();
   SiteStatistics statistics;
   statistics.gram = ZeroSquare(backend, exec, in);
+  if (with_range) statistics.range = EmptyRange(backend, exec, in);
   const auto add_gram = [&](ConstMatrix input) {
+    if (with_range) backend.AddRange(exec, input, statistics.range);
     for (int64_t row = 0; row < input.rows; row += window) {
       backend.AddGram(exec, input.Rows(row, window), statistics.gram);
     }

@@ -18,6 +18,8 @@ struct SiteStatistics {
   Tensor cross_held;
   double fitted_share = 0;  // of the tokens
   double held_share = 0;    // 0 with a single window: there is nothing to hold out
+  // Least and largest value of each input, [2, in] F32 (Backend::AddRange), where asked for.
+  Tensor range;
 };
 
 // Which windows are held out, of `windows`: every eighth, or the last of fewer; none of one.
@@ -25,12 +27,12 @@ bool IsHeldOut(int64_t window, int64_t windows);
 
 // Sums are taken window by window, so that they do not depend on how many windows run at a time,
 // which the memory budget decides. `full` may be null; it is advanced past the site
-// (CalibrationStream::VisitBeside). timed(work) is called for the sums of each chunk and must call
-// work.
+// (CalibrationStream::VisitBeside). with_range: for static scales of inputs. timed(work) is called
+// for the sums of each chunk and must call work.
 SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream& stream,
                                 CalibrationStream* full, const BlockSpec& block,
                                 const BlockWeights& weights, const BlockWeights* full_weights,
-                                Site site,
+                                Site site, bool with_range,
                                 const std::function<void(const std::function<void()>&)>& timed);
 
 }  // namespace quantmill

@@ -76,6 +76,7 @@ class QuantizeRun {
   void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
   SiteStatistics Gather(Site site, Streams& streams, const BlockInWork& block);
   SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
+  bool HasStaticInputs(const BlockSpec& block, Site site) const;
   void SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block);
   Tensor LoadWeight(const BlockInWork& block, const LinearSpec& linear);
   void Record(const LinearSpec& linear, ConstMatrix dense, const LayerSolution& solution);
@@ -201,19 +202,28 @@ BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, Streams& streams) {
   return block;
 }
 
+bool QuantizeRun::HasStaticInputs(const BlockSpec& block, Site site) const {
+  const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+  return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
+    const QuantizedModule* module = plan_.Find(linear->name);
+    return module != nullptr && module->scheme.input.type != InputScheme::Type::kNone &&
+           !module->scheme.input.dynamic;
+  });
+}
+
 SiteStatistics QuantizeRun::Gather(Site site, Streams& streams, const BlockInWork& block) {
   double sums = 0;
   double all = 0;
   SiteStatistics statistics;
   {
     const Stopwatch watch(all);
-    statistics = GatherStatistics(backend_, exec_, streams.quantized,
-                                  streams.full ? &*streams.full : nullptr, block.spec,
-                                  block.quantized, block.full ? &*block.full : nullptr, site,
-                                  [&](const std::function<void()>& work) {
-                                    const Stopwatch inner(sums);
-                                    work();
-                                  });
+    statistics = GatherStatistics(
+        backend_, exec_, streams.quantized, streams.full ? &*streams.full : nullptr, block.spec,
+        block.quantized, block.full ? &*block.full : nullptr, site,
+        HasStaticInputs(block.spec, site), [&](const std::function<void()>& work) {
+          const Stopwatch inner(sums);
+          work();
+        });
   }
   exec_.workspace.Trim();  // the forward's scratch is not kept while the site is solved
   report_.seconds.statistics += sums;

@@ -5,6 +5,7 @@
 
 #include "quant/solve/rtn.h"
 #include "quant/solve/scale_search.h"
+#include "quant/transform/static_inputs.h"
 
 namespace quantmill {
 namespace {
@@ -39,6 +40,14 @@ SiteSolver::SiteSolver(Backend& backend, Exec& exec, const Recipe& recipe,
     const QuantScheme& scheme = module->scheme;
     if (!PlanSolve(recipe, scheme).search_scales || blocks_.contains(scheme.group_size)) continue;
     blocks_[scheme.group_size] = GramBlocks(backend, exec, statistics.gram, scheme);
+  }
+  if (!statistics.range.empty()) {
+    const Tensor range = HostTensor(DType::kF32, 2, statistics.range.cols());
+    backend.Download(exec, statistics.range, range);
+    const auto row = [&](int64_t r) {
+      return std::vector<float>(range.Row<float>(r), range.Row<float>(r) + range.cols());
+    };
+    input_range_ = RangeOfInputs(row(0), row(1), {});
   }
   cross_ = {std::move(statistics.cross_fitted), std::move(statistics.cross_held),
             statistics.fitted_share, statistics.held_share};
@@ -83,6 +92,9 @@ LayerSolution SiteSolver::Solve(ConstMatrix weight, const QuantScheme& scheme) {
     solution.solved =
         SolveGptq(backend_, exec_, *factor_, target, scheme, grid, plan.refine_sweeps);
     solution.target_strength = corrected.strength;
+  }
+  if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
+    SetStaticInput(input_range_, solution.solved.linear);
   }
   const ErrorWeights& weights = inputs_ ? inputs_->error_weights() : factor_->error_weights();
   const Grid smallest = MinMax(backend_, exec_, weight, scheme, global_scale_);

@@ -12,6 +12,7 @@
 #include "quant/pipeline/recipe.h"
 #include "quant/solve/asymmetric_target.h"
 #include "quant/solve/gptq.h"
+#include "quant/transform/static_inputs.h"
 
 namespace quantmill {
 
@@ -54,6 +55,7 @@ class SiteSolver {
   Backend& backend_;
   Exec& exec_;
   const Recipe& recipe_;
+  ValueRange input_range_;  // of static inputs
   std::optional<float> global_scale_;
   std::map<int64_t, Tensor> blocks_;  // of the Gram matrix, by the group size of a scheme
   CrossStatistics cross_;

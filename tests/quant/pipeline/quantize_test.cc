@@ -9,7 +9,10 @@
 #include <set>
 
 #include "formats/sha256.h"
+#include "kernels/core/thread_pool.h"
 #include "kernels/select.h"
+#include "quant/pipeline/schemes.h"
+#include "quant/verify/verify_artifact.h"
 #include "tests/support/backends.h"
 
 namespace quantmill::test {
@@ -94,6 +97,38 @@ TEST_F(QuantizeTest, EveryLayerIsReportedAndBeatsRoundingOnItsInputs) {
     EXPECT_GE(gptq.layers[i].weight_error, 0.999 * rtn.layers[i].weight_error);
   }
   EXPECT_LT(gptq_sum, rtn_sum);
+}
+
+// Scales of inputs are folded, recorded, and part of what verify compares with.
+TEST_F(QuantizeTest, FoldedScalesAreRecordedAndVerified) {
+  Recipe recipe = SmallRecipe(Method::kRtn);
+  recipe.transform = Transform::kAwq;
+  Run(recipe, "out");  // verifies itself
+  const std::filesystem::path record = folder_ / "out" / "quantmill.json";
+  nlohmann::json json = nlohmann::json::parse(std::ifstream(record));
+  ASSERT_FALSE(json.at("folding").empty());
+  auto& block = json["folding"].begin().value();
+  auto& scales = block.begin().value();
+  scales = "4040" + scales.get<std::string>().substr(4);  // 3 for the first channel
+  std::ofstream(record) << json;
+  ThreadPool pool(2);
+  const ModelSource source = ModelSource::Open(kSample);
+  EXPECT_FALSE(VerifyArtifact((folder_ / "out").string(), &source, pool, {}).passed());
+}
+
+TEST_F(QuantizeTest, StaticInputsGetTheRangeOfTheCalibrationTokens) {
+  Recipe recipe = SmallRecipe();
+  recipe.transform = Transform::kSmoothQuant;
+  recipe.scheme = MakeScheme(ParseScheme("w8a8", "test"), "test");
+  recipe.scheme.input.dynamic = false;
+  recipe.scheme.input.symmetric = false;
+  Run(recipe, "out");
+  const ModelSource artifact = ModelSource::Open((folder_ / "out").string());
+  for (const LinearSpec* linear : artifact.spec().Linears()) {
+    const QuantizedLinear quantized = artifact.ReadQuantized(*linear);
+    EXPECT_GT(quantized.input_scale, 1e-4f) << linear->name;
+    EXPECT_LT(quantized.input_scale, 10.0f) << linear->name;
+  }
 }
 
 TEST_F(QuantizeTest, OutputOpensAsAnArtifactWithTheSideFiles) {
