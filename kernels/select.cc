@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <array>
 #include <cstdlib>
@@ -17,7 +21,8 @@ namespace {
 
 using cpu::Isa;
 
-constexpr std::array kIsasBestFirst = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kGeneric};
+constexpr std::array kIsasBestFirst = {Isa::kAmx, Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2,
+                                       Isa::kGeneric};
 
 #if defined(__x86_64__)
 // __builtin_cpu_supports of Clang 16 does not know "f16c". (That the system saves the registers,
@@ -31,6 +36,27 @@ bool HasF16c() {
 }
 #endif
 
+#if defined(__x86_64__) && defined(__linux__)
+// Whether the processor has AMX with BF16, and the system lets this process use its tiles: it has
+// to be asked once, before the first thread that uses them is made.
+bool HasAmx() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr unsigned kTiles = 1u << 24;
+  constexpr unsigned kBf16 = 1u << 22;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kTiles) == 0 || (edx & kBf16) == 0) return false;
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+#else
+bool HasAmx() { return false; }
+#endif
+
 // What the compiler flags of kernels/CMakeLists.txt let each instruction set use.
 bool IsAvailable(Isa isa) {
 #if defined(__x86_64__)
@@ -38,6 +64,8 @@ bool IsAvailable(Isa isa) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
+  const bool bf16 =
+      avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   switch (isa) {
     case Isa::kGeneric:
       return true;
@@ -46,7 +74,9 @@ bool IsAvailable(Isa isa) {
     case Isa::kAvx512:
       return avx512;
     case Isa::kAvx512Bf16:
-      return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+      return bf16;
+    case Isa::kAmx:
+      return bf16 && HasAmx();
   }
 #endif
   return isa == Isa::kGeneric;

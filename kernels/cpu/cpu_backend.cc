@@ -73,7 +73,8 @@ void Copy(Exec& exec, ConstMatrix from, Matrix to) {
 }  // namespace
 
 BackendInfo CpuBackend::Info() const {
-  return {"cpu", std::string(NameOf(isa_)), isa_ == Isa::kAvx512Bf16, pool_.threads()};
+  return {"cpu", std::string(NameOf(isa_)), isa_ == Isa::kAvx512Bf16 || isa_ == Isa::kAmx,
+          pool_.threads()};
 }
 
 std::unique_ptr<Stream> CpuBackend::NewStream() { return std::make_unique<CpuStream>(pool_); }

@@ -39,6 +39,7 @@ class GramCall {
         x_(x),
         bf16_(x.dtype == DType::kBF16),
         pairs_(bf16_ && kernels.pairs),
+        transposed_(pairs_ && kernels.transposed),
         cols_(kernels.panel_cols),
         panels_((x.cols + cols_ - 1) / cols_),
         chunk_tokens_(kChunkSteps * StepTokens()),
@@ -48,7 +49,7 @@ class GramCall {
   // Panels of a whole chunk (or of x, where it is shorter).
   Matrix TakePanels() {
     const int64_t steps = std::min(kChunkSteps, Steps(x_.rows));
-    return scope_.Take(DType::kF32, panels_, steps * cols_);
+    return scope_.Take(DType::kF32, panels_, steps * cols_ * (transposed_ ? 2 : 1));
   }
 
   // Calls body(first token, tokens) for each chunk.
@@ -81,6 +82,10 @@ class GramCall {
       args.tokens = std::min(kPackSteps * StepTokens(), tokens - first);
       args.cols = Width(panel);
       args.panel = panels.Row<float>(panel) + first_step * cols_;
+      if (transposed_) {
+        args.transposed_row = Steps(tokens);
+        args.transposed = Transposed(panels, panel, tokens) + first_step;
+      }
       kernels_.pack(args);
     });
   }
@@ -91,6 +96,10 @@ class GramCall {
     GramBlockArgs args;
     args.a = a.Row<float>(pair.i);
     args.b = b.Row<float>(pair.j);
+    if (transposed_) {
+      args.a_transposed = Transposed(a, pair.i, tokens);
+      args.transposed_row = Steps(tokens);
+    }
     args.steps = Steps(tokens);
     args.rows = Width(pair.i);
     args.cols = Width(pair.j);
@@ -105,7 +114,16 @@ class GramCall {
 
  private:
   int64_t StepTokens() const { return pairs_ ? 2 : 1; }
-  int64_t Steps(int64_t tokens) const { return (tokens + StepTokens() - 1) / StepTokens(); }
+  // Padded where the kernel asks for it.
+  int64_t Steps(int64_t tokens) const {
+    const int64_t steps = (tokens + StepTokens() - 1) / StepTokens();
+    const int64_t unit = transposed_ ? kernels_.step_unit : 1;
+    return (steps + unit - 1) / unit * unit;
+  }
+  // The transposed panel lies behind the panel of `tokens` tokens.
+  float* Transposed(Matrix panels, int64_t panel, int64_t tokens) const {
+    return panels.Row<float>(panel) + Steps(tokens) * cols_;
+  }
   int Width(int64_t panel) const {
     return static_cast<int>(std::min(cols_, x_.cols - panel * cols_));
   }
@@ -115,6 +133,7 @@ class GramCall {
   const ConstMatrix x_;
   const bool bf16_;
   const bool pairs_;
+  const bool transposed_;
   const int64_t cols_;
   const int64_t panels_;
   const int64_t chunk_tokens_;

@@ -100,7 +100,8 @@ class MatMulCall {
   bool Direct() const {
     if (InPlace() || w_.round_to_bf16() != pairs_) return false;
     if (!pairs_) return x_.rows <= 2 * kernels_.direct_rows;
-    return x_.rows <= kernels_.direct_rows && w_.in() % 2 == 0 && w_.group_size() % 2 == 0;
+    return kernels_.direct_pairs != nullptr && x_.rows <= kernels_.direct_rows &&
+           w_.in() % 2 == 0 && w_.group_size() % 2 == 0;
   }
 
   void RunDirect(Exec& exec) const {

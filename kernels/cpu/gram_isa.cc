@@ -1,8 +1,10 @@
 // AddGram's kernels; compiled once per instruction set (isa.h).
 #include <cstddef>
 
+#include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/dot_tile.h"
 #include "kernels/cpu/gram_kernels.h"
+#include "kernels/cpu/transpose.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
 namespace {
@@ -62,6 +64,12 @@ void Pack(const GramPackArgs& a) {
         Store(a.panel + t / 2 * kCols + c, LoadTokenPair(a, t, c));
       }
     }
+#if defined(__AMX_BF16__)
+    const int64_t steps = (a.tokens + 1) / 2;
+    const int64_t padded = (steps + kAmxSteps - 1) / kAmxSteps * kAmxSteps;
+    std::memset(a.panel + steps * kCols, 0, static_cast<size_t>((padded - steps) * kCols) * 4);
+    Transpose(a.panel, kCols, padded, kCols, a.transposed, a.transposed_row);
+#endif
     return;
   }
 #endif
@@ -126,10 +134,38 @@ void AddBlock(const GramBlockArgs& a) {
   }
 }
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+void AddBlockAmx(const GramBlockArgs& a) {
+  const AmxTiles tiles(kAmxSide);
+  const bool diagonal = a.a == a.b;
+  for (int64_t i = 0; i < a.rows; i += kAmxSide) {
+    for (int64_t j = diagonal ? i : 0; j < a.cols; j += kAmxSide) {
+      const AmxOperands operands{
+          reinterpret_cast<const char*>(a.a_transposed + i * a.transposed_row),
+          a.transposed_row * 4, reinterpret_cast<const char*>(a.b + j), kCols * 4};
+      float* sums = a.sums + i * kCols + j;
+      AmxLoadSums<true>(false, sums, kCols * 4);
+      for (int64_t step = 0; step < a.steps; step += kAmxSteps) AmxStep<true>(operands, step);
+      AmxStoreSums<true>(sums, kCols * 4);
+    }
+  }
+  for (int i = 0; i < a.rows; ++i) {
+    AddRow(a.sums + i * kCols, diagonal ? i : 0, a.cols, a.gram + i * a.gram_row);
+  }
+}
+
 constexpr bool kPairs = true;
+constexpr bool kTransposed = true;
+constexpr int64_t kStepUnit = kAmxSteps;
+constexpr auto* kAddBlockPairs = AddBlockAmx;
+#elif defined(__AVX512BF16__)
+constexpr bool kPairs = true;
+constexpr bool kTransposed = false;
+constexpr int64_t kStepUnit = 1;
 constexpr auto* kAddBlockPairs = AddBlock<StepPairs>;
 #else
+constexpr bool kTransposed = false;
+constexpr int64_t kStepUnit = 1;
 constexpr bool kPairs = false;
 constexpr std::nullptr_t kAddBlockPairs = nullptr;
 #endif
@@ -140,6 +176,8 @@ extern const GramKernels kGramKernels;
 const GramKernels kGramKernels = {
     .panel_cols = kCols,
     .pairs = kPairs,
+    .transposed = kTransposed,
+    .step_unit = kStepUnit,
     .pack = Pack,
     .add_block = AddBlock<StepF32>,
     .add_block_pairs = kAddBlockPairs,

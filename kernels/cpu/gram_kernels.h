@@ -22,6 +22,10 @@ struct GramPackArgs {
   int64_t tokens = 0;
   int cols = 0;  // <= panel_cols
   float* panel = nullptr;
+  // Where `transposed`: the same, [panel_cols][transposed_row] (steps run along rows); steps past
+  // the tokens are zero in both, up to a multiple of step_unit.
+  float* transposed = nullptr;
+  int64_t transposed_row = 0;
 };
 
 // gram[i, j] += sum over the chunk of a[t, i] * b[t, j], for i < rows, j < cols and, on the
@@ -29,7 +33,9 @@ struct GramPackArgs {
 struct GramBlockArgs {
   const float* a = nullptr;
   const float* b = nullptr;
-  int64_t steps = 0;
+  const float* a_transposed = nullptr;  // where `transposed`
+  int64_t transposed_row = 0;
+  int64_t steps = 0;  // a multiple of step_unit
   int rows = 0;
   int cols = 0;
   float* sums = nullptr;  // scratch, [panel_cols][panel_cols]
@@ -40,6 +46,9 @@ struct GramBlockArgs {
 struct GramKernels {
   int panel_cols = 0;
   bool pairs = false;  // BF16 is packed into pairs; otherwise widened to F32
+  // Of pairs alone: add_block_pairs reads its left operand transposed.
+  bool transposed = false;
+  int64_t step_unit = 1;  // steps are padded to a multiple of it, where `transposed`
 
   void (*pack)(const GramPackArgs& args);
   void (*add_block)(const GramBlockArgs& args);

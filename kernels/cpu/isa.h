@@ -12,7 +12,7 @@
 
 namespace quantmill::cpu {
 
-enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 std::string_view NameOf(Isa isa);
 
@@ -31,6 +31,9 @@ std::string_view NameOf(Isa isa);
   namespace avx512_bf16 {                        \
   extern const Table name;                       \
   }                                              \
+  namespace amx {                                \
+  extern const Table name;                       \
+  }                                              \
   const Table& Select##Table(Isa isa)
 
 // Defines Select<Table>; once, in a source that is compiled once.
@@ -45,6 +48,8 @@ std::string_view NameOf(Isa isa);
         return avx512::name;                    \
       case Isa::kAvx512Bf16:                    \
         return avx512_bf16::name;               \
+      case Isa::kAmx:                           \
+        return amx::name;                       \
     }                                           \
     return generic::name;                       \
   }

@@ -1,44 +1,68 @@
 // MatMul's kernels; compiled once per instruction set (isa.h).
 #include <cstddef>
+#include <new>
 
-#include "kernels/cpu/dot_tile.h"
+#include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/e4m3.h"
-#include "kernels/cpu/matmul_kernels.h"
+#include "kernels/cpu/row_tiles.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
 namespace {
 
 // ---- dot-product tiles ----
 
-template <typename Step, int kRows>
-void TileOf(const TileArgs& a) {
-  RunTile<Step, kRows, kTileVectors, 1>(static_cast<const float*>(a.x), a.x_row,
-                                        static_cast<const float*>(a.w), a.steps, a.resume,
-                                        static_cast<const char*>(a.ahead), a.sums);
-}
+constexpr int kCols = kTileCols;
 
-template <typename Step>
-void Tile(const TileArgs& args) {
-  static_assert(kTileRows == 6);
-  switch (args.rows) {
-    case 1:
-      return TileOf<Step, 1>(args);
-    case 2:
-      return TileOf<Step, 2>(args);
-    case 3:
-      return TileOf<Step, 3>(args);
-    case 4:
-      return TileOf<Step, 4>(args);
-    case 5:
-      return TileOf<Step, 5>(args);
-    default:
-      return TileOf<Step, 6>(args);
+#if defined(__AMX_BF16__)
+// The steps behind the last whole sixteen, padded with zeros.
+struct AmxRest {
+  alignas(64) uint32_t x[kAmxSide][kAmxSteps] = {};
+  alignas(64) uint32_t w[kAmxSteps][kCols] = {};
+
+  AmxRest(const TileArgs& a, int64_t begin) {
+    const auto bytes = static_cast<size_t>(a.steps - begin) * 4;
+    for (int r = 0; r < a.rows; ++r) {
+      std::memcpy(x[r], static_cast<const uint32_t*>(a.x) + r * a.x_row + begin, bytes);
+    }
+    std::memcpy(w, static_cast<const uint32_t*>(a.w) + begin * kCols, bytes * kCols);
+  }
+};
+
+template <bool kTwo>
+void AmxTile(const TileArgs& a) {
+  const AmxTiles tiles(a.rows);
+  const int64_t whole = a.steps / kAmxSteps * kAmxSteps;
+  const AmxRest* rest = nullptr;
+  alignas(AmxRest) std::byte storage[sizeof(AmxRest)];
+  if (whole < a.steps) rest = new (storage) AmxRest(a, whole);
+  for (int64_t c = 0; c < kCols; c += kAmxSide) {
+    float* sums = a.sums + c;
+    AmxLoadSums<kTwo>(a.resume, sums, kCols * 4);
+    const AmxOperands operands{static_cast<const char*>(a.x), a.x_row * 4,
+                               static_cast<const char*>(a.w) + c * 4, kCols * 4};
+    for (int64_t step = 0; step < whole; step += kAmxSteps) {
+      const char* ahead = static_cast<const char*>(a.ahead) + (step + c / 4) * 64;
+      for (int64_t line = 0; line < kAmxSteps / 2; ++line) {
+        __builtin_prefetch(ahead + line * 64, 0, 2);
+      }
+      AmxStep<kTwo>(operands, step);
+    }
+    if (rest != nullptr) {
+      AmxStep<kTwo>({reinterpret_cast<const char*>(rest->x), kAmxSteps * 4,
+                     reinterpret_cast<const char*>(rest->w) + c * 4, kCols * 4},
+                    0);
+    }
+    AmxStoreSums<kTwo>(sums, kCols * 4);
   }
 }
 
-// ---- reading panels ----
+void TilePairs(const TileArgs& a) {
+  if (a.steps == 0) return Tile<StepPairs>(a);  // zeros, or the sums as they are
+  a.rows > kAmxSide / 2 ? AmxTile<true>(a) : AmxTile<false>(a);
+}
+#endif
 
-constexpr int kCols = kTileCols;
+// ---- reading panels ----
 
 Vec LoadI8(const int8_t* p) {
 #if defined(__AVX512F__)
@@ -412,12 +436,21 @@ void Widen(PanelType type, const void* row, float scale, int64_t count, float* o
   std::memcpy(out + i, tail, rest * sizeof(float));
 }
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+// No direct path: its sums would be others than the tiles'.
+constexpr int kRowsAtATime = kAmxSide;
+constexpr bool kPairs = true;
+constexpr auto* kTilePairs = TilePairs;
+constexpr auto* kUnpackPairs = UnpackPairs;
+constexpr std::nullptr_t kDirectPairs = nullptr;
+#elif defined(__AVX512BF16__)
+constexpr int kRowsAtATime = kTileRows;
 constexpr bool kPairs = true;
 constexpr auto* kTilePairs = Tile<StepPairs>;
 constexpr auto* kUnpackPairs = UnpackPairs;
 constexpr auto* kDirectPairs = Direct<DirectPairs>;
 #else
+constexpr int kRowsAtATime = kTileRows;
 constexpr bool kPairs = false;
 constexpr std::nullptr_t kTilePairs = nullptr;
 constexpr std::nullptr_t kUnpackPairs = nullptr;
@@ -428,7 +461,7 @@ constexpr std::nullptr_t kDirectPairs = nullptr;
 
 extern const MatMulKernels kMatMulKernels;
 const MatMulKernels kMatMulKernels = {
-    .tile_rows = kTileRows,
+    .tile_rows = kRowsAtATime,
     .panel_cols = kTileCols,
     .direct_rows = kDirectRows,
     .pairs = kPairs,

@@ -74,7 +74,8 @@ struct MatMulKernels {
   // F32, x_row in elements.
   void (*direct)(const Panel& panel, int64_t in, int rows, const void* x, int64_t x_row,
                  float* sums);
-  // Likewise for `tile_pairs`: x is BF16; in and group_size are even.
+  // Likewise for `tile_pairs`: x is BF16; in and group_size are even. Null where it would sum in
+  // another order.
   void (*direct_pairs)(const Panel& panel, int64_t in, int rows, const void* x, int64_t x_row,
                        float* sums);
 

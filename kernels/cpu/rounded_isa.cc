@@ -1,9 +1,9 @@
 // The kernels of MatMul with rounded inputs; compiled once per instruction set (isa.h).
 #include <cstddef>
 
-#include "kernels/cpu/dot_tile.h"
 #include "kernels/cpu/e4m3.h"
 #include "kernels/cpu/rounded_kernels.h"
+#include "kernels/cpu/row_tiles.h"
 #include "kernels/cpu/simd_math.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
@@ -199,31 +199,6 @@ struct StepIntegers {
   }
 };
 
-template <int kRows>
-void TileOf(const TileArgs& a) {
-  RunTile<StepIntegers, kRows, kTileVectors, 1>(static_cast<const float*>(a.x), a.x_row,
-                                                static_cast<const float*>(a.w), a.steps, a.resume,
-                                                static_cast<const char*>(a.ahead), a.sums);
-}
-
-void Tile(const TileArgs& args) {
-  static_assert(kTileRows == 6);
-  switch (args.rows) {
-    case 1:
-      return TileOf<1>(args);
-    case 2:
-      return TileOf<2>(args);
-    case 3:
-      return TileOf<3>(args);
-    case 4:
-      return TileOf<4>(args);
-    case 5:
-      return TileOf<5>(args);
-    default:
-      return TileOf<6>(args);
-  }
-}
-
 #if defined(__AVX512VNNI__)
 constexpr StepType kIntegerStep = StepType::kBytes;
 constexpr std::nullptr_t kUnpack = nullptr;
@@ -273,7 +248,7 @@ extern const RoundedKernels kRoundedKernels;
 const RoundedKernels kRoundedKernels = {
     .integer_step = kIntegerStep,
     .round = RoundToken,
-    .tile = Tile,
+    .tile = Tile<StepIntegers>,
     .unpack = kUnpack,
     .fold = Fold,
 };

@@ -1,5 +1,5 @@
-// The register-blocked F32 tile product that the solvers are built from, and the transpose that
-// brings matrices into its layout. Only for *_isa.cc sources (isa.h).
+// The register-blocked F32 tile product that the solvers are built from. Only for *_isa.cc sources
+// (isa.h).
 //
 // A "strip" is a [depth, kTileCols] contiguous matrix: one vector pair per reduction step. A
 // "packed" left operand is [row blocks][depth][kTileRows]: the kTileRows factors of a step lie side
@@ -7,9 +7,8 @@
 #ifndef QUANTMILL_KERNELS_CPU_TILE_GEMM_H_
 #define QUANTMILL_KERNELS_CPU_TILE_GEMM_H_
 
-#include <utility>
-
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/transpose.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
 
@@ -24,7 +23,6 @@ inline constexpr int64_t kTileVecs = 2;
 inline constexpr int64_t kTileCols = kTileVecs * kLanes;
 
 constexpr int64_t RoundUp(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-constexpr int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // x in all lanes. Subtracting 0 leaves every float as it is, so the compiler drops it (adding 0
 // would turn -0 into 0 and has to stay).
@@ -63,52 +61,6 @@ template <bool kRowMajor>
   for (int64_t r = 0; r < kTileRows; ++r) {
     Store(c + r * ldc, Load(c + r * ldc) - sum.v[r][0]);
     Store(c + r * ldc + kLanes, Load(c + r * ldc + kLanes) - sum.v[r][1]);
-  }
-}
-
-// Half of the perfect shuffle of two vectors: a0 b0 a1 b1 ..., from position kFrom on.
-template <int kFrom, int... kAt>
-inline Vec Interleave(Vec a, Vec b, std::integer_sequence<int, kAt...>) {
-  return __builtin_shufflevector(a, b, ((kFrom + kAt) / 2 + (kAt % 2) * kLanes)...);
-}
-template <int kFrom>
-inline Vec Interleave(Vec a, Vec b) {
-  return Interleave<kFrom>(a, b, std::make_integer_sequence<int, kLanes>());
-}
-
-// dst[j][i] = src[i][j] for one kLanes x kLanes block: log2(kLanes) rounds of perfect shuffles.
-inline void TransposeBlock(const float* src, int64_t lds, float* dst, int64_t ldd) {
-  Vec x[kLanes];
-  Vec y[kLanes];
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) x[i] = Load(src + i * lds);
-#pragma GCC unroll 4
-  for (int round = 1; round < kLanes; round *= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes / 2; ++i) {
-      y[2 * i] = Interleave<0>(x[i], x[i + kLanes / 2]);
-      y[2 * i + 1] = Interleave<kLanes>(x[i], x[i + kLanes / 2]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) Store(dst + i * ldd, x[i]);
-}
-
-// dst[j * ldd + i] = src[i * lds + j] for i < rows, j < cols.
-inline void Transpose(const float* src, int64_t lds, int64_t rows, int64_t cols, float* dst,
-                      int64_t ldd) {
-  for (int64_t i = 0; i < rows; i += kLanes) {
-    for (int64_t j = 0; j < cols; j += kLanes) {
-      if (i + kLanes <= rows && j + kLanes <= cols) {
-        TransposeBlock(src + i * lds + j, lds, dst + j * ldd + i, ldd);
-        continue;
-      }
-      for (int64_t r = i; r < Least(rows, i + kLanes); ++r) {
-        for (int64_t c = j; c < Least(cols, j + kLanes); ++c) dst[c * ldd + r] = src[r * lds + c];
-      }
-    }
   }
 }
 
