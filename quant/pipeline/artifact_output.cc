@@ -68,6 +68,14 @@ std::vector<TensorDeclaration> ArtifactOutput::Declarations() {
       copied_tensors_.push_back(name);
     }
   }
+  if (plan_.recipe.kv.type != KvScheme::Type::kNone) {
+    for (const BlockSpec& block : source_.spec().blocks) {
+      for (TensorDeclaration& d :
+           format_.DeclareKv(block.attention, plan_.recipe.kv, source_.spec().kv_heads)) {
+        declarations.push_back(std::move(d));
+      }
+    }
+  }
   return declarations;
 }
 
@@ -82,6 +90,10 @@ void ArtifactOutput::WriteFolding(const BlockSource& block) {
     folded_tensors_.insert(name);
   }
   folding_[block.block().prefix] = FoldingJson(block.folding());
+}
+
+void ArtifactOutput::WriteKv(const BlockSpec& block, const KvScales& scales) {
+  format_.WriteKv(block.attention, scales, writer_);
 }
 
 void ArtifactOutput::CopyDenseTensors() {
@@ -100,7 +112,7 @@ void ArtifactOutput::CopyDenseTensors() {
 void ArtifactOutput::WriteConfig() {
   nlohmann::json config = source_.checkpoint().config();
   config["quantization_config"] =
-      format_.QuantizationConfig(plan_.modules.all(), plan_.dense, KvScheme{});
+      format_.QuantizationConfig(plan_.modules.all(), plan_.dense, plan_.recipe.kv);
   folder_.WriteText("config.json", config.dump(2) + "\n");
 }
 

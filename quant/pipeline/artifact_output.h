@@ -33,6 +33,8 @@ class ArtifactOutput {
   // Writes the block's folded norm gains and biases, and records the folding. Before Finish, once a
   // block; not needed for an identity.
   void WriteFolding(const BlockSource& block);
+  // The scales of one block's keys and values. For every block, if the recipe has a KV scheme.
+  void WriteKv(const BlockSpec& block, const KvScales& scales);
 
   // Copies what was not quantized byte for byte, writes config.json, the side files,
   // recipe.yaml (the resolved recipe) and quantmill.json (inputs' and files' SHA-256, resolved

@@ -195,6 +195,7 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
   CheckTransform(plan.recipe, plan.modules);
   const ArtifactWriterFormat& format = FindArtifactFormat(recipe.format);
   for (const QuantizedModule& module : plan.modules.all()) format.CheckSupported(module);
+  if (recipe.kv.type != KvScheme::Type::kNone) format.CheckSupportedKv(recipe.kv);
   return plan;
 }
 

@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
+#include "quant/calib/block_probe.h"
 #include "quant/calib/calibration_stream.h"
 #include "quant/calib/site_statistics.h"
 #include "quant/calib/token_stream.h"
@@ -20,6 +21,7 @@
 #include "quant/pipeline/stopwatch.h"
 #include "quant/runtime/block_weights.h"
 #include "quant/solve/rtn.h"
+#include "quant/transform/static_inputs.h"
 #include "quant/verify/verify_artifact.h"
 
 namespace quantmill {
@@ -73,6 +75,9 @@ class QuantizeRun {
   TokenWindows ReadCalibration();
   // Chooses the block's folding first.
   BlockInWork OpenBlock(const BlockSpec& spec, Streams& streams);
+  void QuantizeBlock(size_t index, Streams& streams);
+  // With the scales of the block's keys and values.
+  void QuantizeBlockAndCache(size_t index, Streams& streams);
   void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
   SiteStatistics Gather(Site site, Streams& streams, const BlockInWork& block);
   SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
@@ -293,28 +298,49 @@ void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) 
   }
 }
 
+void QuantizeRun::QuantizeBlock(size_t index, Streams& streams) {
+  const DecoderSpec& spec = source_.spec();
+  const BlockSpec& block_spec = spec.blocks[index];
+  const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
+  auto done = static_cast<int64_t>(index * kSites.size());
+  BlockInWork block = OpenBlock(block_spec, streams);
+  for (const Site site : kSites) {
+    Progress("quantizing", done++, total, block_spec.prefix + ": " + NameOf(site));
+    QuantizeSite(site, streams, block);
+    const bool last = site == Site::kMlpOut && index + 1 == spec.blocks.size();
+    if (last) break;  // nobody reads the output of the last layer
+    const Stopwatch watch(report_.seconds.forward);
+    streams.quantized.Advance(block_spec, block.quantized, site);
+  }
+}
+
+void QuantizeRun::QuantizeBlockAndCache(size_t index, Streams& streams) {
+  const DecoderSpec& spec = source_.spec();
+  KeyValueRange range(backend_, exec_, spec.kv_heads, spec.head_dim);
+  streams.quantized.ObserveKeysValues(
+      [&](ConstMatrix keys, ConstMatrix values) { range.Add(keys, values); });
+  QuantizeBlock(index, streams);
+  streams.quantized.ObserveKeysValues({});
+  const bool per_head = plan_.recipe.kv.per_head;
+  output_.WriteKv(spec.blocks[index], {Fp8CacheScales(range.KeyAbsMax(), per_head),
+                                       Fp8CacheScales(range.ValueAbsMax(), per_head)});
+}
+
 std::string QuantizeRun::CalibrateAndSolve() {
   const TokenWindows windows = ReadCalibration();
   report_.calibration_tokens = windows.tokens();
   const DecoderSpec& spec = source_.spec();
   Streams streams(backend_, exec_, source_, windows, plan_);
-  const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
-  int64_t done = 0;
-  for (const BlockSpec& block_spec : spec.blocks) {
-    BlockInWork block = OpenBlock(block_spec, streams);
-    for (const Site site : kSites) {
-      Progress("quantizing", done++, total, block_spec.prefix + ": " + NameOf(site));
-      QuantizeSite(site, streams, block);
-      const bool last = site == Site::kMlpOut && &block_spec == &spec.blocks.back();
-      if (last) break;  // nobody reads the output of the last layer
-      const Stopwatch watch(report_.seconds.forward);
-      streams.quantized.Advance(block_spec, block.quantized, site);
+  for (size_t index = 0; index < spec.blocks.size(); ++index) {
+    if (plan_.recipe.kv.type == KvScheme::Type::kNone) {
+      QuantizeBlock(index, streams);
+    } else {
+      QuantizeBlockAndCache(index, streams);
     }
-    const double so_far = report_.seconds.fold + report_.seconds.forward +
-                          report_.seconds.statistics + report_.seconds.solve +
-                          report_.seconds.write;
-    const int64_t blocks_done = done / static_cast<int64_t>(kSites.size());
-    tokens_per_second_ = static_cast<double>(windows.tokens() * blocks_done) / so_far;
+    const PhaseSeconds& s = report_.seconds;
+    const double so_far = s.fold + s.forward + s.statistics + s.solve + s.write;
+    tokens_per_second_ =
+        static_cast<double>(windows.tokens()) * static_cast<double>(index + 1) / so_far;
   }
   // Its error reaches no other layer, and 8 bits leave nothing to compensate.
   RoundLayer(spec.lm_head);

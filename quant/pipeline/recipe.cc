@@ -77,9 +77,9 @@ MethodChoice DefaultMethod(const QuantScheme& scheme) {
 
 bool Recipe::calibrated() const {
   return method == Method::kGptq || transform != Transform::kNone || !calibration.text.empty() ||
-         HasStaticInputs(scheme) || std::any_of(rules.begin(), rules.end(), [](const Rule& rule) {
-           return rule.scheme && HasStaticInputs(*rule.scheme);
-         });
+         kv.type != KvScheme::Type::kNone || HasStaticInputs(scheme) ||
+         std::any_of(rules.begin(), rules.end(),
+                     [](const Rule& rule) { return rule.scheme && HasStaticInputs(*rule.scheme); });
 }
 
 nlohmann::json RecipeJson(const Recipe& recipe) {
@@ -94,6 +94,9 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
       {"quantize_head", recipe.quantize_head},
       {"max_fallbacks", recipe.max_fallbacks},
   };
+  if (recipe.kv.type != KvScheme::Type::kNone) {
+    json["kv_scheme"] = recipe.kv.per_head ? "fp8-head" : "fp8";
+  }
   if (!recipe.rules.empty()) json["rules"] = RulesJson(recipe);
   if (!recipe.calibrated()) return json;
   json["effort"] = NameOf(recipe.effort);

@@ -55,6 +55,7 @@ struct Recipe {
   // (ScaleTypeFor).
   QuantScheme scheme;
   std::vector<Rule> rules;
+  KvScheme kv;                 // of an FP8 cache, written with calibrated scales; kNone: none
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
   CalibrationRecipe calibration;

@@ -263,6 +263,46 @@ TEST_F(QuantizeTest, BudgetIsRefusedWithTheLeastThatDoesAndThatGivesTheSameBytes
   }
 }
 
+TEST_F(QuantizeTest, ScalesOfTheCacheAreWritten) {
+  for (const bool per_head : {false, true}) {
+    Recipe recipe = SmallRecipe(Method::kRtn);
+    recipe.kv = {KvScheme::Type::kFp8, per_head};
+    Run(recipe, "out", 2, {}, kSample, true);
+    const ModelSource artifact = ModelSource::Open((folder_ / "out").string());
+    EXPECT_EQ(artifact.kv_scheme(), recipe.kv);
+    for (const BlockSpec& block : artifact.spec().blocks) {
+      const KvScales scales = artifact.ReadKvScales(block);
+      const auto count = static_cast<size_t>(per_head ? artifact.spec().kv_heads : 1);
+      ASSERT_EQ(scales.key.size(), count);
+      ASSERT_EQ(scales.value.size(), count);
+      for (const float scale : scales.key) {  // keys of a trained model lie within some tens
+        EXPECT_GT(scale, 1e-4f);
+        EXPECT_LT(scale, 1.0f);
+      }
+    }
+  }
+}
+
+// What `effort` best adds lowers the error of every layer's solve.
+TEST_F(QuantizeTest, BestEffortBeatsFast) {
+  Recipe recipe = SmallRecipe();
+  const QuantizeReport best = Run(recipe, "best");
+  recipe.effort = Effort::kFast;
+  const QuantizeReport fast = Run(recipe, "fast");
+  double best_strength = 0;
+  double best_error = 0, fast_error = 0;
+  for (size_t i = 0; i < best.layers.size(); ++i) {
+    EXPECT_LT(best.layers[i].relative_error, best.layers[i].rounded_error);
+    EXPECT_LT(fast.layers[i].relative_error, fast.layers[i].rounded_error);
+    EXPECT_EQ(fast.layers[i].target_strength, 0);
+    best_strength = std::max(best_strength, best.layers[i].target_strength);
+    best_error += best.layers[i].relative_error;
+    fast_error += fast.layers[i].relative_error;
+  }
+  EXPECT_GT(best_strength, 0.3);
+  EXPECT_LT(best_error, 0.9 * fast_error);
+}
+
 TEST_F(QuantizeTest, QuantizedInputIsRefused) {
   Run(SmallRecipe(Method::kRtn), "once");
   EXPECT_THROW(Run(SmallRecipe(Method::kRtn), "twice", 2, {}, (folder_ / "once").string()), Error);
