@@ -6,6 +6,7 @@
 
 #include "kernels/core/error.h"
 #include "quant/pipeline/fold_block.h"
+#include "quant/pipeline/site_solver.h"
 
 namespace quantmill {
 namespace {
@@ -47,6 +48,23 @@ int64_t PackedBlockBytes(const ModelSource& source, const QuantizePlan& plan) {
   return largest;
 }
 
+// The full-precision stream of the asymmetric target: its residuals, the dense block, what it runs
+// again for each site, two cross matrices; and while a layer is solved, four more of its size.
+int64_t FullStreamBytes(const DecoderSpec& spec, const QuantizePlan& plan) {
+  StreamOptions options = plan.stream;
+  options.keep_attention = false;
+  options.keep_mlp = false;
+  const CalibrationRecipe& calibration = plan.recipe.calibration;
+  const int64_t tokens = calibration.samples * calibration.sequence_length;
+  int64_t block = 0;
+  for (const LinearSpec* l : spec.blocks.front().Linears()) block += Elements(*l);
+  const int64_t element = SizeOf(ActivationType(plan.stream.compute));
+  return CalibrationStream::HeldBytes(spec, tokens, calibration.sequence_length, options) +
+         block * element + 2 * MaxOver(spec, SquareOfInput) * 4 +
+         std::max(CalibrationStream::ScratchBytes(spec, calibration.sequence_length, options),
+                  4 * MaxOver(spec, Elements) * 4);
+}
+
 // Largest memory over the run, item by item. What is freed before something else is needed counts
 // once, as the larger of the two.
 MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
@@ -82,6 +100,10 @@ MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
   const int64_t error_rows = 3 * 512 * widest * 4;
   const int64_t work = std::max(forward, solve + error_rows);
   AddItem(memory, "the larger of: scratch of the forward; largest layer being solved", work);
+  if (NeedsFullStream(recipe, plan.modules.all())) {
+    AddItem(memory, "full-precision activations and layers beside (--effort fast has none)",
+            FullStreamBytes(spec, plan));
+  }
   // The search runs before the block's layers are solved, with a forward of its own.
   AddItem(memory, "search for scales of inputs, beyond what solving takes",
           std::max<int64_t>(0, FoldingBytes(spec, plan) + forward - gram - work));
@@ -113,7 +135,7 @@ void FitBudget(const ModelSource& source, QuantizePlan& plan) {
   throw Error(
       ErrorCode::kEnvironment, "--max-host-mem",
       fmt::format("{} MiB is too little; {} MiB is the least that would do with {} x {} "
-                  "calibration tokens (fewer --samples need less)",
+                  "calibration tokens (fewer --samples need less; so does --effort fast)",
                   budget >> 20, (plan.memory.total_bytes >> 20) + 1,
                   plan.recipe.calibration.samples, plan.recipe.calibration.sequence_length));
 }
