@@ -36,6 +36,7 @@ struct EvalFlags {
   int64_t max_windows = 0;
   std::string compute = "f32";
   std::string reference_compute;  // empty: as compute
+  std::string kv_cache = "auto";
   std::string log_probs;
 };
 
@@ -50,7 +51,8 @@ bool SameFolder(const ModelSource& a, const ModelSource& b) {
   return std::filesystem::equivalent(a.checkpoint().folder(), b.checkpoint().folder(), error);
 }
 
-// Computed in another type, the reference is another model, even if it is one of those named.
+// The reference keeps its keys and values in F32. With others, or computed in another type, it is
+// another model, even if it is one of those named.
 Contest OpenModels(const EvalFlags& flags) {
   Contest contest;
   for (const std::string& model : flags.models) contest.sources.push_back(ModelSource::Open(model));
@@ -59,7 +61,8 @@ Contest OpenModels(const EvalFlags& flags) {
   const bool same_compute =
       flags.reference_compute.empty() || flags.reference_compute == flags.compute;
   for (size_t i = 0; i < contest.sources.size() && same_compute; ++i) {
-    if (SameFolder(contest.sources[i], reference)) contest.reference = i;
+    const bool same_cache = KvPrecisionNamed(flags.kv_cache, contest.sources[i]) == KvPrecision{};
+    if (same_cache && SameFolder(contest.sources[i], reference)) contest.reference = i;
   }
   if (!contest.reference) {
     contest.reference = contest.sources.size();
@@ -85,6 +88,20 @@ EvaluationOptions OptionsOf(const EvalFlags& flags, const Contest& contest,
                     "; use --window " + std::to_string(positions));
   }
   return options;
+}
+
+// The caches of the models, each kind once: "f32", "fp8 with the artifact's scales, f32".
+std::string DescribeCaches(const EvalFlags& flags, const Contest& contest) {
+  std::vector<std::string> kinds;
+  for (size_t i = 0; i < flags.models.size(); ++i) {
+    const ModelSource& source = contest.sources[i];
+    const std::string kind = Describe(KvPrecisionNamed(flags.kv_cache, source), source);
+    if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
+  }
+  std::string text;
+  for (const std::string& kind : kinds) text += (text.empty() ? "" : ", ") + kind;
+  if (contest.reference && text != "f32") text += ", reference f32";
+  return text;
 }
 
 ProtocolDescription Describe(const EvalFlags& flags, const EvaluationOptions& options,
@@ -163,6 +180,9 @@ CLI::App* EvalCommand::Register(CLI::App& app) {
   TakesOneOf(add("--compute", flags_.compute, "default: f32"), {"f32", "bf16"});
   TakesOneOf(add("--reference-compute", flags_.reference_compute, "default: as --compute"),
              {"f32", "bf16"});
+  TakesOneOf(
+      add("--kv-cache", flags_.kv_cache, "keys and values; default: auto, as the\nmodel says"),
+      KvPrecisionNames());
   add("--log-probs", flags_.log_probs,
       "write the log-probability of every scored\ntoken: a JSON array for each model")
       ->type_name("FILE");
@@ -195,7 +215,8 @@ std::vector<ModelScores> EvalCommand::Score(Session& session, const Contest& con
     const Compute own = is_reference && !flags_.reference_compute.empty()
                             ? session.ComputeNamed(flags_.reference_compute)
                             : compute;
-    models.push_back(&decoders.emplace_back(session.backend(), session.exec(), source, own));
+    const KvPrecision kv = is_reference ? KvPrecision{} : KvPrecisionNamed(flags_.kv_cache, source);
+    models.push_back(&decoders.emplace_back(session.backend(), session.exec(), source, own, kv));
   }
   DecoderModel* reference = contest.reference ? models[*contest.reference] : nullptr;
   const auto start = std::chrono::steady_clock::now();
@@ -226,6 +247,7 @@ int EvalCommand::Run(Console& console) {
   EvalReport report;
   report.protocol =
       Describe(flags_, options, tokens, static_cast<int64_t>(windows.size()), compute);
+  report.protocol.kv_cache = DescribeCaches(flags_, contest);
   report.backend = session.Describe();
   for (size_t i = 0; i < flags_.models.size(); ++i) {
     report.models.push_back(ResultOf(contest.sources[i], scores[i]));

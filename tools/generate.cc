@@ -74,12 +74,13 @@ class GenerateCommand : public Command {
  private:
   GenerationOptions OptionsFor(const ModelSource& source, int64_t prompt_tokens) const;
   void WriteJson(const Console& console, int64_t prompt_tokens, const std::string& text,
-                 const GenerationResult& result) const;
+                 const std::string& kv_cache, const GenerationResult& result) const;
 
   std::string model_;
   std::string prompt_;
   GenerationOptions options_;
   std::string compute_ = "auto";
+  std::string kv_cache_ = "auto";
 };
 
 CLI::App* GenerateCommand::Register(CLI::App& app) {
@@ -99,6 +100,8 @@ CLI::App* GenerateCommand::Register(CLI::App& app) {
               1);
   TakesInteger(add("--seed", sampling.seed, "default: 0"), 0, INT64_MAX);
   TakesOneOf(add("--compute", compute_, "default: auto"), {"auto", "f32", "bf16"});
+  TakesOneOf(add("--kv-cache", kv_cache_, "keys and values; default: auto, as the\nmodel says"),
+             KvPrecisionNames());
   AddCommonFlags(*command);
   command->footer(
       "Example: a short text from the bundled model\n"
@@ -123,12 +126,14 @@ GenerationOptions GenerateCommand::OptionsFor(const ModelSource& source,
 }
 
 void GenerateCommand::WriteJson(const Console& console, int64_t prompt_tokens,
-                                const std::string& text, const GenerationResult& result) const {
+                                const std::string& text, const std::string& kv_cache,
+                                const GenerationResult& result) const {
   console.Write(JsonText({{"model", model_},
                           {"prompt", prompt_},
                           {"prompt_tokens", prompt_tokens},
                           {"text", text},
                           {"ids", result.ids},
+                          {"kv_cache", kv_cache},
                           {"stopped", result.stopped},
                           {"prefill_seconds", result.prefill_seconds},
                           {"decode_seconds", result.decode_seconds},
@@ -143,7 +148,8 @@ int GenerateCommand::Run(Console& console) {
   const std::vector<int32_t> prompt = tokenizer.Encode(prompt_, true);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   const GenerationOptions options = OptionsFor(source, prompt_tokens);
-  DecoderModel model(session.backend(), session.exec(), source, compute);
+  const KvPrecision kv = KvPrecisionNamed(kv_cache_, source);
+  DecoderModel model(session.backend(), session.exec(), source, compute, kv);
   ThrowIfInterrupted();
 
   StreamDecoder decoder(tokenizer, true);
@@ -160,7 +166,7 @@ int GenerateCommand::Run(Console& console) {
   show(decoder.Flush());
   if (!console.json()) console.Write("\n");
   ThrowIfInterrupted();
-  if (console.json()) WriteJson(console, prompt_tokens, text, result);
+  if (console.json()) WriteJson(console, prompt_tokens, text, Describe(kv, source), result);
   console.Note(fmt::format("{} tokens after a prompt of {} in {}; {:.1f} tokens a second{}\n",
                            FormatCount(static_cast<int64_t>(result.ids.size())),
                            FormatCount(prompt_tokens), FormatSeconds(result.prefill_seconds),

@@ -6,6 +6,7 @@
 
 #include "kernels/core/dtype.h"
 #include "quant/model/model_source.h"
+#include "quant/runtime/kv_precision.h"
 #include "tools/command.h"
 #include "tools/weights.h"
 
@@ -107,6 +108,7 @@ InspectReport Inspect(const ModelSource& source) {
   report.vocab = spec.vocab;
   report.max_positions = spec.max_positions;
   report.tied = spec.tied;
+  report.kv_cache = Describe(KvPrecisionNamed("auto", source), source);
   report.bytes = WeightFileBytes(source);
   for (const std::filesystem::path& file : source.checkpoint().weight_files()) {
     report.files.push_back(file.filename().string());

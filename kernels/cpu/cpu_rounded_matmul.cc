@@ -97,6 +97,7 @@ class RoundedCall {
     bool first = false;  // of the segment's
     bool last = false;
     const void* weights = nullptr;
+    const uint8_t* ahead = nullptr;  // of about the block that is needed next
     float* sums = nullptr;    // of row 0 of the task; or of one tile, if the segment has one block
     float* totals = nullptr;  // of row 0 of the task
   };
@@ -154,6 +155,7 @@ class RoundedCall {
           b.sums = blocks_ > 1 ? scratch.sums + offset : scratch.sums;
           b.totals = segments_.count > 1 ? scratch.totals + offset : nullptr;
           b.weights = Weights(b, scratch.w);
+          b.ahead = Ahead(b, std::min(b.panel + 1, end_panel - 1));
           MultiplyPanel(b);
         }
       }
@@ -188,9 +190,22 @@ class RoundedCall {
     return to;
   }
 
+  // The same block of panel `next`, as it is stored.
+  const uint8_t* Ahead(const Block& b, int64_t next) const {
+    if (w_.integers()) {
+      const int64_t quad = b.begin * step_inputs_ / 4;
+      return reinterpret_cast<const uint8_t*>(w_.Quads(next, b.segment) +
+                                              quad * tiles_.panel_cols * 4);
+    }
+    const int64_t begin = b.segment * segments_.inputs + b.begin * step_inputs_;
+    return w_.numbers().Values(next) +
+           InputBytes(w_.numbers().type(), std::min(begin, w_.in()), tiles_.panel_cols);
+  }
+
   void MultiplyPanel(const Block& b) const {
     const int64_t cols = tiles_.panel_cols;
     const int64_t tile_rows = tiles_.tile_rows;
+    int64_t ahead = 0;
     for (int64_t r = 0; r < b.rows; r += tile_rows) {
       TileArgs tile;
       tile.rows = static_cast<int>(std::min(tile_rows, b.rows - r));
@@ -199,8 +214,9 @@ class RoundedCall {
       tile.w = b.weights;
       tile.steps = b.steps;
       tile.resume = !b.first;
-      // What follows in the panel; past its end a prefetch does not fault.
-      tile.ahead = static_cast<const char*>(b.weights) + b.steps * cols * 4 + r * b.steps * 8;
+      tile.ahead = b.ahead + ahead;
+      // Once the next block is on its way, its begin again, which costs nothing.
+      ahead = ahead + 2 * b.steps * 64 <= b.steps * cols * 4 ? ahead + b.steps * 64 : 0;
       tile.sums = blocks_ > 1 ? b.sums + r * cols : b.sums;
       if (w_.integers()) {
         kernels_.tile(tile);

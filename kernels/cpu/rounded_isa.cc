@@ -71,12 +71,20 @@ VecInt IntegerCodes(Vec x, const Rounding& rounding) {
 void StoreCodes(uint8_t* to, VecInt codes, int64_t n) {
   using Bytes = uint8_t __attribute__((vector_size(kLanes)));
   const Bytes bytes = __builtin_convertvector(codes, Bytes);
-  std::memcpy(to, &bytes, static_cast<size_t>(n));
+  if (n == kLanes) {
+    std::memcpy(to, &bytes, sizeof(bytes));  // one store; any other length is a call
+  } else {
+    std::memcpy(to, &bytes, static_cast<size_t>(n));
+  }
 }
 void StoreCodes(int16_t* to, VecInt codes, int64_t n) {
   using Shorts = int16_t __attribute__((vector_size(kLanes * 2)));
   const Shorts shorts = __builtin_convertvector(codes, Shorts);
-  std::memcpy(to, &shorts, static_cast<size_t>(n) * sizeof(int16_t));
+  if (n == kLanes) {
+    std::memcpy(to, &shorts, sizeof(shorts));
+  } else {
+    std::memcpy(to, &shorts, static_cast<size_t>(n) * sizeof(int16_t));
+  }
 }
 
 int32_t SumOf(VecInt v) {

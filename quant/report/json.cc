@@ -51,7 +51,8 @@ Json ToJson(const ProtocolDescription& p) {
           {"text", p.text},
           {"tokens_sha256", p.tokens_sha256},
           {"text_tokens", p.text_tokens},
-          {"compute", p.compute}};
+          {"compute", p.compute},
+          {"kv_cache", p.kv_cache}};
 }
 
 Json ToJson(const EvaluatedModel& m) {
@@ -101,6 +102,7 @@ Json ToJson(const InspectReport& r) {
           {"vocab", r.vocab},
           {"max_positions", r.max_positions},
           {"tied", r.tied},
+          {"kv_cache", r.kv_cache},
           {"parameters", r.parameters},
           {"bytes", r.bytes},
           {"bits_per_weight", r.bits_per_weight > 0 ? Json(r.bits_per_weight) : Json()},

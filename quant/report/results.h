@@ -121,11 +121,12 @@ struct ProtocolDescription {
   std::string name;  // "windows", "llamacpp"
   int64_t window = 0;
   int64_t windows = 0;
-  bool bos = false;           // a BOS token is part of what is scored
-  std::string text;           // file name
-  std::string tokens_sha256;  // of the token ids as little-endian int32
-  int64_t text_tokens = 0;    // of the whole text
-  std::string compute;        // "f32", "bf16"
+  bool bos = false;              // a BOS token is part of what is scored
+  std::string text;              // file name
+  std::string tokens_sha256;     // of the token ids as little-endian int32
+  int64_t text_tokens = 0;       // of the whole text
+  std::string compute;           // "f32", "bf16"
+  std::string kv_cache = "f32";  // how keys and values were kept, for people
 };
 struct EvalReport {
   ProtocolDescription protocol;
@@ -153,6 +154,7 @@ struct InspectReport {
   int64_t layers = 0, hidden = 0, ffn = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0;
   int64_t max_positions = 0;
   bool tied = false;
+  std::string kv_cache = "f32";  // how a runtime is to keep keys and values, for people
   int64_t parameters = 0;
   uint64_t bytes = 0;
   double bits_per_weight = 0;  // of quantized linears, scales and zero points included; 0 if none

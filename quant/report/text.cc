@@ -152,6 +152,7 @@ std::string ToText(const InspectReport& r, const TextStyle&) {
            fmt::format("{} tokens, embedding and head {}; up to {} positions", FormatCount(r.vocab),
                        r.tied ? "are one tensor" : "are separate", FormatCount(r.max_positions)));
   text += Fact("format", r.format);
+  if (r.kv_cache != "f32") text += Fact("KV cache", r.kv_cache);
   if (r.bits_per_weight > 0) {
     text += Fact("bits", FormatFixed(r.bits_per_weight, 2) +
                              " per quantized weight, scales and zero points included");

@@ -20,6 +20,7 @@ std::string Protocol(const ProtocolDescription& p) {
       fmt::format("{}: {} window{} of {} tokens, {}; {}; computed in {}; ", p.name,
                   FormatCount(p.windows), p.windows == 1 ? "" : "s", FormatCount(p.window), cut,
                   p.bos ? "with BOS" : "no BOS", p.compute);
+  if (p.kv_cache != "f32") text += fmt::format("keys and values in {}; ", p.kv_cache);
   text += fmt::format("{} ({} tokens, SHA-256 {})", Printable(p.text), FormatCount(p.text_tokens),
                       p.tokens_sha256.substr(0, 12));
   return Wrap("protocol  ", text);

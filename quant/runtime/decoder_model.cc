@@ -17,11 +17,13 @@ void Embed(Backend& backend, Exec& exec, const ModelSource& source, std::span<co
   backend.EmbedRows(exec, source.checkpoint().View(source.spec().embedding), ids, 1.0f, out);
 }
 
-DecoderModel::DecoderModel(Backend& backend, Exec& exec, const ModelSource& source, Compute compute)
+DecoderModel::DecoderModel(Backend& backend, Exec& exec, const ModelSource& source, Compute compute,
+                           const std::optional<KvPrecision>& kv)
     : backend_(backend),
       exec_(exec),
       source_(source),
       compute_(compute),
+      kv_shape_(KvShapeOf(source, kv ? *kv : KvPrecisionNamed("auto", source))),
       forward_(backend, exec, source.spec(), compute) {
   const DecoderSpec& spec = source.spec();
   for (const BlockSpec& block : spec.blocks) {
@@ -40,11 +42,8 @@ int64_t DecoderModel::weight_bytes() const {
 }
 
 KvCache DecoderModel::NewCache(int64_t tokens) const {
-  KvShape shape;
-  shape.layers = spec().layers();
+  KvShape shape = kv_shape_;
   shape.blocks = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
-  shape.kv_heads = spec().kv_heads;
-  shape.head_dim = spec().head_dim;
   return KvCache(backend_, exec_, shape);
 }
 

@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_QUANT_RUNTIME_DECODER_MODEL_H_
 #define QUANTMILL_QUANT_RUNTIME_DECODER_MODEL_H_
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,14 +11,17 @@
 #include "quant/runtime/block_forward.h"
 #include "quant/runtime/block_weights.h"
 #include "quant/runtime/kv_cache.h"
+#include "quant/runtime/kv_precision.h"
 
 namespace quantmill {
 
 // Not copyable. `backend`, `exec` and `source` must outlive it (the embedding is read from the
-// mapped file). Quantized linears run from their codes.
+// mapped file). Quantized linears run from their codes, with their inputs rounded where the
+// artifact says so; keys and values are kept as `kv` says, or else as the artifact does.
 class DecoderModel {
  public:
-  DecoderModel(Backend& backend, Exec& exec, const ModelSource& source, Compute compute);
+  DecoderModel(Backend& backend, Exec& exec, const ModelSource& source, Compute compute,
+               const std::optional<KvPrecision>& kv = std::nullopt);
   DecoderModel(const DecoderModel&) = delete;
   DecoderModel& operator=(const DecoderModel&) = delete;
 
@@ -41,6 +45,7 @@ class DecoderModel {
   Exec& exec_;
   const ModelSource& source_;
   Compute compute_;
+  KvShape kv_shape_;  // without blocks
   BlockForward forward_;
   std::vector<BlockWeights> blocks_;
   Tensor final_norm_;

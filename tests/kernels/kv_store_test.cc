@@ -268,7 +268,7 @@ TEST_P(KvStoreTest, CopiedBlockHoldsItsScales) {
     const auto store = NewStore(backend(), exec(), both);
     Poison(backend(), exec(), *store);
     RunOn(backend(), exec(), both, {{19, 0}}, *store);
-    for (const size_t block : {0, 1}) {
+    for (const size_t block : {size_t{0}, size_t{1}}) {
       backend().CopyKvBlock(exec(), *store, both.tables[0][block], both.tables[1][block]);
     }
     const SequenceStep step{0, 1, 19, both.tables[1]};

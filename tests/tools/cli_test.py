@@ -282,6 +282,39 @@ class CliTest(unittest.TestCase):
         self.assertTrue(out.startswith("protocol  windows: 8 windows of 256 tokens"), out)
         self.assertEqual(out.count("reference: "), 1)
 
+    def test_kv_cache(self):
+        flags = ["--text", self.text, "--window", "128", "--max-windows", "4", "--json"]
+
+        def scores(*more):
+            code, out, err = run("eval", self.model, *flags, *more)
+            self.assertEqual(code, 0, err)
+            return json.loads(out)
+
+        exact = scores()
+        self.assertEqual(exact["protocol"]["kv_cache"], "f32")
+        perplexities = set()
+        for kind in ("bf16", "fp8", "int8", "int4"):
+            # The reference is the model itself, with floats in its cache.
+            report = scores("--kv-cache", kind, "--reference", self.model)
+            self.assertTrue(report["protocol"]["kv_cache"].startswith(kind))
+            self.assertIn("reference f32", report["protocol"]["kv_cache"])
+            self.assertEqual(report["reference_scores"]["perplexity"],
+                             exact["models"][0]["perplexity"])
+            self.assertGreater(report["models"][0]["kl_mean"], 0)
+            self.assertLess(report["models"][0]["kl_mean"], 0.1)
+            perplexities.add(report["models"][0]["perplexity"])
+        self.assertEqual(len(perplexities), 4)
+        code, out, err = run("eval", self.model, *flags[:-1], "--kv-cache", "int8")
+        self.assertEqual(code, 0, err)
+        self.assertIn("keys and values in int8", " ".join(out.split()))
+        code, out, err = run("generate", self.model, "--prompt", "The", "--max-tokens", "3",
+                             "--kv-cache", "int4", "--json", "--quiet")
+        self.assertEqual(code, 0, err)
+        self.assertTrue(json.loads(out)["kv_cache"].startswith("int4"))
+        self.assert_fails(2, ["--kv-cache"], "eval", self.model, *flags, "--kv-cache", "int3")
+        code, out, err = run("inspect", self.model, "--json")
+        self.assertEqual(json.loads(out)["kv_cache"], "f32")
+
     def test_eval_protocols_and_token_files(self):
         ids = self.path("ids.json")
         with open(ids, "w") as file:

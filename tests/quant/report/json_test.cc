@@ -38,6 +38,7 @@ TEST(JsonTest, QuantizeHasTheKeysThatScriptsRelyOn) {
 TEST(JsonTest, EvalHasDivergenceOrNull) {
   const Json json = Reparsed(SampleEvalReport());
   EXPECT_EQ(json["protocol"]["name"], "windows");
+  EXPECT_EQ(json["protocol"]["kv_cache"], "f32");
   EXPECT_EQ(json["protocol"]["tokens_sha256"], std::string(64, 'a'));
   EXPECT_EQ(json["reference"], "SmolLM2");
   const Json& model = json["models"][0];
