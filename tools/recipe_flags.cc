@@ -58,6 +58,9 @@ void RecipeFlags::RegisterWhat(CLI::App& command) {
       ->take_all();
   command.add_flag("--quantize-head", quantize_head_, "lm_head too, in 8 bits (untied models)")
       ->group(group);
+  TakesOneOf(add("--kv-scheme", kv_scheme_,
+                 "scales of an FP8 cache, for each layer or\nhead; default: none"),
+             {"none", "fp8", "fp8-head"});
   add("--format", format_, "default: compressed-tensors")->type_name("NAME");
 }
 
@@ -73,6 +76,9 @@ void RecipeFlags::RegisterHow(CLI::App& command) {
   TakesOneOf(add("--effort", effort_,
                  "fast: the published methods, on one stream\nof activations; default: best"),
              {"best", "fast"});
+  TakesNumber(add("--smoothing-alpha", smoothing_alpha_,
+                  "smoothquant: one strength for all layers;\ndefault: searched for each"),
+              0, 1);
   command.add_flag("--no-act-order", no_act_order_, "gptq: solve columns as they are stored")
       ->group(group);
   TakesNumber(add("--damp-percent", damp_percent_,
@@ -112,6 +118,8 @@ Recipe RecipeFlags::Resolve() const {
   flags.quantize_head = SaidBy("--quantize-head", quantize_head_, true);
   flags.method = SaidBy("--method", method_);
   flags.effort = SaidBy("--effort", effort_);
+  flags.smoothing_alpha = SaidBy("--smoothing-alpha", smoothing_alpha_);
+  flags.kv_scheme = SaidBy("--kv-scheme", kv_scheme_);
   flags.format = SaidBy("--format", format_);
   flags.act_order = SaidBy("--no-act-order", no_act_order_, false);
   flags.damp_percent = SaidBy("--damp-percent", damp_percent_);

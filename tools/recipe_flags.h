@@ -39,6 +39,8 @@ class RecipeFlags {
   bool quantize_head_ = false;
   std::optional<std::string> method_;
   std::optional<std::string> effort_;
+  std::optional<double> smoothing_alpha_;
+  std::optional<std::string> kv_scheme_;
   std::optional<std::string> format_;
   bool no_act_order_ = false;
   std::optional<double> damp_percent_;

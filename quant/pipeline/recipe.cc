@@ -75,6 +75,11 @@ MethodChoice DefaultMethod(const QuantScheme& scheme) {
   return {Transform::kNone, Method::kGptq};
 }
 
+std::string KvText(const KvScheme& kv) {
+  if (kv.type == KvScheme::Type::kNone) return "none";
+  return kv.per_head ? "fp8-head" : "fp8";
+}
+
 bool Recipe::calibrated() const {
   return method == Method::kGptq || transform != Transform::kNone || !calibration.text.empty() ||
          kv.type != KvScheme::Type::kNone || HasStaticInputs(scheme) ||
@@ -95,7 +100,7 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
       {"max_fallbacks", recipe.max_fallbacks},
   };
   if (recipe.kv.type != KvScheme::Type::kNone) {
-    json["kv_scheme"] = recipe.kv.per_head ? "fp8-head" : "fp8";
+    json["kv_scheme"] = KvText(recipe.kv);
   }
   if (!recipe.rules.empty()) json["rules"] = RulesJson(recipe);
   if (!recipe.calibrated()) return json;

@@ -73,6 +73,9 @@ struct Recipe {
   bool calibrated() const;
 };
 
+// "none", "fp8", "fp8-head": as --kv-scheme spells it.
+std::string KvText(const KvScheme& kv);
+
 // 8 bits per output channel: what a head is worth (see docs/methods.md).
 inline constexpr const char* kHeadScheme = "w8a16";
 

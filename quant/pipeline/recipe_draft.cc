@@ -77,6 +77,12 @@ void ResolveCalibration(const RecipeDraft& draft, CalibrationRecipe& calibration
   }
 }
 
+double ShareOf(const Said<double>& said) {
+  if (said.value >= 0 && said.value <= 1) return said.value;
+  throw Error(ErrorCode::kUsage, said.where,
+              fmt::format("{} is not a number from 0 to 1", said.value));
+}
+
 void ResolveMethod(const RecipeDraft& draft, Recipe& recipe) {
   const MethodChoice method = draft.method ? MethodNamed(draft.method->value, draft.method->where)
                                            : DefaultMethod(recipe.scheme);
@@ -87,12 +93,25 @@ void ResolveMethod(const RecipeDraft& draft, Recipe& recipe) {
         Named<Effort>(*draft.effort, {{"best", Effort::kBest}, {"fast", Effort::kFast}});
   }
   if (draft.act_order) recipe.act_order = draft.act_order->value;
-  if (!draft.damp_percent) return;
-  recipe.damp_percent = draft.damp_percent->value;
-  if (!(recipe.damp_percent >= 0 && recipe.damp_percent <= 1)) {
-    throw Error(ErrorCode::kUsage, draft.damp_percent->where,
-                fmt::format("{} is not a number from 0 to 1", recipe.damp_percent));
+  if (draft.damp_percent) recipe.damp_percent = ShareOf(*draft.damp_percent);
+  if (!draft.smoothing_alpha) return;
+  recipe.smoothing_alpha = ShareOf(*draft.smoothing_alpha);
+  if (recipe.transform != Transform::kSmoothQuant) {
+    throw Error(ErrorCode::kUsage, draft.smoothing_alpha->where,
+                "is for smoothquant; the method is " + NameOf(method));
   }
+}
+
+void ResolveKv(const RecipeDraft& draft, Recipe& recipe) {
+  if (!draft.kv_scheme || draft.kv_scheme->value == "none") return;
+  const std::string& name = draft.kv_scheme->value;
+  if (name == "int8" || name == "int4") {
+    throw Error(ErrorCode::kUsage, draft.kv_scheme->where,
+                "'" + name + "' is a choice of the runtime (eval, generate: --kv-cache " + name +
+                    "), which no file records; fp8 and fp8-head are written");
+  }
+  recipe.kv.type = KvScheme::Type::kFp8;
+  recipe.kv.per_head = Named<bool>(*draft.kv_scheme, {{"fp8", false}, {"fp8-head", true}});
 }
 
 }  // namespace
@@ -110,6 +129,8 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::asymmetric);
   take(&RecipeDraft::method);
   take(&RecipeDraft::effort);
+  take(&RecipeDraft::smoothing_alpha);
+  take(&RecipeDraft::kv_scheme);
   take(&RecipeDraft::quantize_head);
   take(&RecipeDraft::format);
   take(&RecipeDraft::act_order);
@@ -131,6 +152,7 @@ Recipe ResolveRecipe(const RecipeDraft& draft) {
     recipe.rules.push_back(ResolveRule(rule, recipe.scheme));
   }
   ResolveMethod(draft, recipe);
+  ResolveKv(draft, recipe);
   ResolveCalibration(draft, recipe.calibration);
   if (draft.quantize_head) recipe.quantize_head = draft.quantize_head->value;
   if (draft.format) recipe.format = FindArtifactFormat(draft.format->value).name();

@@ -34,6 +34,8 @@ struct RecipeDraft {
   Maybe<bool> asymmetric;
   Maybe<std::string> method;
   Maybe<std::string> effort;
+  Maybe<double> smoothing_alpha;
+  Maybe<std::string> kv_scheme;
   std::vector<RuleDraft> rules;
   Maybe<bool> quantize_head;
   Maybe<std::string> format;

@@ -87,6 +87,8 @@ constexpr Key kKeys[] = {
     {"asymmetric", ReadBool<&RecipeDraft::asymmetric>},
     {"method", ReadText<&RecipeDraft::method>},
     {"effort", ReadText<&RecipeDraft::effort>},
+    {"smoothing_alpha", ReadNumber<&RecipeDraft::smoothing_alpha, double>},
+    {"kv_scheme", ReadText<&RecipeDraft::kv_scheme>},
     {"rules", ReadRules},
     {"quantize_head", ReadBool<&RecipeDraft::quantize_head>},
     {"format", ReadText<&RecipeDraft::format>},
@@ -287,6 +289,13 @@ std::string RecipeYaml(const Recipe& recipe, const std::string& head) {
   out << YAML::BeginMap;
   out << YAML::Key << "scheme" << YAML::Value << SchemeText(recipe.scheme);
   out << YAML::Key << "method" << YAML::Value << NameOf(recipe.method_choice());
+  if (recipe.smoothing_alpha) {
+    out << YAML::Key << "smoothing_alpha" << YAML::Value
+        << fmt::format("{}", *recipe.smoothing_alpha);
+  }
+  if (recipe.kv.type != KvScheme::Type::kNone) {
+    out << YAML::Key << "kv_scheme" << YAML::Value << KvText(recipe.kv);
+  }
   out << YAML::Key << "format" << YAML::Value << recipe.format;
   out << YAML::Key << "quantize_head" << YAML::Value << recipe.quantize_head;
   out << YAML::Key << "max_fallbacks" << YAML::Value << recipe.max_fallbacks;
