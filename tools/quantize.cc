@@ -1,9 +1,13 @@
 // quantmill quantize: a dense checkpoint in, a verified artifact out.
 #include "quant/pipeline/quantize.h"
 
+#include <fmt/format.h>
+
 #include <string>
 
 #include "quant/model/model_source.h"
+#include "quant/pipeline/budget.h"
+#include "quant/pipeline/sensitivity.h"
 #include "tools/command.h"
 #include "tools/progress.h"
 #include "tools/recipe_flags.h"
@@ -42,8 +46,26 @@ CLI::App* QuantizeCommand::Register(CLI::App& app) {
   return command;
 }
 
+// The recipe with bits chosen within its budget; what was chosen is told.
+Recipe ChooseBits(Session& session, const ModelSource& source, const Recipe& recipe,
+                  ProgressLine& line, const Console& console) {
+  const QuantizePlan plan = PlanQuantization(source, recipe, session.backend().Info());
+  const Sensitivity sensitivity =
+      MeasureSensitivity(session.backend(), session.exec(), source, plan,
+                         [&](int64_t done, int64_t total, const std::string& layer) {
+                           ThrowIfInterrupted();
+                           line.Update({"measuring", done, total, 0, layer});
+                         });
+  line.Clear();
+  const BitAllocation allocation = AllocateBits(sensitivity, recipe.budget->limit);
+  console.Note(fmt::format("budget {}: {:.3f} bits a weight, predicted KL {:.4f}\n",
+                           BudgetText(*recipe.budget), allocation.average_bits,
+                           allocation.predicted_kl));
+  return Allocated(plan.recipe, sensitivity, allocation);
+}
+
 int QuantizeCommand::Run(Console& console) {
-  const Recipe recipe = recipe_.Resolve();
+  Recipe recipe = recipe_.Resolve();
   Session session(common());
   const ModelSource source = ModelSource::Open(model_);
   recipe_.NoteUnused(recipe, console);
@@ -59,6 +81,7 @@ int QuantizeCommand::Run(Console& console) {
     line.Update({p.phase, p.done, p.total, p.tokens_per_second, p.layer});
   };
   callbacks.interrupted = Interrupted;
+  if (recipe.budget) recipe = ChooseBits(session, source, recipe, line, console);
   const QuantizeReport report =
       Quantize(session.backend(), session.exec(), source, recipe, output_, force_, callbacks);
   line.Clear();

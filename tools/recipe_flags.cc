@@ -56,6 +56,10 @@ void RecipeFlags::RegisterWhat(CLI::App& command) {
       ->type_name("REGEX")
       ->expected(1)
       ->take_all();
+  add("--budget", budget_,
+      "bits for each layer: 4.5bits on average, or\nthe fewest with \"kl<=0.05\" or\n"
+      "\"perplexity<=+1%\", measured")
+      ->type_name("LIMIT");
   command.add_flag("--quantize-head", quantize_head_, "lm_head too, in 8 bits (untied models)")
       ->group(group);
   TakesOneOf(add("--kv-scheme", kv_scheme_,
@@ -115,6 +119,7 @@ Recipe RecipeFlags::Resolve() const {
   for (const std::string& pattern : keep_dense_) {
     flags.rules.push_back({pattern, "dense", "--keep-dense " + pattern});
   }
+  flags.budget = SaidBy("--budget", budget_);
   flags.quantize_head = SaidBy("--quantize-head", quantize_head_, true);
   flags.method = SaidBy("--method", method_);
   flags.effort = SaidBy("--effort", effort_);

@@ -36,6 +36,7 @@ class RecipeFlags {
   bool asymmetric_ = false;
   std::vector<std::string> rules_;
   std::vector<std::string> keep_dense_;
+  std::optional<std::string> budget_;
   bool quantize_head_ = false;
   std::optional<std::string> method_;
   std::optional<std::string> effort_;

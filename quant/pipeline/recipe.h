@@ -47,6 +47,18 @@ struct CalibrationRecipe {
   std::optional<uint64_t> seed;  // draws windows; otherwise the first ones
 };
 
+// What a mixed-precision run must keep (budget.h).
+struct Budget {
+  enum class Kind : uint8_t {
+    kBits,       // average bits a weight over quantized layers, scales and zero points counted
+    kKl,         // mean KL from the original, nats a token, on calibration text held out
+    kPerplexity  // growth of the perplexity there, as a share: 0.01
+  };
+  Kind kind = Kind::kBits;
+  double limit = 0;
+  friend bool operator==(const Budget&, const Budget&) = default;
+};
+
 struct Recipe {
   Method method = Method::kGptq;
   Transform transform = Transform::kNone;
@@ -56,6 +68,9 @@ struct Recipe {
   QuantScheme scheme;
   std::vector<Rule> rules;
   KvScheme kv;                 // of an FP8 cache, written with calibrated scales; kNone: none
+  // Bits are chosen for each layer that no rule names; `scheme` gives groups and zero points. The
+  // choice becomes rules before anything is quantized.
+  std::optional<Budget> budget;
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
   CalibrationRecipe calibration;

@@ -6,6 +6,7 @@
 
 #include "formats/artifact.h"
 #include "kernels/core/error.h"
+#include "quant/pipeline/budget.h"
 #include "quant/pipeline/schemes.h"
 #include "quant/report/spelling.h"
 #include "quant/report/units.h"
@@ -131,6 +132,7 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::effort);
   take(&RecipeDraft::smoothing_alpha);
   take(&RecipeDraft::kv_scheme);
+  take(&RecipeDraft::budget);
   take(&RecipeDraft::quantize_head);
   take(&RecipeDraft::format);
   take(&RecipeDraft::act_order);
@@ -154,6 +156,7 @@ Recipe ResolveRecipe(const RecipeDraft& draft) {
   ResolveMethod(draft, recipe);
   ResolveKv(draft, recipe);
   ResolveCalibration(draft, recipe.calibration);
+  if (draft.budget) recipe.budget = ParseBudget(draft.budget->value, draft.budget->where);
   if (draft.quantize_head) recipe.quantize_head = draft.quantize_head->value;
   if (draft.format) recipe.format = FindArtifactFormat(draft.format->value).name();
   if (draft.compute) {

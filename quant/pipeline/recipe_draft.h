@@ -37,6 +37,7 @@ struct RecipeDraft {
   Maybe<double> smoothing_alpha;
   Maybe<std::string> kv_scheme;
   std::vector<RuleDraft> rules;
+  Maybe<std::string> budget;
   Maybe<bool> quantize_head;
   Maybe<std::string> format;
   Maybe<bool> act_order;

@@ -90,6 +90,7 @@ constexpr Key kKeys[] = {
     {"smoothing_alpha", ReadNumber<&RecipeDraft::smoothing_alpha, double>},
     {"kv_scheme", ReadText<&RecipeDraft::kv_scheme>},
     {"rules", ReadRules},
+    {"budget", ReadText<&RecipeDraft::budget>},
     {"quantize_head", ReadBool<&RecipeDraft::quantize_head>},
     {"format", ReadText<&RecipeDraft::format>},
     {"act_order", ReadBool<&RecipeDraft::act_order>},

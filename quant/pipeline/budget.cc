@@ -1,0 +1,120 @@
+#include "quant/pipeline/budget.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "quant/pipeline/knapsack.h"
+
+namespace quantmill {
+namespace {
+
+struct Form {
+  Budget::Kind kind;
+  const char* before;
+  const char* after;
+  double unit;  // of the number in the text
+};
+
+constexpr Form kForms[] = {{Budget::Kind::kBits, "", "bits", 1},
+                           {Budget::Kind::kKl, "kl<=", "", 1},
+                           {Budget::Kind::kPerplexity, "perplexity<=+", "%", 0.01}};
+
+double MostBits(const Sensitivity& sensitivity) {
+  int64_t bits = sensitivity.fixed_bits;
+  for (const LayerGroup& group : sensitivity.groups) bits += group.bits.back();
+  return static_cast<double>(bits) / static_cast<double>(sensitivity.total_weights());
+}
+
+double LeastBits(const Sensitivity& sensitivity) {
+  int64_t bits = sensitivity.fixed_bits;
+  for (const LayerGroup& group : sensitivity.groups) bits += group.bits.front();
+  return static_cast<double>(bits) / static_cast<double>(sensitivity.total_weights());
+}
+
+std::string Escaped(const std::string& name) {
+  std::string pattern;
+  for (const char c : name) pattern += c == '.' ? std::string("\\.") : std::string(1, c);
+  return pattern + "$";
+}
+
+}  // namespace
+
+Budget ParseBudget(const std::string& text, const std::string& where) {
+  for (const Form& form : kForms) {
+    const std::string before = form.before;
+    const std::string after = form.after;
+    if (text.size() <= before.size() + after.size() || !text.starts_with(before) ||
+        !text.ends_with(after)) {
+      continue;
+    }
+    const char* const begin = text.data() + before.size();
+    const char* const end = text.data() + text.size() - after.size();
+    double value = 0;
+    const auto [rest, error] = std::from_chars(begin, end, value);
+    if (error == std::errc() && rest == end && value > 0 && value < 1e6) {
+      return {form.kind, value * form.unit};
+    }
+  }
+  throw Error(ErrorCode::kUsage, where,
+              "'" + text + "' is none of: 4.5bits, \"kl<=0.05\", \"perplexity<=+1%\"");
+}
+
+std::string BudgetText(const Budget& budget) {
+  for (const Form& form : kForms) {
+    if (form.kind != budget.kind) continue;
+    return fmt::format("{}{:.6g}{}", form.before, budget.limit / form.unit, form.after);
+  }
+  return "?";
+}
+
+BitAllocation AllocateBits(const Sensitivity& sensitivity, double average_bits) {
+  std::vector<std::vector<KnapsackOption>> groups;
+  groups.reserve(sensitivity.groups.size());
+  for (const LayerGroup& group : sensitivity.groups) {
+    std::vector<KnapsackOption>& options = groups.emplace_back();
+    for (size_t i = 0; i < group.bits.size(); ++i) {
+      options.push_back({group.bits[i], sensitivity.Cost(group, i)});
+    }
+  }
+  const auto weights = static_cast<double>(sensitivity.total_weights());
+  const auto capacity = static_cast<int64_t>(std::floor(average_bits * weights + 0.5));
+  auto choice = SolveKnapsack(groups, capacity - sensitivity.fixed_bits);
+  if (!choice) {
+    throw Error(ErrorCode::kUsage, "--budget",
+                fmt::format("{:.4g} bits a weight cannot be reached; {:.4g} is the least, scales "
+                            "counted",
+                            average_bits, std::ceil(LeastBits(sensitivity) * 1000) / 1000));
+  }
+  return {std::move(choice->options),
+          static_cast<double>(choice->size + sensitivity.fixed_bits) / weights, choice->cost};
+}
+
+double BitsForDivergence(const Sensitivity& sensitivity, double kl) {
+  double low = LeastBits(sensitivity);
+  double high = MostBits(sensitivity);
+  if (AllocateBits(sensitivity, low).predicted_kl <= kl) return low;
+  while (high - low > 0.001) {
+    const double middle = (low + high) / 2;
+    (AllocateBits(sensitivity, middle).predicted_kl <= kl ? high : low) = middle;
+  }
+  return high;
+}
+
+Recipe Allocated(const Recipe& recipe, const Sensitivity& sensitivity,
+                 const BitAllocation& allocation) {
+  Recipe mixed = recipe;
+  mixed.budget.reset();
+  for (size_t g = 0; g < sensitivity.groups.size(); ++g) {
+    const QuantScheme& scheme = sensitivity.candidates[allocation.candidates[g]];
+    if (scheme == recipe.scheme) continue;
+    const std::string& name = sensitivity.groups[g].name;
+    mixed.rules.push_back({Escaped(name), scheme, "--budget: " + name});
+  }
+  return mixed;
+}
+
+}  // namespace quantmill

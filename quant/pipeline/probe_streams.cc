@@ -1,0 +1,84 @@
+#include "quant/pipeline/probe_streams.h"
+
+#include <algorithm>
+#include <span>
+
+#include "quant/runtime/decoder_model.h"
+
+namespace quantmill {
+namespace {
+
+constexpr int64_t kLogitRows = 64;  // at a time
+
+KvShape OneWindow(const DecoderSpec& spec, int64_t length) {
+  KvShape shape;
+  shape.layers = 1;
+  shape.blocks = (length + kKvBlockTokens - 1) / kKvBlockTokens;
+  shape.kv_heads = spec.kv_heads;
+  shape.head_dim = spec.head_dim;
+  return shape;
+}
+
+}  // namespace
+
+ProbeStreams::ProbeStreams(Backend& backend, Exec& exec, const ModelSource& source,
+                           const TokenWindows& windows, size_t streams, Compute compute)
+    : backend_(backend),
+      exec_(exec),
+      windows_(windows),
+      compute_(compute),
+      forward_(backend, exec, source.spec(), compute),
+      cache_(backend, exec, OneWindow(source.spec(), windows.length)),
+      sequence_(cache_) {
+  const SequenceStep step = sequence_.Append(windows.length, 0);
+  plan_ = backend.PlanBatch(exec, std::span(&step, 1));
+  for (size_t i = 0; i < streams; ++i) {
+    residuals_.push_back(backend.Empty(DType::kF32, windows.tokens(), source.spec().hidden));
+    Embed(backend, exec, source, windows.ids, residuals_.back());
+  }
+  source.checkpoint().Release(source.spec().embedding);
+}
+
+void ProbeStreams::Run(size_t stream, const BlockSpec& block, const BlockWeights& weights) {
+  const Matrix residual = residuals_[stream];
+  for (int64_t row = 0; row < residual.rows; row += windows_.length) {
+    forward_.Run(block, weights, {*plan_, 0, cache_.store()}, residual.Rows(row, windows_.length));
+  }
+}
+
+std::vector<double> ProbeStreams::Divergences(const ModelSource& source) {
+  const DecoderSpec& spec = source.spec();
+  const Tensor gain = LoadVector(backend_, exec_, source, spec.final_norm);
+  const LinearWeights head = LoadLinear(backend_, exec_, source, spec.lm_head, compute_);
+  NormParams norm;
+  norm.kind = spec.norm;
+  norm.eps = spec.norm_eps;
+  norm.gain = gain;
+  const auto logits_of = [&](size_t stream, int64_t row, int64_t rows, Workspace::Scope& scope) {
+    const Matrix hidden = scope.Take(ActivationType(compute_), rows, spec.hidden);
+    const Matrix logits = scope.Take(DType::kF32, rows, spec.vocab);
+    backend_.Norm(exec_, residuals_[stream].view().Rows(row, rows), norm, hidden);
+    backend_.MatMul(exec_, hidden, *head.weight, head.bias, MatMulMode::kStore, logits);
+    return logits;
+  };
+  std::vector<double> sums(residuals_.size(), 0);
+  std::vector<TokenComparison> scores(kLogitRows);
+  for (int64_t row = 0; row < windows_.tokens(); row += kLogitRows) {
+    const int64_t rows = std::min(kLogitRows, windows_.tokens() - row);
+    const auto count = static_cast<size_t>(rows);
+    // Divergence is of whole distributions: which token is asked for plays no part.
+    const auto targets = std::span(windows_.ids).subspan(static_cast<size_t>(row), count);
+    Workspace::Scope scope(exec_.workspace);
+    const Matrix reference = logits_of(0, row, rows, scope);
+    for (size_t stream = 1; stream < residuals_.size(); ++stream) {
+      Workspace::Scope inner(exec_.workspace);
+      const Matrix logits = logits_of(stream, row, rows, inner);
+      backend_.CompareLogits(exec_, reference, logits, targets, std::span(scores).first(count));
+      for (size_t i = 0; i < count; ++i) sums[stream] += scores[i].kl;
+    }
+  }
+  for (double& sum : sums) sum /= static_cast<double>(windows_.tokens());
+  return sums;
+}
+
+}  // namespace quantmill

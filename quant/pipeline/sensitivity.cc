@@ -1,0 +1,254 @@
+#include "quant/pipeline/sensitivity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "quant/calib/site_statistics.h"
+#include "quant/calib/token_stream.h"
+#include "quant/pipeline/probe_streams.h"
+#include "quant/pipeline/schemes.h"
+#include "quant/solve/input_statistics.h"
+#include "quant/solve/rtn.h"
+#include "quant/solve/scale_search.h"
+
+namespace quantmill {
+namespace {
+
+// Enough for relative errors of layers, which need no full rank.
+constexpr int64_t kGramWindows = 32;
+constexpr int64_t kProbeWindows = 4;
+constexpr size_t kDepths = 3;
+// The divergence of this many bits is well above noise, and still near what a budget chooses.
+constexpr int kProbeBits = 3;
+
+// The text's last windows are for divergences, what is before them for statistics.
+struct SplitWindows {
+  TokenWindows statistics;
+  TokenWindows probes;
+};
+
+SplitWindows ReadWindows(const ModelSource& source, const CalibrationRecipe& recipe) {
+  const Tokenizer tokenizer = OpenTokenizer(source);
+  std::vector<int32_t> ids = ReadTokenStream({recipe.text, false}, source, tokenizer);
+  const int64_t length = recipe.sequence_length;
+  const int64_t total = std::ssize(ids) / length;
+  if (total < 2) {
+    throw Error(ErrorCode::kBadInput, recipe.text.empty() ? "--calib" : recipe.text,
+                fmt::format("a budget needs two windows of {} tokens at least, one to choose by "
+                            "and one to check; the text has {} tokens",
+                            length, ids.size()));
+  }
+  const int64_t probes = std::min(kProbeWindows, total / 2);
+  SplitWindows windows;
+  windows.probes.length = length;
+  windows.probes.ids.assign(ids.begin() + (total - probes) * length, ids.begin() + total * length);
+  ids.resize(static_cast<size_t>((total - probes) * length));
+  windows.statistics = CutCalibrationWindows(
+      ids, std::min({recipe.samples, kGramWindows, total - probes}), length, recipe.seed);
+  return windows;
+}
+
+size_t FamilyOf(size_t block, size_t blocks, Site site) {
+  return block * kDepths / blocks * kSites.size() + static_cast<size_t>(site);
+}
+
+// "model.layers.0.mlp." + "(gate_proj|up_proj)", dots escaped: names its layers as a pattern.
+std::string GroupName(const std::vector<const LinearSpec*>& linears) {
+  const std::string& first = linears.front()->name;
+  const std::string prefix = first.substr(0, first.rfind('.') + 1);
+  std::string leaves;
+  for (const LinearSpec* linear : linears) {
+    leaves += (leaves.empty() ? "" : "|") + linear->name.substr(prefix.size());
+  }
+  return prefix + (linears.size() == 1 ? leaves : "(" + leaves + ")");
+}
+
+class Measurement {
+ public:
+  Measurement(Backend& backend, Exec& exec, const ModelSource& source, const QuantizePlan& plan,
+              const SplitWindows& windows, const SensitivityProgress& progress)
+      : backend_(backend),
+        exec_(exec),
+        source_(source),
+        plan_(plan),
+        progress_(progress),
+        rules_(plan.recipe.rules),
+        statistics_(backend, exec, source, windows.statistics, plan.stream),
+        probes_(backend, exec, source, windows.probes, 1 + kDepths * kSites.size(),
+                plan.stream.compute) {
+    result_.candidates = CandidatesFor(plan.recipe.scheme);
+    result_.family_scales.resize(kDepths * kSites.size(), 0);
+    probe_ = static_cast<size_t>(
+        std::find_if(result_.candidates.begin(), result_.candidates.end(),
+                     [](const QuantScheme& scheme) { return scheme.bits == kProbeBits; }) -
+        result_.candidates.begin());
+  }
+
+  Sensitivity Run() {
+    const std::vector<BlockSpec>& blocks = source_.spec().blocks;
+    for (size_t i = 0; i < blocks.size(); ++i) MeasureBlock(i, blocks[i]);
+    if (result_.groups.empty()) {
+      throw Error(ErrorCode::kUsage, "--budget", "the rules name every layer: nothing to choose");
+    }
+    FitFamilies();
+    return std::move(result_);
+  }
+
+ private:
+  void MeasureBlock(size_t index, const BlockSpec& block) {
+    BlockWeights weights = LoadBlock(backend_, exec_, source_, block, plan_.stream.compute);
+    const size_t blocks = source_.spec().blocks.size();
+    // Of layers that are probed, rounded; null elsewhere.
+    std::vector<std::unique_ptr<PackedLinear>> rounded(weights.linears.size());
+    for (const Site site : kSites) {
+      const auto step = static_cast<int64_t>(index * kSites.size() + static_cast<size_t>(site));
+      progress_(step, static_cast<int64_t>(blocks * kSites.size()),
+                block.prefix + ": " + NameOf(site));
+      MeasureSite(block, site, FamilyOf(index, blocks, site), weights, rounded);
+      statistics_.Advance(block, weights, site);
+    }
+    probes_.Run(0, block, weights);
+    const size_t depth = index * kDepths / blocks;
+    for (size_t family = 0; family < result_.family_scales.size(); ++family) {
+      const bool probed = family / kSites.size() == depth;
+      const Site site = kSites[family % kSites.size()];
+      if (probed) SwapSite(block, site, weights, rounded);
+      probes_.Run(1 + family, block, weights);
+      if (probed) SwapSite(block, site, weights, rounded);
+    }
+  }
+
+  static void SwapSite(const BlockSpec& block, Site site, BlockWeights& weights,
+                       std::vector<std::unique_ptr<PackedLinear>>& rounded) {
+    for (const LinearSpec* linear : block.LinearsAt(site)) {
+      const size_t at = BlockWeights::IndexOf(block, *linear);
+      if (rounded[at] != nullptr) std::swap(weights.linears[at].weight, rounded[at]);
+    }
+  }
+
+  void MeasureSite(const BlockSpec& block, Site site, size_t family, const BlockWeights& weights,
+                   std::vector<std::unique_ptr<PackedLinear>>& rounded) {
+    const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+    const bool is_free = std::all_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
+      return rules_.Match(linear->name) == nullptr;
+    });
+    if (!is_free) return AddFixed(linears);
+    LayerGroup group;
+    group.name = GroupName(linears);
+    group.family = family;
+    group.bits.resize(result_.candidates.size(), 0);
+    group.errors.resize(result_.candidates.size(), 0);
+    SiteStatistics sums =
+        GatherStatistics(backend_, exec_, statistics_, nullptr, block, weights, nullptr, site,
+                         [](const std::function<void()>& work) { work(); });
+    exec_.workspace.Trim();
+    // All candidates have the same groups, but for 8 bits.
+    std::vector<Tensor> grams;
+    for (const QuantScheme& scheme : result_.candidates) {
+      grams.push_back(GramBlocks(backend_, exec_, sums.gram, scheme));
+    }
+    const InputStatistics inputs(backend_, exec_, std::move(sums.gram), false, group.name);
+    for (const LinearSpec* linear : linears) {
+      group.layers.push_back(linear->name);
+      group.weights += linear->out * linear->in;
+      rounded[BlockWeights::IndexOf(block, *linear)] = MeasureLayer(*linear, inputs, grams, group);
+    }
+    for (double& error : group.errors) error /= static_cast<double>(linears.size());
+    result_.groups.push_back(std::move(group));
+  }
+
+  // Adds its errors to the group; the layer as the probe sees it.
+  std::unique_ptr<PackedLinear> MeasureLayer(const LinearSpec& linear,
+                                             const InputStatistics& inputs,
+                                             const std::vector<Tensor>& grams, LayerGroup& group) {
+    const Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
+    backend_.Upload(exec_, source_.DenseWeight(linear), weight);
+    exec_.stream.Synchronize();
+    std::unique_ptr<PackedLinear> probe;
+    for (size_t i = 0; i < result_.candidates.size(); ++i) {
+      const QuantScheme& scheme = result_.candidates[i];
+      const Grid grid = SearchesScales(scheme)
+                            ? SearchScales(backend_, exec_, weight, grams[i], scheme)
+                            : MinMax(backend_, exec_, weight, scheme);
+      const SolveResult solved =
+          SolveRtn(backend_, exec_, weight, scheme, grid, &inputs.error_weights());
+      group.errors[i] += solved.relative_error;
+      group.bits[i] += std::llround(scheme.BitsPerWeight(linear.out, linear.in) *
+                                    static_cast<double>(linear.out * linear.in));
+      if (i == probe_) probe = backend_.PackQuantized(exec_, solved.linear, plan_.stream.compute);
+    }
+    source_.Release(linear);
+    return probe;
+  }
+
+  void AddFixed(const std::vector<const LinearSpec*>& linears) {
+    for (const LinearSpec* linear : linears) {
+      const QuantizedModule* module = plan_.Find(linear->name);
+      if (module == nullptr) continue;  // dense: outside the average
+      const int64_t weights = linear->out * linear->in;
+      result_.fixed_weights += weights;
+      result_.fixed_bits += std::llround(module->scheme.BitsPerWeight(linear->out, linear->in) *
+                                         static_cast<double>(weights));
+    }
+  }
+
+  void FitFamilies() {
+    const std::vector<double> divergences = probes_.Divergences(source_);
+    for (size_t family = 0; family < result_.family_scales.size(); ++family) {
+      double error = 0;
+      for (const LayerGroup& group : result_.groups) {
+        if (group.family == family) error += group.errors[probe_];
+      }
+      // A family that a probe did not harm still costs something: more bits are never worse.
+      const double divergence = std::max(divergences[1 + family], 1e-9);
+      result_.family_scales[family] = error > 0 ? divergence / error : 0;
+    }
+  }
+
+  Backend& backend_;
+  Exec& exec_;
+  const ModelSource& source_;
+  const QuantizePlan& plan_;
+  const SensitivityProgress& progress_;
+  RuleMatcher rules_;
+  CalibrationStream statistics_;
+  ProbeStreams probes_;  // the dense model, then one stream for each family
+  size_t probe_ = 0;     // index of the candidate that probes use
+  Sensitivity result_;
+};
+
+}  // namespace
+
+int64_t Sensitivity::total_weights() const {
+  int64_t total = fixed_weights;
+  for (const LayerGroup& group : groups) total += group.weights;
+  return total;
+}
+
+std::vector<QuantScheme> CandidatesFor(const QuantScheme& base) {
+  std::vector<QuantScheme> candidates;
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    candidates.push_back(base);
+    candidates.back().bits = bits;
+  }
+  return candidates;
+}
+
+Sensitivity MeasureSensitivity(Backend& backend, Exec& exec, const ModelSource& source,
+                               const QuantizePlan& plan, const SensitivityProgress& progress) {
+  const QuantScheme& base = plan.recipe.scheme;
+  if (base.code_type != CodeType::kInt || base.input.type != InputScheme::Type::kNone) {
+    throw Error(ErrorCode::kUsage, "--budget",
+                fmt::format("chooses bits of weight-only integers; {} has one size only",
+                            SchemeText(base)));
+  }
+  const SplitWindows windows = ReadWindows(source, plan.recipe.calibration);
+  return Measurement(backend, exec, source, plan, windows, progress).Run();
+}
+
+}  // namespace quantmill

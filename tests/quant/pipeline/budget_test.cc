@@ -1,0 +1,92 @@
+#include "quant/pipeline/budget.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/core/error.h"
+#include "quant/pipeline/schemes.h"
+
+namespace quantmill {
+namespace {
+
+// Two groups of 100 weights, the first ten times as sensitive, and 100 weights fixed at 5 bits.
+Sensitivity Sample() {
+  Sensitivity s;
+  s.candidates = CandidatesFor(MakeScheme(ParseScheme("w4a16:channel", ""), ""));
+  s.family_scales = {10, 1};
+  s.fixed_weights = 100;
+  s.fixed_bits = 500;
+  for (size_t g = 0; g < 2; ++g) {
+    LayerGroup group;
+    group.name = "model.layers." + std::to_string(g) + ".mlp.(gate_proj|up_proj)";
+    group.family = g;
+    group.weights = 100;
+    for (const QuantScheme& scheme : s.candidates) {
+      group.bits.push_back(100 * scheme.bits);
+      group.errors.push_back(1.0 / static_cast<double>(1 << (2 * scheme.bits)));
+    }
+    s.groups.push_back(group);
+  }
+  return s;
+}
+
+TEST(Budget, TextsRoundTrip) {
+  for (const char* text :
+       {"4.5bits", "3bits", "kl<=0.05", "perplexity<=+1%", "perplexity<=+0.5%"}) {
+    EXPECT_EQ(BudgetText(ParseBudget(text, "")), text);
+  }
+  EXPECT_EQ(ParseBudget("perplexity<=+1%", "").limit, 0.01);
+  for (const char* text :
+       {"", "bits", "4.5", "4.5 bits", "-1bits", "0bits", "nanbits", "kl<=", "kl", "kl<=x",
+        "kl<0.1", "kl<=0", "perplexity<=1%", "perplexity<=+%", "infbits", "1e9bits"}) {
+    EXPECT_THROW(ParseBudget(text, "--budget"), Error) << text;
+  }
+}
+
+TEST(Budget, SensitiveLayersGetTheBits) {
+  const Sensitivity s = Sample();
+  // 12 bits over two groups beside the fixed 5: 10/4^a + 1/4^b, a + b <= 8, is least at 5 and 3
+  // (0.0254; 4 and 4: 0.043, 6 and 2: 0.065).
+  const BitAllocation allocation = AllocateBits(s, 13.0 / 3);
+  EXPECT_EQ(s.candidates[allocation.candidates[0]].bits, 5);
+  EXPECT_EQ(s.candidates[allocation.candidates[1]].bits, 3);
+  EXPECT_DOUBLE_EQ(allocation.average_bits, 13.0 / 3);
+  EXPECT_DOUBLE_EQ(allocation.predicted_kl, 10.0 / 1024 + 1.0 / 64);
+}
+
+TEST(Budget, TheLeastIsNamedWhereNothingFits) {
+  try {
+    AllocateBits(Sample(), 2);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+    EXPECT_NE(error.message().find("3 is the least"), std::string::npos) << error.what();
+  }
+  EXPECT_NO_THROW(AllocateBits(Sample(), 3));
+}
+
+TEST(Budget, BitsForADivergenceAreTheFewest) {
+  const Sensitivity s = Sample();
+  const double bits = BitsForDivergence(s, 0.03);
+  EXPECT_LE(AllocateBits(s, bits).predicted_kl, 0.03);
+  EXPECT_GT(AllocateBits(s, bits - 0.34).predicted_kl, 0.03);
+  EXPECT_NEAR(BitsForDivergence(s, 0), 7, 0.002) << "never reached: the most there are";
+  EXPECT_EQ(BitsForDivergence(s, 100), 3);
+}
+
+TEST(Budget, TheChoiceBecomesRulesThatNameLayersExactly) {
+  const Sensitivity s = Sample();
+  Recipe recipe;
+  recipe.scheme = s.candidates[2];
+  recipe.budget = Budget{Budget::Kind::kBits, 4};
+  const Recipe mixed = Allocated(recipe, s, {{2, 4}, 0, 0});
+  EXPECT_FALSE(mixed.budget.has_value());
+  ASSERT_EQ(mixed.rules.size(), 1u) << "the first has the recipe's own scheme";
+  EXPECT_EQ(mixed.rules[0].scheme->bits, 6);
+  RuleMatcher matcher(mixed.rules);
+  EXPECT_NE(matcher.Match("model.layers.1.mlp.up_proj"), nullptr);
+  EXPECT_EQ(matcher.Match("model.layers.10.mlp.up_proj"), nullptr);
+  EXPECT_EQ(matcher.Match("model.layers.1.mlp.down_proj"), nullptr);
+}
+
+}  // namespace
+}  // namespace quantmill
