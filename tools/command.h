@@ -36,6 +36,7 @@ class Command {
 };
 
 std::unique_ptr<Command> MakeInspectCommand();
+std::unique_ptr<Command> MakePlanCommand();
 std::unique_ptr<Command> MakeRecipesCommand();
 std::unique_ptr<Command> MakeQuantizeCommand();
 std::unique_ptr<Command> MakeVerifyCommand();

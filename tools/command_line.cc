@@ -82,6 +82,7 @@ CommandLine::CommandLine()
       "Exit codes: 0 done, 1 verification failed, 2 usage, 3 bad input,\n"
       "4 environment (disk, memory, device), 70 bug, 130 interrupted.");
   commands_.push_back(MakeInspectCommand());
+  commands_.push_back(MakePlanCommand());
   commands_.push_back(MakeRecipesCommand());
   commands_.push_back(MakeQuantizeCommand());
   commands_.push_back(MakeVerifyCommand());

@@ -3,10 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <string>
 
 #include "quant/model/model_source.h"
 #include "quant/pipeline/budget.h"
+#include "quant/pipeline/budget_search.h"
 #include "quant/pipeline/sensitivity.h"
 #include "tools/command.h"
 #include "tools/progress.h"
@@ -23,6 +25,9 @@ class QuantizeCommand : public Command {
   int Run(Console& console) override;
 
  private:
+  Recipe ChooseBits(Session& session, const ModelSource& source, const Recipe& recipe,
+                    const QuantizeCallbacks& callbacks, ProgressLine& line, const Console& console);
+
   std::string model_;
   std::string output_;
   bool force_ = false;
@@ -46,22 +51,42 @@ CLI::App* QuantizeCommand::Register(CLI::App& app) {
   return command;
 }
 
-// The recipe with bits chosen within its budget; what was chosen is told.
-Recipe ChooseBits(Session& session, const ModelSource& source, const Recipe& recipe,
-                  ProgressLine& line, const Console& console) {
-  const QuantizePlan plan = PlanQuantization(source, recipe, session.backend().Info());
+// The recipe with bits chosen within its budget; what was tried and chosen is told.
+Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
+                                   const Recipe& recipe, const QuantizeCallbacks& callbacks,
+                                   ProgressLine& line, const Console& console) {
+  // Before minutes of measuring: Quantize would refuse it too.
+  const std::string trials = output_ + ".trial";
+  for (const std::string& path : {output_, trials}) {
+    if (!std::filesystem::exists(path) || (force_ && path == output_)) continue;
+    throw Error(
+        ErrorCode::kUsage, "--output",
+        path + " exists already; choose another name" + (path == output_ ? ", or --force" : ""));
+  }
+  Backend& backend = session.backend();
+  const QuantizePlan plan = PlanQuantization(source, recipe, backend.Info());
   const Sensitivity sensitivity =
-      MeasureSensitivity(session.backend(), session.exec(), source, plan,
+      MeasureSensitivity(backend, session.exec(), source, plan,
                          [&](int64_t done, int64_t total, const std::string& layer) {
                            ThrowIfInterrupted();
                            line.Update({"measuring", done, total, 0, layer});
                          });
   line.Clear();
-  const BitAllocation allocation = AllocateBits(sensitivity, recipe.budget->limit);
-  console.Note(fmt::format("budget {}: {:.3f} bits a weight, predicted KL {:.4f}\n",
-                           BudgetText(*recipe.budget), allocation.average_bits,
-                           allocation.predicted_kl));
-  return Allocated(plan.recipe, sensitivity, allocation);
+  const std::string budget = BudgetText(*recipe.budget);
+  if (recipe.budget->kind == Budget::Kind::kBits) {
+    const BitAllocation allocation = AllocateBits(sensitivity, recipe.budget->limit);
+    console.Note(fmt::format("budget {}: {:.3f} bits a weight, predicted KL {:.4f}\n", budget,
+                             allocation.average_bits, allocation.predicted_kl));
+    return Allocated(plan.recipe, sensitivity, allocation);
+  }
+  BudgetSearchOptions options;
+  options.on_trial = [&](const BudgetTrial& trial) {
+    line.Clear();
+    console.Note(fmt::format("budget {}: {:.3f} bits a weight measure {:.4g}: {}\n", budget,
+                             trial.average_bits, trial.measured, trial.kept ? "kept" : "too much"));
+  };
+  return SearchBudget(backend, session.exec(), source, plan.recipe, sensitivity, output_ + ".trial",
+                      callbacks, options);
 }
 
 int QuantizeCommand::Run(Console& console) {
@@ -81,7 +106,7 @@ int QuantizeCommand::Run(Console& console) {
     line.Update({p.phase, p.done, p.total, p.tokens_per_second, p.layer});
   };
   callbacks.interrupted = Interrupted;
-  if (recipe.budget) recipe = ChooseBits(session, source, recipe, line, console);
+  if (recipe.budget) recipe = ChooseBits(session, source, recipe, callbacks, line, console);
   const QuantizeReport report =
       Quantize(session.backend(), session.exec(), source, recipe, output_, force_, callbacks);
   line.Clear();

@@ -230,6 +230,10 @@ int64_t Sensitivity::total_weights() const {
   return total;
 }
 
+TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& recipe) {
+  return ReadWindows(source, recipe).probes;
+}
+
 std::vector<QuantScheme> CandidatesFor(const QuantScheme& base) {
   std::vector<QuantScheme> candidates;
   for (const int bits : {2, 3, 4, 5, 6, 8}) {

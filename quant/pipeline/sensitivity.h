@@ -52,6 +52,10 @@ using SensitivityProgress =
 Sensitivity MeasureSensitivity(Backend& backend, Exec& exec, const ModelSource& source,
                                const QuantizePlan& plan, const SensitivityProgress& progress);
 
+// The windows that divergences are measured on: the last ones of the calibration text (those of a
+// text that is no longer than the recipe's samples are among its samples too).
+TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& recipe);
+
 }  // namespace quantmill
 
 #endif  // QUANTMILL_QUANT_PIPELINE_SENSITIVITY_H_

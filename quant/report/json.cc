@@ -120,6 +120,36 @@ Json ToJson(const MemoryPlan& plan) {
           {"notes", plan.notes}};
 }
 
+Json ToJson(const PlanReport& r) {
+  Json json = {{"model", r.model},
+               {"method", r.method},
+               {"format", r.format},
+               {"layers", Array(r.layers,
+                                [](const PlannedLayers& line) {
+                                  return Json{{"layers", line.layers},
+                                              {"scheme", line.scheme},
+                                              {"count", line.count},
+                                              {"weights", line.weights},
+                                              {"bytes", line.bytes}};
+                                })},
+               {"average_bits", r.average_bits},
+               {"input_bytes", r.input_bytes},
+               {"output_bytes", r.output_bytes},
+               {"calibration_tokens", r.calibration_tokens},
+               {"memory_plan", ToJson(r.memory)},
+               {"events", Array(r.events, [](const Event& event) { return ToJson(event); })},
+               {"sensitivity", nullptr}};
+  if (!r.sensitivity) return json;
+  json["sensitivity"] = {
+      {"candidates", r.sensitivity->candidates},
+      {"groups", Array(r.sensitivity->groups, [](const SensitivityTable::Group& group) {
+         return Json{{"layers", group.layers},
+                     {"weights", group.weights},
+                     {"predicted_kl", group.predicted_kl}};
+       })}};
+  return json;
+}
+
 Json ToJson(const QuantizeReport& r) {
   const auto fallbacks = std::count_if(r.events.begin(), r.events.end(),
                                        [](const Event& event) { return event.is_fallback; });

@@ -72,6 +72,37 @@ struct MemoryPlan {
   std::vector<std::string> notes;  // "mlp inputs are recomputed: keeping them takes ..."
 };
 
+// Layers that differ in nothing but the number of their block, in one scheme.
+struct PlannedLayers {
+  std::string layers;  // "model.layers.*.mlp.down_proj"
+  std::string scheme;  // "w4a16:g64", or "dense"
+  int64_t count = 0;
+  int64_t weights = 0;  // 0 where dense
+  int64_t bytes = 0;    // in the artifact, scales and zero points included
+};
+struct SensitivityTable {
+  struct Group {
+    std::string layers;  // of one scheme, because servers fuse them
+    int64_t weights = 0;
+    std::vector<double> predicted_kl;  // of each candidate, nats a token
+  };
+  std::vector<std::string> candidates;  // schemes
+  std::vector<Group> groups;
+};
+struct PlanReport {
+  std::string model;
+  std::string method;
+  std::string format;
+  std::vector<PlannedLayers> layers;
+  double average_bits = 0;  // over quantized layers
+  int64_t input_bytes = 0;
+  int64_t output_bytes = 0;        // about: of tensors, without headers
+  int64_t calibration_tokens = 0;  // 0: none needed
+  MemoryPlan memory;
+  std::vector<Event> events;
+  std::optional<SensitivityTable> sensitivity;
+};
+
 // ---- verify ----
 struct VerifiedLayer {
   std::string name;

@@ -1,0 +1,35 @@
+// Budgets that only a measurement can confirm: "kl<=0.05", "perplexity<=+1%".
+#ifndef QUANTMILL_QUANT_PIPELINE_BUDGET_SEARCH_H_
+#define QUANTMILL_QUANT_PIPELINE_BUDGET_SEARCH_H_
+
+#include <functional>
+#include <string>
+
+#include "quant/pipeline/budget.h"
+#include "quant/pipeline/quantize.h"
+
+namespace quantmill {
+
+struct BudgetTrial {
+  double average_bits = 0;
+  double measured = 0;  // KL in nats a token, or the growth of the perplexity as a share
+  bool kept = false;    // within the limit
+};
+
+struct BudgetSearchOptions {
+  int max_trials = 5;
+  std::function<void(const BudgetTrial&)> on_trial;
+};
+
+// The recipe of the fewest bits that a trial has confirmed: quantizes with a prediction, measures
+// the artifact against the original on windows at the end of the calibration text, and moves the
+// target by bisection. Trials are written to `scratch` (a folder that does not exist; it is
+// removed). Quantize with the result writes the confirmed artifact again, byte for byte. Throws
+// Error(kUsage) where no trial keeps the limit.
+Recipe SearchBudget(Backend& backend, Exec& exec, const ModelSource& source, const Recipe& recipe,
+                    const Sensitivity& sensitivity, const std::string& scratch,
+                    const QuantizeCallbacks& callbacks, const BudgetSearchOptions& options);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_PIPELINE_BUDGET_SEARCH_H_

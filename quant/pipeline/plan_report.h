@@ -1,0 +1,22 @@
+// A plan and a sensitivity as reports.
+#ifndef QUANTMILL_QUANT_PIPELINE_PLAN_REPORT_H_
+#define QUANTMILL_QUANT_PIPELINE_PLAN_REPORT_H_
+
+#include <optional>
+
+#include "quant/pipeline/plan.h"
+#include "quant/pipeline/sensitivity.h"
+#include "quant/report/results.h"
+
+namespace quantmill {
+
+PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan);
+SensitivityTable DescribeSensitivity(const Sensitivity& sensitivity);
+
+// A calibration of fewer tokens than the widest layer has inputs leaves its Gram matrix singular:
+// an event that names the number that would do. Empty where there are enough, or none are needed.
+std::optional<Event> ShortCalibration(const QuantizePlan& plan);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_PIPELINE_PLAN_REPORT_H_
