@@ -145,7 +145,7 @@ class Measurement {
     group.errors.resize(result_.candidates.size(), 0);
     SiteStatistics sums =
         GatherStatistics(backend_, exec_, statistics_, nullptr, block, weights, nullptr, site,
-                         [](const std::function<void()>& work) { work(); });
+                         false, [](const std::function<void()>& work) { work(); });
     exec_.workspace.Trim();
     // All candidates have the same groups, but for 8 bits.
     std::vector<Tensor> grams;
