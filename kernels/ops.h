@@ -225,7 +225,8 @@ enum class Precision : uint8_t { kF32, kF64 };
 
 struct BackendInfo {
   std::string name;  // "cpu", "reference", "cuda"
-  std::string isa;   // "amx", "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
+  std::string
+      isa;  // "amx", "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
   bool compute_bf16 = false;  // MatMul has a kBF16 path faster than kF32
   int threads = 1;            // host threads
 };

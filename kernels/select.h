@@ -12,9 +12,9 @@
 namespace quantmill {
 
 // device: "auto", "cpu" or "cuda". threads: 0 = all available CPUs. The environment variable
-// QUANTMILL_ISA (generic, avx2, avx512, avx512_bf16, amx) forces an instruction set of the cpu backend.
-// Throws Error(kUsage) for an unknown name, Error(kEnvironment) for what this machine or build does
-// not have.
+// QUANTMILL_ISA (generic, avx2, avx512, avx512_bf16, amx) forces an instruction set of the cpu
+// backend. Throws Error(kUsage) for an unknown name, Error(kEnvironment) for what this machine or
+// build does not have.
 std::unique_ptr<Backend> SelectBackend(std::string_view device, int threads);
 
 // Plain double-precision loops, for tests.

@@ -67,7 +67,7 @@ struct Recipe {
   // (ScaleTypeFor).
   QuantScheme scheme;
   std::vector<Rule> rules;
-  KvScheme kv;                 // of an FP8 cache, written with calibrated scales; kNone: none
+  KvScheme kv;  // of an FP8 cache, written with calibrated scales; kNone: none
   // Bits are chosen for each layer that no rule names; `scheme` gives groups and zero points. The
   // choice becomes rules before anything is quantized.
   std::optional<Budget> budget;

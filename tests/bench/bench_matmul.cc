@@ -75,8 +75,8 @@ constexpr Shape kShapes[] = {{576, 576}, {576, 1536}, {1536, 576}, {4096, 14336}
 // ---- what the machine can do ----
 
 cpu::Isa IsaOf(const std::string& name) {
-  for (const cpu::Isa isa :
-       {cpu::Isa::kAmx, cpu::Isa::kAvx512Bf16, cpu::Isa::kAvx512, cpu::Isa::kAvx2, cpu::Isa::kGeneric}) {
+  for (const cpu::Isa isa : {cpu::Isa::kAmx, cpu::Isa::kAvx512Bf16, cpu::Isa::kAvx512,
+                             cpu::Isa::kAvx2, cpu::Isa::kGeneric}) {
     if (cpu::NameOf(isa) == name) return isa;
   }
   return cpu::Isa::kGeneric;

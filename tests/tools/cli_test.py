@@ -311,7 +311,8 @@ class CliTest(unittest.TestCase):
                              "--kv-cache", "int4", "--json", "--quiet")
         self.assertEqual(code, 0, err)
         self.assertTrue(json.loads(out)["kv_cache"].startswith("int4"))
-        self.assert_fails(2, ["--kv-cache"], "eval", self.model, *flags, "--kv-cache", "int3")
+        self.assert_fails(2, ["--kv-cache"], "eval", self.model, *flags[:-1], "--kv-cache",
+                          "int3")
         code, out, err = run("inspect", self.model, "--json")
         self.assertEqual(json.loads(out)["kv_cache"], "f32")
 

@@ -24,7 +24,13 @@ inline QuantizeReport SampleQuantizeReport() {
   r.seconds = {31.24, 1.2, 12.31, 8.1, 7.02, 1, 1.6};
   for (int i = 0; i < 7; ++i) {
     const std::string name = "model.layers." + std::to_string(i) + ".mlp.down_proj";
-    r.layers.push_back({name, "w4a16 g64 symmetric", 0.001 * (i + 1), 0.002 * (i + 1)});
+    LayerResult layer;
+    layer.name = name;
+    layer.scheme = "w4a16 g64 symmetric";
+    layer.relative_error = 0.001 * (i + 1);
+    layer.rounded_error = 0.004 * (i + 1);
+    layer.weight_error = 0.002 * (i + 1);
+    r.layers.push_back(layer);
   }
   r.layers[2].relative_error = std::numeric_limits<double>::quiet_NaN();
   r.events.push_back({"bundled_calibration", "--calib", "no calibration text was given", false});

@@ -58,8 +58,8 @@ TEST_P(KvPrecisionTest, RunsAMixedArtifactAsTheReferenceDoes) {
   const ModelSource source = ModelSource::Open(tiny.artifact().string());
   const ModelSource dense = ModelSource::Open(tiny.dense().string());
   const auto vocab = static_cast<int32_t>(source.spec().vocab);
-  std::vector<int32_t> ids;
-  for (int32_t i = 0; i < 40; ++i) ids.push_back((7 * i + 3) % vocab);
+  std::vector<int32_t> ids(40);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(7 * i + 3) % vocab;
   BackendRun oracle(ReferenceBackend());
   DecoderModel wanted(oracle.backend(), oracle.exec(), source, Compute::kF32);
   const auto want = RunInSteps(oracle, wanted, ids, {1000});
