@@ -21,8 +21,7 @@
 namespace quantmill {
 namespace {
 
-// Enough for scales, which are one number a channel (measured on SmolLM2-135M: four times as many
-// change the KL by less than its error).
+// Enough for scales, which are one number a channel.
 constexpr int64_t kStatisticsTokens = 16384;
 constexpr int64_t kSampleTokens = 256;  // whose inputs are kept, for the error of rounding them
 constexpr int64_t kConfirmTokens = 2048;

@@ -17,6 +17,7 @@
 #include "quant/model/block_source.h"
 #include "quant/pipeline/artifact_output.h"
 #include "quant/pipeline/fold_block.h"
+#include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/site_solver.h"
 #include "quant/pipeline/stopwatch.h"
 #include "quant/runtime/block_weights.h"
@@ -329,6 +330,7 @@ void QuantizeRun::QuantizeBlockAndCache(size_t index, Streams& streams) {
 std::string QuantizeRun::CalibrateAndSolve() {
   const TokenWindows windows = ReadCalibration();
   report_.calibration_tokens = windows.tokens();
+  if (std::optional<Event> event = ShortCalibration(plan_)) AddEvent(std::move(*event));
   const DecoderSpec& spec = source_.spec();
   Streams streams(backend_, exec_, source_, windows, plan_);
   for (size_t index = 0; index < spec.blocks.size(); ++index) {

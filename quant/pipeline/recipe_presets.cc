@@ -27,6 +27,8 @@ constexpr Preset kPresets[] = {
     {"fp8-static", "E4M3 per tensor, calibrated input scales", "scheme: fp8-static\nmethod: rtn\n"},
     {"fp8-block", "E4M3 in 128x128 blocks, inputs per 128; needs no text",
      "scheme: fp8-block\nmethod: rtn\n"},
+    {"mixed-4.5bit", "bits for each layer, 4.5 on average in groups of 64, GPTQ",
+     "scheme: w4a16\ngroup_size: 64\nmethod: gptq\nbudget: 4.5bits\n"},
     {"mxfp4", "4-bit floats, a power of two per 32, GPTQ", "scheme: mxfp4\nmethod: gptq\n"},
     {"nvfp4", "4-bit floats, an E4M3 scale per 16, GPTQ", "scheme: nvfp4\nmethod: gptq\n"},
 };

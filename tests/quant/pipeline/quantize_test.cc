@@ -303,6 +303,35 @@ TEST_F(QuantizeTest, BestEffortBeatsFast) {
   EXPECT_LT(best_error, 0.9 * fast_error);
 }
 
+// Fewer tokens than inputs and no damping: no factorization succeeds, and layers are rounded. That
+// is told, and by default not accepted.
+TEST_F(QuantizeTest, FallbacksAreCountedAndRefused) {
+  Recipe recipe = SmallRecipe();
+  recipe.calibration.samples = 2;
+  recipe.calibration.sequence_length = 32;
+  recipe.damp_percent = 0;
+  try {
+    Run(recipe, "out");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kVerification);
+    EXPECT_NE(error.where().find("model.layers."), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(Entries().empty());
+  recipe.max_fallbacks = 1000;
+  const QuantizeReport report = Run(recipe, "out");
+  int64_t fallbacks = 0;
+  int64_t short_calibrations = 0;
+  for (const Event& event : report.events) {
+    fallbacks += event.is_fallback ? 1 : 0;
+    if (event.kind != "short_calibration") continue;
+    ++short_calibrations;
+    EXPECT_NE(event.what.find("--samples 24"), std::string::npos) << event.what;  // 768 / 32
+  }
+  EXPECT_GT(fallbacks, 0);
+  EXPECT_EQ(short_calibrations, 1);
+}
+
 TEST_F(QuantizeTest, QuantizedInputIsRefused) {
   Run(SmallRecipe(Method::kRtn), "once");
   EXPECT_THROW(Run(SmallRecipe(Method::kRtn), "twice", 2, {}, (folder_ / "once").string()), Error);
