@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "kernels/core/error.h"
 #include "quant/model/model_source.h"
 #include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/sensitivity.h"
@@ -37,6 +38,10 @@ class PlanCommand : public Command {
 
   int Run(Console& console) override {
     const Recipe recipe = recipe_.Resolve();
+    if (sensitivity_ && recipe.rotate) {
+      throw Error(ErrorCode::kUsage, "--sensitivity",
+                  "measures the model as it is, and --rotate changes it; leave one out");
+    }
     Session session(common());
     const ModelSource source = ModelSource::Open(model_);
     const QuantizePlan plan = PlanQuantization(source, recipe, session.backend().Info());

@@ -4,9 +4,13 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "kernels/core/thread_pool.h"
 #include "quant/model/model_source.h"
+#include "quant/model/rotated_model.h"
 #include "quant/pipeline/budget.h"
 #include "quant/pipeline/budget_search.h"
 #include "quant/pipeline/sensitivity.h"
@@ -25,8 +29,12 @@ class QuantizeCommand : public Command {
   int Run(Console& console) override;
 
  private:
+  // Before minutes of rotating or measuring: Quantize would refuse it too.
+  void CheckOutput(const Recipe& recipe) const;
   Recipe ChooseBits(Session& session, const ModelSource& source, const Recipe& recipe,
                     const QuantizeCallbacks& callbacks, ProgressLine& line, const Console& console);
+
+  std::string TrialOutput() const { return output_ + ".trial"; }
 
   std::string model_;
   std::string output_;
@@ -51,18 +59,22 @@ CLI::App* QuantizeCommand::Register(CLI::App& app) {
   return command;
 }
 
-// The recipe with bits chosen within its budget; what was tried and chosen is told.
-Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
-                                   const Recipe& recipe, const QuantizeCallbacks& callbacks,
-                                   ProgressLine& line, const Console& console) {
-  // Before minutes of measuring: Quantize would refuse it too.
-  const std::string trials = output_ + ".trial";
-  for (const std::string& path : {output_, trials}) {
+void QuantizeCommand::CheckOutput(const Recipe& recipe) const {
+  std::vector<std::string> paths;
+  if (recipe.rotate || recipe.budget) paths.push_back(output_);
+  if (recipe.budget) paths.push_back(TrialOutput());
+  for (const std::string& path : paths) {
     if (!std::filesystem::exists(path) || (force_ && path == output_)) continue;
     throw Error(
         ErrorCode::kUsage, "--output",
         path + " exists already; choose another name" + (path == output_ ? ", or --force" : ""));
   }
+}
+
+// The recipe with bits chosen within its budget; what was tried and chosen is told.
+Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
+                                   const Recipe& recipe, const QuantizeCallbacks& callbacks,
+                                   ProgressLine& line, const Console& console) {
   Backend& backend = session.backend();
   const QuantizePlan plan = PlanQuantization(source, recipe, backend.Info());
   const Sensitivity sensitivity =
@@ -85,16 +97,28 @@ Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
     console.Note(fmt::format("budget {}: {:.3f} bits a weight measure {:.4g}: {}\n", budget,
                              trial.average_bits, trial.measured, trial.kept ? "kept" : "too much"));
   };
-  return SearchBudget(backend, session.exec(), source, plan.recipe, sensitivity, output_ + ".trial",
+  return SearchBudget(backend, session.exec(), source, plan.recipe, sensitivity, TrialOutput(),
                       callbacks, options);
 }
 
 int QuantizeCommand::Run(Console& console) {
   Recipe recipe = recipe_.Resolve();
   Session session(common());
-  const ModelSource source = ModelSource::Open(model_);
+  const ModelSource original = ModelSource::Open(model_);
   recipe_.NoteUnused(recipe, console);
+  CheckOutput(recipe);
   ProgressLine line(console.shows_progress());
+  std::optional<RotatedModel> rotated;
+  if (recipe.rotate) {
+    PlanQuantization(original, recipe, session.backend().Info());  // refuses what cannot work
+    ThreadPool pool(session.backend().Info().threads);
+    rotated.emplace(original, output_, pool,
+                    [&](int64_t done, int64_t total, const std::string& tensor) {
+                      ThrowIfInterrupted();
+                      line.Update({"rotating", done, total, 0, tensor});
+                    });
+  }
+  const ModelSource& source = rotated ? rotated->model() : original;
   MemoryPlan plan;
   bool plan_shown = false;
   QuantizeCallbacks callbacks;

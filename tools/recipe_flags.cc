@@ -80,6 +80,11 @@ void RecipeFlags::RegisterHow(CLI::App& command) {
   TakesOneOf(add("--effort", effort_,
                  "fast: the published methods, on one stream\nof activations; default: best"),
              {"best", "fast"});
+  command
+      .add_flag(
+          "--rotate", rotate_,
+          "turn the model's inner basis first, so that\nno channel stands out; unties lm_head")
+      ->group(group);
   TakesNumber(add("--smoothing-alpha", smoothing_alpha_,
                   "smoothquant: one strength for all layers;\ndefault: searched for each"),
               0, 1);
@@ -119,6 +124,7 @@ Recipe RecipeFlags::Resolve() const {
   for (const std::string& pattern : keep_dense_) {
     flags.rules.push_back({pattern, "dense", "--keep-dense " + pattern});
   }
+  flags.rotate = SaidBy("--rotate", rotate_, true);
   flags.budget = SaidBy("--budget", budget_);
   flags.quantize_head = SaidBy("--quantize-head", quantize_head_, true);
   flags.method = SaidBy("--method", method_);

@@ -38,6 +38,7 @@ class RecipeFlags {
   std::vector<std::string> keep_dense_;
   std::optional<std::string> budget_;
   bool quantize_head_ = false;
+  bool rotate_ = false;
   std::optional<std::string> method_;
   std::optional<std::string> effort_;
   std::optional<double> smoothing_alpha_;

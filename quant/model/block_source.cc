@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -122,20 +121,7 @@ Tensor BlockSource::Vector(const std::string& name) const {
 }
 
 std::vector<std::byte> BlockSource::StoredVector(const std::string& name) const {
-  const DType dtype = source_.checkpoint().View(name).dtype;
-  const std::vector<float>& values = changed_.at(name);
-  const auto size = static_cast<size_t>(SizeOf(dtype));
-  std::vector<std::byte> bytes(values.size() * size);
-  for (size_t i = 0; i < values.size(); ++i) {
-    std::byte* to = bytes.data() + i * size;
-    if (dtype == DType::kF32) {
-      std::memcpy(to, &values[i], size);
-    } else {
-      const uint16_t bits = dtype == DType::kF16 ? ToF16(values[i]).bits : ToBF16(values[i]).bits;
-      std::memcpy(to, &bits, size);
-    }
-  }
-  return bytes;
+  return StoredAs(source_.checkpoint().View(name).dtype, changed_.at(name));
 }
 
 }  // namespace quantmill

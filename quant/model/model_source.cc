@@ -1,5 +1,6 @@
 #include "quant/model/model_source.h"
 
+#include <cstring>
 #include <set>
 #include <utility>
 
@@ -62,6 +63,21 @@ void CheckFinite(ConstMatrix matrix, const std::string& location) {
           "] is NaN or infinite; the checkpoint is damaged or overflowed when it was saved");
 }
 
+std::vector<std::byte> StoredAs(DType dtype, std::span<const float> values) {
+  const auto size = static_cast<size_t>(SizeOf(dtype));
+  std::vector<std::byte> bytes(values.size() * size);
+  for (size_t i = 0; i < values.size(); ++i) {
+    std::byte* to = bytes.data() + i * size;
+    if (dtype == DType::kF32) {
+      std::memcpy(to, &values[i], size);
+    } else {
+      const uint16_t bits = dtype == DType::kF16 ? ToF16(values[i]).bits : ToBF16(values[i]).bits;
+      std::memcpy(to, &bits, size);
+    }
+  }
+  return bytes;
+}
+
 ModelSource ModelSource::Open(const std::string& model) {
   ModelSource source;
   source.path_ = model;
@@ -70,6 +86,15 @@ ModelSource ModelSource::Open(const std::string& model) {
                                  (source.checkpoint_->folder() / "config.json").string());
   source.artifact_ = OpenArtifactReader(*source.checkpoint_);
   source.CheckTensors();
+  return source;
+}
+
+ModelSource ModelSource::OpenStandIn(const std::string& folder, const ModelSource& original,
+                                     nlohmann::json derivation) {
+  ModelSource source = Open(folder);
+  source.path_ = original.path();
+  source.original_ = &original;
+  source.derivation_ = std::move(derivation);
   return source;
 }
 

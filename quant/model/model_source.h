@@ -3,8 +3,11 @@
 #ifndef QUANTMILL_QUANT_MODEL_MODEL_SOURCE_H_
 #define QUANTMILL_QUANT_MODEL_MODEL_SOURCE_H_
 
+#include <cstddef>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,9 +22,16 @@ class ModelSource {
  public:
   // model: a folder, or a hub id in the local Hugging Face cache. Errors name file and tensor.
   static ModelSource Open(const std::string& model);
+  // A checkpoint that stands for `original` (which must outlive it), made from it in `folder` for a
+  // while. `derivation`: how, as artifacts record it.
+  static ModelSource OpenStandIn(const std::string& folder, const ModelSource& original,
+                                 nlohmann::json derivation);
 
-  const std::string& path() const { return path_; }  // as given
+  const std::string& path() const { return path_; }  // as given; a stand-in has its original's
   const Checkpoint& checkpoint() const { return *checkpoint_; }
+  // What the user named: this, or what this stands for.
+  const ModelSource& original() const { return original_ == nullptr ? *this : *original_; }
+  const nlohmann::json& derivation() const { return derivation_; }  // null: no stand-in
   const DecoderSpec& spec() const { return spec_; }
   // The format of quantized linears; null for a dense checkpoint.
   const ArtifactReader* artifact() const { return artifact_.get(); }
@@ -53,6 +63,8 @@ class ModelSource {
 
   std::string path_;
   std::unique_ptr<Checkpoint> checkpoint_;
+  const ModelSource* original_ = nullptr;
+  nlohmann::json derivation_;
   std::unique_ptr<ArtifactReader> artifact_;
   DecoderSpec spec_;
   std::vector<std::string> unknown_tensors_;
@@ -61,6 +73,9 @@ class ModelSource {
 // Throws Error(kBadInput) at the first NaN or infinity of a dense matrix; `location` is the
 // tensor's.
 void CheckFinite(ConstMatrix matrix, const std::string& location);
+
+// The bytes of `values` in a dense type: F32, or F16 or BF16 rounded to nearest even.
+std::vector<std::byte> StoredAs(DType dtype, std::span<const float> values);
 
 }  // namespace quantmill
 

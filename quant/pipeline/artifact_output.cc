@@ -127,10 +127,11 @@ void ArtifactOutput::WriteSideFiles() {
 void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
                                    const QuantizeReport& report) {
   nlohmann::json input = nlohmann::json::object();
-  for (const std::filesystem::path& file : source_.checkpoint().weight_files()) {
+  const Checkpoint& original = source_.original().checkpoint();
+  for (const std::filesystem::path& file : original.weight_files()) {
     input[file.filename().string()] = HashFile(file);
   }
-  input["config.json"] = HashFile(source_.checkpoint().folder() / "config.json");
+  input["config.json"] = HashFile(original.folder() / "config.json");
   nlohmann::json files = nlohmann::json::object();
   for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
     files[entry.path().filename().string()] = HashFile(entry.path());
@@ -144,6 +145,7 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
       {"layers", LayersJson(report)},
       {"events", EventsJson(report)},
   };
+  if (!source_.derivation().is_null()) manifest["rotation"] = source_.derivation();
   if (!folding_.empty()) manifest["folding"] = folding_;
   if (!calibration_sha256.empty()) {
     manifest["calibration"] = {{"tokens", report.calibration_tokens},

@@ -45,7 +45,8 @@ struct QuantizePlan {
 //   Error(kUsage)        groups that do not divide a layer's width (all such layers are listed,
 //                        with the group sizes that fit); a rule that matches nothing; layers that
 //                        servers fuse (q, k, v; gate, up) in different schemes; a tied head; a
-//                        scheme that the format cannot hold; nothing left to quantize.
+//                        scheme that the format cannot hold; a model that cannot be rotated;
+//                        nothing left to quantize.
 QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe);
 
 // PlanModules, and what the run needs on `backend`. Throws besides

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "quant/model/rotation.h"
 #include "quant/pipeline/plan.h"
 #include "quant/pipeline/schemes.h"
 
@@ -98,7 +99,7 @@ void CheckHead(const ModelSource& source) {
   throw Error(ErrorCode::kUsage, "--quantize-head",
               source.spec().lm_head.name +
                   " is tied to the embedding, which servers read as a table of dense rows: it "
-                  "cannot be quantized");
+                  "cannot be quantized (--rotate makes it a tensor of its own)");
 }
 
 // The methods that a scheme cannot use, for any of its layers.
@@ -181,10 +182,11 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
                 fmt::format("is quantized already ({}); quantize starts from a dense checkpoint",
                             source.artifact()->format()));
   }
+  if (recipe.rotate && source.derivation().is_null()) const Rotation throws_if_impossible(source);
   QuantizePlan plan;
   plan.recipe = recipe;
   ResolveScales(source, plan.recipe);
-  if (recipe.quantize_head) CheckHead(source);
+  if (recipe.quantize_head && !recipe.rotate) CheckHead(source);
   ChooseSchemes(source, plan);
   if (plan.modules.all().empty()) {
     throw Error(ErrorCode::kUsage, "--keep-dense", "the rules leave no layer to quantize");

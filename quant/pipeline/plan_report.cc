@@ -45,6 +45,11 @@ int64_t PackedBytes(const QuantizedModule& module) {
   return std::llround(bits / 8);
 }
 
+int64_t HeadBytes(const ModelSource& source) {
+  const LinearSpec& head = source.spec().lm_head;
+  return head.out * head.in * SizeOf(source.dense_dtype());
+}
+
 }  // namespace
 
 PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
@@ -55,6 +60,10 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
   report.memory = plan.memory;
   report.input_bytes = static_cast<int64_t>(source.checkpoint().total_bytes());
   report.output_bytes = report.input_bytes;
+  if (auto event = UntiedHead(source, plan.recipe)) {
+    report.output_bytes += HeadBytes(source);
+    report.events.push_back(std::move(*event));
+  }
   int64_t weights = 0;
   int64_t bytes = 0;
   for (const QuantizedModule& module : plan.modules.all()) {
@@ -92,6 +101,16 @@ SensitivityTable DescribeSensitivity(const Sensitivity& sensitivity) {
     }
   }
   return table;
+}
+
+std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe) {
+  const DecoderSpec& spec = source.original().spec();
+  if (!recipe.rotate || !spec.tied) return std::nullopt;
+  return Event{"untied_head", spec.lm_head.name,
+               fmt::format("was one tensor with the embedding; rotated, it is another: {:.1f} MB "
+                           "more (--quantize-head halves it)",
+                           static_cast<double>(HeadBytes(source)) / 1e6),
+               false};
 }
 
 std::optional<Event> ShortCalibration(const QuantizePlan& plan) {

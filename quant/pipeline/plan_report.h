@@ -17,6 +17,10 @@ SensitivityTable DescribeSensitivity(const Sensitivity& sensitivity);
 // an event that names the number that would do. Empty where there are enough, or none are needed.
 std::optional<Event> ShortCalibration(const QuantizePlan& plan);
 
+// A rotation makes a head that was tied to the embedding a tensor of its own: an event with its
+// size. `source`: the dense checkpoint, or its rotated stand-in.
+std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe);
+
 }  // namespace quantmill
 
 #endif  // QUANTMILL_QUANT_PIPELINE_PLAN_REPORT_H_

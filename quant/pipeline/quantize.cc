@@ -384,7 +384,7 @@ void CheckFallbacks(const QuantizeReport& report, int64_t allowed) {
 void CheckOutputPath(const ModelSource& source, const std::string& output) {
   const std::filesystem::path to = std::filesystem::weakly_canonical(output);
   const std::filesystem::path from =
-      std::filesystem::weakly_canonical(source.checkpoint().folder());
+      std::filesystem::weakly_canonical(source.original().checkpoint().folder());
   const auto within = [](const std::filesystem::path& inner, const std::filesystem::path& outer) {
     return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first ==
            outer.end();
@@ -405,12 +405,15 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   report.backend = fmt::format("{}, {} thread{}", report.backend_isa, backend.threads,
                                backend.threads == 1 ? "" : "s");
   report.planned_bytes = plan.memory.total_bytes;
-  report.input_bytes = source.checkpoint().total_bytes();
+  report.input_bytes = source.original().checkpoint().total_bytes();
   for (const std::string& tensor : source.unknown_tensors()) {
     report.events.push_back({"carried_tensor", tensor,
                              "belongs to no layer of " + source.spec().architecture +
                                  " that quantmill knows: copied as it is",
                              false});
+  }
+  if (std::optional<Event> event = UntiedHead(source, plan.recipe)) {
+    report.events.push_back(std::move(*event));
   }
   return report;
 }
@@ -427,6 +430,7 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
                         const Recipe& recipe, const std::string& output, bool force,
                         const QuantizeCallbacks& callbacks) {
   CheckOutputPath(source, output);
+  Check(recipe.rotate != source.derivation().is_null(), "Quantize: a model rotated or not");
   const QuantizePlan plan = PlanQuantization(source, recipe, backend.Info());
   if (callbacks.on_plan) callbacks.on_plan(plan.memory);
   QuantizeReport report = NewReport(source, plan, output, backend.Info());

@@ -31,7 +31,7 @@ struct QuantizeCallbacks {
   std::function<bool()> interrupted;
 };
 
-// Quantizes `source` by `recipe` into the folder `output` (atomic: it appears complete and
+// Quantizes `source` (the stand-in of a RotatedModel where recipe.rotate) by `recipe` into the folder `output` (atomic: it appears complete and
 // verified, or not at all; an existing one is refused without `force`). Refuses what cannot work
 // before any calibration. Throws Error; kVerification when the written file fails its own check, or
 // events exceed max_fallbacks (nothing is kept then).

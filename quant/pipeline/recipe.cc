@@ -99,6 +99,7 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
       {"quantize_head", recipe.quantize_head},
       {"max_fallbacks", recipe.max_fallbacks},
   };
+  if (recipe.rotate) json["rotate"] = true;
   if (recipe.kv.type != KvScheme::Type::kNone) {
     json["kv_scheme"] = KvText(recipe.kv);
   }

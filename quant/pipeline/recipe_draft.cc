@@ -132,6 +132,7 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::effort);
   take(&RecipeDraft::smoothing_alpha);
   take(&RecipeDraft::kv_scheme);
+  take(&RecipeDraft::rotate);
   take(&RecipeDraft::budget);
   take(&RecipeDraft::quantize_head);
   take(&RecipeDraft::format);
@@ -157,6 +158,7 @@ Recipe ResolveRecipe(const RecipeDraft& draft) {
   ResolveKv(draft, recipe);
   ResolveCalibration(draft, recipe.calibration);
   if (draft.budget) recipe.budget = ParseBudget(draft.budget->value, draft.budget->where);
+  if (draft.rotate) recipe.rotate = draft.rotate->value;
   if (draft.quantize_head) recipe.quantize_head = draft.quantize_head->value;
   if (draft.format) recipe.format = FindArtifactFormat(draft.format->value).name();
   if (draft.compute) {

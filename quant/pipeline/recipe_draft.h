@@ -36,6 +36,7 @@ struct RecipeDraft {
   Maybe<std::string> effort;
   Maybe<double> smoothing_alpha;
   Maybe<std::string> kv_scheme;
+  Maybe<bool> rotate;
   std::vector<RuleDraft> rules;
   Maybe<std::string> budget;
   Maybe<bool> quantize_head;

@@ -89,6 +89,7 @@ constexpr Key kKeys[] = {
     {"effort", ReadText<&RecipeDraft::effort>},
     {"smoothing_alpha", ReadNumber<&RecipeDraft::smoothing_alpha, double>},
     {"kv_scheme", ReadText<&RecipeDraft::kv_scheme>},
+    {"rotate", ReadBool<&RecipeDraft::rotate>},
     {"rules", ReadRules},
     {"budget", ReadText<&RecipeDraft::budget>},
     {"quantize_head", ReadBool<&RecipeDraft::quantize_head>},
@@ -297,6 +298,7 @@ std::string RecipeYaml(const Recipe& recipe, const std::string& head) {
   if (recipe.kv.type != KvScheme::Type::kNone) {
     out << YAML::Key << "kv_scheme" << YAML::Value << KvText(recipe.kv);
   }
+  if (recipe.rotate) out << YAML::Key << "rotate" << YAML::Value << true;
   out << YAML::Key << "format" << YAML::Value << recipe.format;
   out << YAML::Key << "quantize_head" << YAML::Value << recipe.quantize_head;
   out << YAML::Key << "max_fallbacks" << YAML::Value << recipe.max_fallbacks;

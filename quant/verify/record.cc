@@ -72,6 +72,7 @@ std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder,
     }
     record.files.emplace(name, Text(hash, "files", where));
   }
+  if (json.contains("rotation")) record.rotation = json.at("rotation");
   record.folding = ReadFolding(json, spec, where);
   return record;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "quant/model/families.h"
+#include "quant/model/rotated_model.h"
 #include "quant/verify/file_comparison.h"
 #include "quant/verify/folded_reference.h"
 #include "quant/verify/record.h"
@@ -102,6 +103,8 @@ class Verification {
 
   VerifyReport Run() {
     OpenRecord();
+    RotateReference();
+    FoldReference();
     CheckWholeFiles();
     CompareWithReference();
     CheckCache();
@@ -115,6 +118,8 @@ class Verification {
 
  private:
   void OpenRecord();
+  void RotateReference();
+  void FoldReference();
   void CheckWholeFiles();
   void CompareWithReference();
   void CheckCache();
@@ -128,6 +133,7 @@ class Verification {
   void CheckDecoded(const Layer& layer, const DecodedLayer& decoded);
   void CheckError(VerifiedLayer& verified);
   void CheckThatItLoads();
+  void Progress(int64_t done, int64_t total, const std::string& what) const;
 
   std::string PathOf(const std::string& name) const {
     return (checkpoint_.folder() / name).string();
@@ -143,6 +149,7 @@ class Verification {
   ThreadPool& pool_;
   const VerifyOptions& options_;
   std::optional<ArtifactRecord> record_;
+  std::optional<RotatedModel> rotated_;
   std::optional<FoldedReference> folded_;
   std::set<std::string> told_;  // modules of which a defect is in problems_ already
   std::vector<Layer> layers_;
@@ -153,9 +160,41 @@ class Verification {
 void Verification::OpenRecord() {
   try {
     record_ = ReadRecord(checkpoint_.folder(), spec_);
+  } catch (const Error& error) {
+    problems_.Add(error);
+  }
+}
+
+// What the artifact was made from, made again: from here on that is the reference. A reference that
+// is a stand-in itself comes from quantize, which rotated it.
+void Verification::RotateReference() {
+  if (!record_ || record_->rotation.is_null() || reference_ == nullptr) return;
+  if (reference_->derivation().is_null()) {
+    rotated_.emplace(*reference_,
+                     std::filesystem::temp_directory_path() / checkpoint_.folder().filename(),
+                     pool_, [&](int64_t done, int64_t total, const std::string& tensor) {
+                       Progress(done, total, tensor);
+                     });
+    reference_ = &rotated_->model();
+  }
+  if (reference_->derivation() == record_->rotation) return;
+  problems_.Add(PathOf(kRecordName), "was rotated by " + record_->rotation.dump() +
+                                         "; this version of quantmill rotates by " +
+                                         reference_->derivation().dump() +
+                                         ", so nothing can be compared with the reference");
+}
+
+void Verification::FoldReference() {
+  try {
     if (record_ && reference_ != nullptr) folded_.emplace(*reference_, record_->folding);
   } catch (const Error& error) {
     problems_.Add(error);
+  }
+}
+
+void Verification::Progress(int64_t done, int64_t total, const std::string& what) const {
+  if (options_.progress && options_.progress(done, total, what)) {
+    throw Error(ErrorCode::kInterrupted, report_.artifact, "verification was interrupted");
   }
 }
 
@@ -287,10 +326,7 @@ void Verification::CheckLayers() {
     }
     CheckBatch(begin, end);
     begin = end;
-    if (options_.progress &&
-        options_.progress(static_cast<int64_t>(end), std::ssize(layers_), layers_[end - 1].name)) {
-      throw Error(ErrorCode::kInterrupted, report_.artifact, "verification was interrupted");
-    }
+    Progress(static_cast<int64_t>(end), std::ssize(layers_), layers_[end - 1].name);
   }
 }
 

@@ -237,6 +237,44 @@ class CliTest(unittest.TestCase):
         self.assertEqual(json.loads(out)["passed"], True)
         self.assert_fails(3, [], "verify", self.model)
 
+    def test_a_rotated_model_is_verified_against_the_original(self):
+        folder = self.path("rotated")
+        report = self.quantize(folder, "--method", "rtn", "--rotate", "--quantize-head")
+        self.assertIn("untied_head", [event["kind"] for event in report["events"]])
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            self.assertFalse(json.load(file)["tie_word_embeddings"])
+        self.assertEqual(os.listdir(self.folder), ["rotated"])
+        for flags in ([], ["--reference", self.model]):
+            code, out, err = run("verify", folder, *flags)
+            self.assertEqual((code, err), (0, ""), out)
+        code, out, _ = run("eval", folder, "--reference", self.model, "--text", self.text,
+                           "--window", "128", "--max-windows", "2", "--json")
+        self.assertEqual(code, 0)
+        self.assertLess(json.loads(out)["models"][0]["kl_mean"], 0.1)
+        # Another rotation is another model: the record says which one it is.
+        record = os.path.join(folder, "quantmill.json")
+        with open(record, encoding="utf-8") as file:
+            changed = json.load(file)
+        changed["rotation"]["seed"] += 1
+        with open(record, "w", encoding="utf-8") as file:
+            json.dump(changed, file)
+        code, out, _ = run("verify", folder, "--reference", self.model)
+        self.assertEqual(code, 1, out)
+        self.assertIn("rotates by", " ".join(out.split()))
+
+    def test_rotation_is_planned_and_refused_early(self):
+        code, out, _ = run("plan", self.model, "--group-size", "64", "--rotate", "--json")
+        self.assertEqual(code, 0)
+        rotated = json.loads(out)
+        code, out, _ = run("plan", self.model, "--group-size", "64", "--json")
+        self.assertEqual(rotated["output_bytes"] - json.loads(out)["output_bytes"], 2048 * 256 * 2)
+        self.assert_fails(2, ["--sensitivity", "--rotate"], "plan", self.model, "--group-size",
+                          "64", "--rotate", "--sensitivity")
+        os.mkdir(self.path("out"))
+        self.assert_fails(2, ["exists already"], "quantize", self.model, "-o", self.path("out"),
+                          "--group-size", "64", "--rotate", "--quiet")
+        self.assertEqual(os.listdir(self.folder), ["out"])
+
     def test_any_flipped_byte_is_found(self):
         source, _ = self.artifact("gptq")
         size = os.path.getsize(os.path.join(source, "model.safetensors"))

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/core/error.h"
+#include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/schemes.h"
 
 namespace quantmill {
@@ -80,6 +81,21 @@ TEST_F(PlanTest, WhatCannotBeIsRefused) {
   recipe.quantize_head = false;
   recipe.transform = Transform::kSmoothQuant;
   EXPECT_THROW(PlanModules(source_, recipe), Error) << "no rounded inputs";
+}
+
+TEST_F(PlanTest, ARotatedHeadIsNoLongerTied) {
+  Recipe recipe;
+  recipe.scheme.group_size = 64;
+  recipe.quantize_head = true;
+  recipe.rotate = true;
+  EXPECT_NE(PlanModules(source_, recipe).Find("lm_head"), nullptr);
+  const std::optional<Event> event = UntiedHead(source_, recipe);
+  ASSERT_TRUE(event);
+  EXPECT_NE(event->what.find("1.0 MB"), std::string::npos) << event->what;
+  const ModelSource untied = ModelSource::Open("tests/quant/runtime/golden/llama_gqa");
+  EXPECT_FALSE(UntiedHead(untied, recipe));
+  recipe.rotate = false;
+  EXPECT_FALSE(UntiedHead(source_, recipe));
 }
 
 TEST_F(PlanTest, AnUntiedHeadTakesEightBitsUnlessARuleSaysOtherwise) {

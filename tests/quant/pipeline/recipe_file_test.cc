@@ -25,6 +25,7 @@ rules:
   - match: '.*down_proj'
     scheme: w5a16
   - {match: "model\\.layers\\.0\\.", scheme: dense}
+rotate: true
 quantize_head: true
 format: compressed-tensors
 act_order: false
@@ -50,6 +51,7 @@ TEST(RecipeFile, EveryKeyIsTaken) {
   EXPECT_EQ(SchemeText(*recipe.rules[0].scheme), "w5a16:g64:asym") << "as the recipe's own";
   EXPECT_EQ(recipe.rules[1].pattern, "model\\.layers\\.0\\.");
   EXPECT_FALSE(recipe.rules[1].scheme.has_value());
+  EXPECT_TRUE(recipe.rotate);
   EXPECT_TRUE(recipe.quantize_head);
   EXPECT_FALSE(recipe.act_order);
   EXPECT_EQ(recipe.damp_percent, 0.02);
@@ -147,6 +149,7 @@ TEST(RecipeFile, WrongTypesAndValuesAreRefused) {
                            "damp_percent: x",
                            "effort: bets",
                            "kv_scheme: int8",
+                           "rotate: 1",
                            "smoothing_alpha: 0.5",
                            "scheme: w8a8\nsmoothing_alpha: 1.5",
                            "compute: f16",
