@@ -31,10 +31,11 @@ struct QuantizeCallbacks {
   std::function<bool()> interrupted;
 };
 
-// Quantizes `source` (the stand-in of a RotatedModel where recipe.rotate) by `recipe` into the folder `output` (atomic: it appears complete and
-// verified, or not at all; an existing one is refused without `force`). Refuses what cannot work
-// before any calibration. Throws Error; kVerification when the written file fails its own check, or
-// events exceed max_fallbacks (nothing is kept then).
+// Quantizes `source` (the stand-in of a RotatedModel where recipe.rotate) by `recipe` into the
+// folder `output` (atomic: it appears complete and verified, or not at all; an existing one is
+// refused without `force`). Refuses what cannot work before any calibration. Throws Error;
+// kVerification when the written file fails its own check, or events exceed max_fallbacks (nothing
+// is kept then).
 QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
                         const Recipe& recipe, const std::string& output, bool force,
                         const QuantizeCallbacks& callbacks);

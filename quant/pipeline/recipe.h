@@ -71,7 +71,7 @@ struct Recipe {
   // Bits are chosen for each layer that no rule names; `scheme` gives groups and zero points. The
   // choice becomes rules before anything is quantized.
   std::optional<Budget> budget;
-  bool rotate = false;  // the model is rotated first (quant/model/rotation.h)
+  bool rotate = false;         // the model is rotated first (quant/model/rotation.h)
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
   CalibrationRecipe calibration;

@@ -12,7 +12,8 @@
 namespace quantmill {
 
 struct VerifyOptions {
-  // Called with (tensors or layers done, how many, name); returns true to stop with Error(kInterrupted).
+  // Called with (tensors or layers done, how many, name); returns true to stop with
+  // Error(kInterrupted).
   std::function<bool(int64_t done, int64_t total, const std::string& layer)> progress;
 };
 
@@ -24,7 +25,8 @@ struct VerifyOptions {
 // above 1: worse than storing zeros), files that were to be copied untouched and were not.
 // `reference` may be null (checks that need it are then left out, and the report says so by its
 // empty reference). A rotated artifact's reference is rotated again, in a folder of the system's
-// temporary one, which takes the reference's size. A model that cannot be opened at all throws Error(kBadInput).
+// temporary one, which takes the reference's size. A model that cannot be opened at all throws
+// Error(kBadInput).
 VerifyReport VerifyArtifact(const std::string& artifact, const ModelSource* reference,
                             ThreadPool& pool, const VerifyOptions& options);
 
