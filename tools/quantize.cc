@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "kernels/core/thread_pool.h"
 #include "quant/model/model_source.h"
@@ -34,8 +33,6 @@ class QuantizeCommand : public Command {
   Recipe ChooseBits(Session& session, const ModelSource& source, const Recipe& recipe,
                     const QuantizeCallbacks& callbacks, ProgressLine& line, const Console& console);
 
-  std::string TrialOutput() const { return output_ + ".trial"; }
-
   std::string model_;
   std::string output_;
   bool force_ = false;
@@ -60,15 +57,9 @@ CLI::App* QuantizeCommand::Register(CLI::App& app) {
 }
 
 void QuantizeCommand::CheckOutput(const Recipe& recipe) const {
-  std::vector<std::string> paths;
-  if (recipe.rotate || recipe.budget) paths.push_back(output_);
-  if (recipe.budget) paths.push_back(TrialOutput());
-  for (const std::string& path : paths) {
-    if (!std::filesystem::exists(path) || (force_ && path == output_)) continue;
-    throw Error(
-        ErrorCode::kUsage, "--output",
-        path + " exists already; choose another name" + (path == output_ ? ", or --force" : ""));
-  }
+  if (force_ || !(recipe.rotate || recipe.budget) || !std::filesystem::exists(output_)) return;
+  throw Error(ErrorCode::kUsage, "--output",
+              output_ + " exists already; choose another name, or --force");
 }
 
 // The recipe with bits chosen within its budget; what was tried and chosen is told.
@@ -97,7 +88,7 @@ Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
     console.Note(fmt::format("budget {}: {:.3f} bits a weight measure {:.4g}: {}\n", budget,
                              trial.average_bits, trial.measured, trial.kept ? "kept" : "too much"));
   };
-  return SearchBudget(backend, session.exec(), source, plan.recipe, sensitivity, TrialOutput(),
+  return SearchBudget(backend, session.exec(), source, plan.recipe, sensitivity, output_ + ".trial",
                       callbacks, options);
 }
 

@@ -104,6 +104,18 @@ double BitsForDivergence(const Sensitivity& sensitivity, double kl) {
   return high;
 }
 
+BitAllocation PredictAllocation(const Sensitivity& sensitivity, const Budget& budget) {
+  switch (budget.kind) {
+    case Budget::Kind::kBits:
+      return AllocateBits(sensitivity, budget.limit);
+    case Budget::Kind::kKl:
+      return AllocateBits(sensitivity, BitsForDivergence(sensitivity, budget.limit));
+    case Budget::Kind::kPerplexity:
+      break;
+  }
+  return AllocateBits(sensitivity, BitsForDivergence(sensitivity, std::log1p(budget.limit)));
+}
+
 Recipe Allocated(const Recipe& recipe, const Sensitivity& sensitivity,
                  const BitAllocation& allocation) {
   Recipe mixed = recipe;

@@ -27,6 +27,10 @@ BitAllocation AllocateBits(const Sensitivity& sensitivity, double average_bits);
 // the most bits there are.
 double BitsForDivergence(const Sensitivity& sensitivity, double kl);
 
+// What a budget starts from: the best within its bits, or the fewest bits predicted to keep its
+// limit (a growth of the loss is taken to be as large as the divergence). Throws as AllocateBits.
+BitAllocation PredictAllocation(const Sensitivity& sensitivity, const Budget& budget);
+
 // `recipe` without its budget and with a rule for each group that differs from its scheme.
 Recipe Allocated(const Recipe& recipe, const Sensitivity& sensitivity,
                  const BitAllocation& allocation);

@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <filesystem>
 #include <limits>
 #include <optional>
-#include <system_error>
 
+#include "formats/output_folder.h"
 #include "kernels/core/error.h"
 #include "quant/runtime/decoder_model.h"
 #include "quant/runtime/evaluate.h"
@@ -19,22 +18,6 @@ namespace {
 
 // Bits between two trials that are not worth another one.
 constexpr double kCloseBits = 0.02;
-
-// Removes the trials' folder on every way out.
-class ScratchFolder {
- public:
-  explicit ScratchFolder(std::string path) : path_(std::move(path)) {}
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 double Measure(Backend& backend, Exec& exec, const ModelSource& source, const std::string& artifact,
                const TokenWindows& held, const Recipe& recipe) {
@@ -54,28 +37,24 @@ double Measure(Backend& backend, Exec& exec, const ModelSource& source, const st
                                                   : std::expm1(divergence.delta_nll);
 }
 
-// What a prediction starts from: a growth of the loss is about as large as the divergence.
-double StartingDivergence(const Budget& budget) {
-  return budget.kind == Budget::Kind::kKl ? budget.limit : std::log1p(budget.limit);
-}
-
 }  // namespace
 
 Recipe SearchBudget(Backend& backend, Exec& exec, const ModelSource& source, const Recipe& recipe,
                     const Sensitivity& sensitivity, const std::string& scratch,
                     const QuantizeCallbacks& callbacks, const BudgetSearchOptions& options) {
-  const ScratchFolder folder(scratch);
+  const OutputFolder folder(scratch, false);  // never committed: removed on every way out
+  const std::string trial_output = (folder.path() / "trial").string();
   const TokenWindows held = HeldOutWindows(source, recipe.calibration);
   double low = BitsForDivergence(sensitivity, std::numeric_limits<double>::infinity());
   double high = BitsForDivergence(sensitivity, 0);
-  double bits = BitsForDivergence(sensitivity, StartingDivergence(*recipe.budget));
+  double bits = PredictAllocation(sensitivity, *recipe.budget).average_bits;
   std::optional<Recipe> best;
   for (int trial = 0; trial < options.max_trials && high - low > kCloseBits; ++trial) {
     const BitAllocation allocation = AllocateBits(sensitivity, bits);
     const Recipe mixed = Allocated(recipe, sensitivity, allocation);
-    Quantize(backend, exec, source, mixed, folder.path(), true, callbacks);
+    Quantize(backend, exec, source, mixed, trial_output, true, callbacks);
     BudgetTrial done{allocation.average_bits, 0, false};
-    done.measured = Measure(backend, exec, source, folder.path(), held, recipe);
+    done.measured = Measure(backend, exec, source, trial_output, held, recipe);
     done.kept = done.measured <= recipe.budget->limit;
     if (done.kept) best = mixed;
     (done.kept ? high : low) = bits;

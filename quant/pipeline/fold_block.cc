@@ -3,15 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <utility>
 
 #include "kernels/core/error.h"
 #include "quant/calib/block_probe.h"
+#include "quant/pipeline/site_solver.h"
 #include "quant/runtime/block_weights.h"
 #include "quant/solve/gptq.h"
 #include "quant/solve/rtn.h"
+#include "quant/solve/scale_search.h"
 #include "quant/transform/awq.h"
 #include "quant/transform/expected_error.h"
 #include "quant/transform/rounding_score.h"
@@ -21,14 +24,14 @@
 namespace quantmill {
 namespace {
 
-// Enough for scales, which are one number a channel.
-constexpr int64_t kStatisticsTokens = 16384;
 constexpr int64_t kSampleTokens = 256;  // whose inputs are kept, for the error of rounding them
 constexpr int64_t kConfirmTokens = 2048;
 // Weights of a site that the searches see: all rows of small layers, an even sample of large ones.
 constexpr int64_t kMostWeights = int64_t{1} << 20;
 // A gain below this share of the error is noise.
 constexpr double kLeastGain = 1e-3;
+// Candidates of AWQ that are scored as the solver will round them.
+constexpr int64_t kFinalists = 4;
 
 int64_t WindowsFor(int64_t tokens, const CalibrationStream& stream) {
   return std::clamp<int64_t>(tokens / stream.window(), 1, stream.windows());
@@ -72,7 +75,7 @@ class FoldSearch {
     {
       const BlockWeights dense = LoadBlock(backend_, exec_, BlockSource(source_, block_), compute);
       statistics_ = ProbeInputs(backend_, exec_, stream_, block_, dense,
-                                WindowsFor(kStatisticsTokens, stream_), kSampleTokens);
+                                WindowsFor(kFoldingStatisticsTokens, stream_), kSampleTokens);
       output.emplace(backend_, exec_, stream_, block_, dense, WindowsFor(kConfirmTokens, stream_));
     }
     exec_.workspace.Trim();
@@ -88,6 +91,8 @@ class FoldSearch {
 
  private:
   ProbedInputs& StatisticsOf(Site site) { return statistics_[static_cast<size_t>(site)]; }
+  // Of the inputs as they are; empty where the solver does not search scales.
+  const Tensor& BlocksOf(Site site) const { return blocks_[static_cast<size_t>(site)]; }
   std::string PlaceOf(Site site) const { return block_.prefix + ": " + NameOf(site); }
   const QuantScheme& SchemeAt(Site site) const {
     return plan_.Find(block_.LinearsAt(site).front()->name)->scheme;
@@ -101,6 +106,9 @@ class FoldSearch {
   void SetImportance(Site site, FoldProblem& problem);
   void ReportOutliers(Site site, const FoldProblem& problem);
   BlockFolding Confirm(const BlockFolding& found, OutputProbe& output);
+  // As the solver rounds, in the first place.
+  Grid ChooseGrid(const BlockSource& folded, const LinearSpec& linear, ConstMatrix weight,
+                  Site site);
   std::unique_ptr<PackedLinear> Rounded(const BlockSource& folded, const LinearSpec& linear,
                                         Site site);
 
@@ -112,6 +120,7 @@ class FoldSearch {
   const QuantizePlan& plan_;
   std::vector<Event>& events_;
   ProbedBlock statistics_;
+  std::array<Tensor, kSites.size()> blocks_;
 };
 
 bool FoldSearch::CanFold(Site site) const {
@@ -188,28 +197,46 @@ void FoldSearch::SetImportance(Site site, FoldProblem& problem) {
 
 std::vector<float> FoldSearch::Search(Site site) {
   FoldProblem problem = Problem(site);
+  if (PlanSolve(plan_.recipe, problem.scheme).search_scales) {
+    blocks_[static_cast<size_t>(site)] =
+        GramBlocks(backend_, exec_, StatisticsOf(site).gram, problem.scheme);
+  }
   SetImportance(site, problem);
   if (plan_.recipe.transform == Transform::kAwq) return SearchAwq(problem, site);
   ReportOutliers(site, problem);
   return Smooth(problem);
 }
 
-// Empty: identity.
+// Empty: identity. All candidates are ranked on the smallest grid; the best ones and identity are
+// then scored on the grid that the solver will use.
 std::vector<float> FoldSearch::SearchAwq(const FoldProblem& problem, Site site) {
   RoundingScore score(backend_, exec_, problem, StatisticsOf(site).gram);
   const std::vector<float> ones(static_cast<size_t>(problem.scales), 1.0f);
-  std::vector<std::vector<float>> candidates = AwqCandidates(problem);
+  using Ranked = std::pair<double, std::vector<float>>;
+  std::vector<Ranked> ranked;
+  for (std::vector<float>& candidate : AwqCandidates(problem)) {
+    const double error = score.OnSmallestGrid(candidate);
+    ranked.emplace_back(error, std::move(candidate));
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.first < b.first; });
+  if (std::ssize(ranked) > kFinalists) ranked.resize(static_cast<size_t>(kFinalists));
+  if (HasExpectedError(problem.scheme)) {
+    ranked.emplace_back(0,
+                        ExpectedError(problem).Balance(ranked.empty() ? ones : ranked[0].second));
+  }
+  const ConstMatrix blocks = BlocksOf(site);
+  const auto error_of = [&](const std::vector<float>& scales) {
+    return blocks.data == nullptr ? score.OnSmallestGrid(scales)
+                                  : score.OnSearchedGrid(scales, blocks);
+  };
   std::vector<float> best;
-  double least = score(ones) * (1 - kLeastGain);
-  const auto consider = [&](std::vector<float> candidate) {
-    const double error = score(candidate);
-    if (!(error < least)) return;
+  double least = error_of(ones) * (1 - kLeastGain);
+  for (auto& [unused, candidate] : ranked) {
+    const double error = error_of(candidate);
+    if (!(error < least)) continue;
     least = error;
     best = std::move(candidate);
-  };
-  for (std::vector<float>& candidate : candidates) consider(std::move(candidate));
-  if (HasExpectedError(problem.scheme)) {
-    consider(ExpectedError(problem).Balance(best.empty() ? ones : best));
   }
   return best;
 }
@@ -245,6 +272,16 @@ void FoldSearch::ReportOutliers(Site site, const FoldProblem& problem) {
        false});
 }
 
+Grid FoldSearch::ChooseGrid(const BlockSource& folded, const LinearSpec& linear, ConstMatrix weight,
+                            Site site) {
+  const QuantScheme& scheme = plan_.Find(linear.name)->scheme;
+  if (BlocksOf(site).empty()) return MinMax(backend_, exec_, weight, scheme);
+  const std::vector<float>& columns = folded.ColumnScales(linear);
+  if (columns.empty()) return SearchScales(backend_, exec_, weight, BlocksOf(site), scheme);
+  return SearchScales(backend_, exec_, weight,
+                      ScaledBlocks(backend_, exec_, BlocksOf(site), columns), scheme);
+}
+
 std::unique_ptr<PackedLinear> FoldSearch::Rounded(const BlockSource& folded,
                                                   const LinearSpec& linear, Site site) {
   const QuantizedModule* module = plan_.Find(linear.name);
@@ -252,7 +289,9 @@ std::unique_ptr<PackedLinear> FoldSearch::Rounded(const BlockSource& folded,
   if (module == nullptr) return backend_.PackDense(exec_, host, plan_.stream.compute);
   const Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
   backend_.Upload(exec_, host, weight);
-  QuantizedLinear rounded = SolveRtn(backend_, exec_, weight, module->scheme).linear;
+  QuantizedLinear rounded =
+      SolveRtn(backend_, exec_, weight, module->scheme, ChooseGrid(folded, linear, weight, site))
+          .linear;
   const InputScheme& input = module->scheme.input;
   if (input.type != InputScheme::Type::kNone && !input.dynamic) {
     const ProbedInputs& statistics = StatisticsOf(site);

@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_QUANT_PIPELINE_FOLD_BLOCK_H_
 #define QUANTMILL_QUANT_PIPELINE_FOLD_BLOCK_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -12,6 +13,9 @@
 #include "quant/report/results.h"
 
 namespace quantmill {
+
+// Tokens that statistics are taken from: enough for scales, which are one number a channel.
+inline constexpr int64_t kFoldingStatisticsTokens = 16384;
 
 // Chooses by plan.recipe.transform, before any layer of `block` is solved; the stream stands before
 // the block and stays there. Candidates are scored on statistics of the dense block, then the best

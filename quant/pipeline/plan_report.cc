@@ -4,40 +4,99 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "quant/pipeline/schemes.h"
 
 namespace quantmill {
 namespace {
 
-// "model.layers.12.mlp.up_proj" -> "model.layers.*.mlp.up_proj": one line for all blocks.
-std::string Collapsed(const std::string& name) {
-  std::string text;
-  for (size_t i = 0; i < name.size(); ++i) {
-    const bool number = name[i] >= '0' && name[i] <= '9' && i > 0 && name[i - 1] == '.';
-    const size_t end = number ? std::min(name.find_first_not_of("0123456789", i), name.size()) : i;
-    if (number && (end == name.size() || name[end] == '.')) {
-      text += '*';
-      i = end - 1;
-    } else {
-      text += name[i];
-    }
+// A module name around the number of its block: "model.layers.", 12, ".mlp.up_proj".
+struct NameParts {
+  std::string before;
+  int64_t block = -1;  // none: all of the name is `before`
+  std::string after;
+
+  std::string With(const std::string& number) const { return before + number + after; }
+};
+
+NameParts PartsOf(const std::string& name) {
+  const auto digit = [&](size_t i) { return name[i] >= '0' && name[i] <= '9'; };
+  for (size_t at = 1; at < name.size(); ++at) {
+    if (name[at - 1] != '.' || !digit(at)) continue;
+    size_t end = at;
+    while (end < name.size() && digit(end)) ++end;
+    if (end < name.size() && name[end] != '.') continue;
+    return {name.substr(0, at), std::stoll(name.substr(at, end - at)), name.substr(end)};
   }
-  return text;
+  return {name, -1, ""};
 }
 
-void AddLayer(std::vector<PlannedLayers>& lines, const PlannedLayers& layer) {
-  const auto same = std::find_if(lines.begin(), lines.end(), [&](const PlannedLayers& line) {
-    return line.layers == layer.layers && line.scheme == layer.scheme;
-  });
-  if (same == lines.end()) {
-    lines.push_back(layer);
-    return;
+// {0, 1, 2, 5} -> "{0-2,5}"; {3} -> "3"
+std::string Ranges(const std::vector<int64_t>& numbers) {
+  if (numbers.size() == 1) return std::to_string(numbers.front());
+  std::string text;
+  for (size_t begin = 0; begin < numbers.size();) {
+    size_t end = begin + 1;
+    while (end < numbers.size() && numbers[end] == numbers[end - 1] + 1) ++end;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", numbers[begin]);
+    if (end - begin > 1) text += fmt::format("-{}", numbers[end - 1]);
+    begin = end;
   }
-  same->count += layer.count;
-  same->weights += layer.weights;
-  same->bytes += layer.bytes;
+  return "{" + text + "}";
 }
+
+// Layers that differ in nothing but the number of their block share a line: "model.layers.*.mlp.up"
+// where no other line has such names, "model.layers.{0-2,5}.mlp.up" otherwise.
+class LayerLines {
+ public:
+  void Add(const std::string& name, const std::string& scheme, int64_t weights, int64_t bytes) {
+    const NameParts parts = PartsOf(name);
+    const std::string key = parts.With("*");
+    auto line = std::find_if(lines_.begin(), lines_.end(), [&](const Line& known) {
+      return known.planned.layers == key && known.planned.scheme == scheme;
+    });
+    if (line == lines_.end()) {
+      ++lines_of_[key];
+      Line added;
+      added.planned.layers = key;
+      added.planned.scheme = scheme;
+      added.parts = parts;
+      lines_.push_back(std::move(added));
+      line = std::prev(lines_.end());
+    }
+    ++line->planned.count;
+    line->planned.weights += weights;
+    line->planned.bytes += bytes;
+    line->blocks.push_back(parts.block);
+  }
+
+  std::vector<PlannedLayers> Take() {
+    std::vector<PlannedLayers> taken;
+    for (Line& line : lines_) {
+      if (line.parts.block < 0) {
+        line.planned.layers = line.parts.before;
+      } else if (lines_of_[line.planned.layers] > 1) {
+        line.planned.layers = line.parts.With(Ranges(line.blocks));
+      }
+      taken.push_back(std::move(line.planned));
+    }
+    return taken;
+  }
+
+ private:
+  struct Line {
+    PlannedLayers planned;
+    NameParts parts;
+    std::vector<int64_t> blocks;
+  };
+  std::vector<Line> lines_;
+  std::map<std::string, int> lines_of_;  // by name with '*'
+};
 
 int64_t PackedBytes(const QuantizedModule& module) {
   const double bits = module.scheme.BitsPerWeight(module.out, module.in) *
@@ -64,20 +123,21 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
     report.output_bytes += HeadBytes(source);
     report.events.push_back(std::move(*event));
   }
+  LayerLines lines;
   int64_t weights = 0;
   int64_t bytes = 0;
   for (const QuantizedModule& module : plan.modules.all()) {
     const int64_t elements = module.out * module.in;
     const int64_t packed = PackedBytes(module);
-    AddLayer(report.layers,
-             {Collapsed(module.name), SchemeText(module.scheme), 1, elements, packed});
+    lines.Add(module.name, SchemeText(module.scheme), elements, packed);
     weights += elements;
     bytes += packed;
     report.output_bytes += packed - elements * SizeOf(source.dense_dtype());
   }
   for (const std::string& name : plan.dense) {
-    AddLayer(report.layers, {Collapsed(name), "dense", 1, 0, 0});
+    lines.Add(name, "dense", 0, 0);
   }
+  report.layers = lines.Take();
   report.average_bits = static_cast<double>(bytes) * 8 / static_cast<double>(weights);
   if (plan.recipe.calibrated()) {
     report.calibration_tokens =

@@ -40,6 +40,9 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
                         const Recipe& recipe, const std::string& output, bool force,
                         const QuantizeCallbacks& callbacks);
 
+// Tells where the work is. Throws Error(kInterrupted) if it is to end.
+void ReportProgress(const QuantizeCallbacks& callbacks, const QuantizeProgress& progress);
+
 // Largest resident set of this process so far, bytes.
 int64_t PeakResidentBytes();
 

@@ -137,6 +137,9 @@ Json ToJson(const PlanReport& r) {
                {"output_bytes", r.output_bytes},
                {"calibration_tokens", r.calibration_tokens},
                {"memory_plan", ToJson(r.memory)},
+               {"budget", NullIfEmpty(r.budget)},
+               {"predicted_kl", r.predicted_kl ? Json(*r.predicted_kl) : Json()},
+               {"estimated_seconds", r.seconds ? ToJson(*r.seconds) : Json()},
                {"events", Array(r.events, [](const Event& event) { return ToJson(event); })},
                {"sensitivity", nullptr}};
   if (!r.sensitivity) return json;

@@ -75,7 +75,7 @@ struct MemoryPlan {
 
 // Layers that differ in nothing but the number of their block, in one scheme.
 struct PlannedLayers {
-  std::string layers;  // "model.layers.*.mlp.down_proj"
+  std::string layers;  // "model.layers.*.mlp.down_proj", "model.layers.{0,3-5}.mlp.up_proj"
   std::string scheme;  // "w4a16:g64", or "dense"
   int64_t count = 0;
   int64_t weights = 0;  // 0 where dense
@@ -100,6 +100,9 @@ struct PlanReport {
   int64_t output_bytes = 0;        // about: of tensors, without headers
   int64_t calibration_tokens = 0;  // 0: none needed
   MemoryPlan memory;
+  std::string budget;                   // --budget that chose the layers' schemes; empty: none
+  std::optional<double> predicted_kl;   // of that choice, nats a token
+  std::optional<PhaseSeconds> seconds;  // estimated; without write and verify
   std::vector<Event> events;
   std::optional<SensitivityTable> sensitivity;
 };

@@ -54,22 +54,6 @@ bool WorseError(double a, double b) {
   return a > b;
 }
 
-std::string PhaseTimes(const PhaseSeconds& s) {
-  std::string phases;
-  const auto add = [&](const char* name, double seconds) {
-    if (seconds == 0) return;  // a phase this method does not have
-    phases += fmt::format("{}{} {:.2f}", phases.empty() ? "" : ", ", name, seconds);
-  };
-  add("load", s.load);
-  add("fold", s.fold);
-  add("forward", s.forward);
-  add("statistics", s.statistics);
-  add("solve", s.solve);
-  add("write", s.write);
-  add("verify", s.verify);
-  return FormatSeconds(s.total) + (phases.empty() ? "" : ": " + phases);
-}
-
 std::string SizeChange(uint64_t before, uint64_t after) {
   std::string text = FormatBytes(before) + " -> " + FormatBytes(after);
   if (after > 0) {
@@ -193,7 +177,7 @@ std::string ToText(const QuantizeReport& r, const TextStyle& style) {
     text +=
         Fact("calibration", FormatCount(r.calibration_tokens) + " tokens, forward in " + r.compute);
   }
-  text += Fact("time", PhaseTimes(r.seconds));
+  text += Fact("time", FormatPhases(r.seconds));
   text += Fact("memory", fmt::format("peak {}, planned {}", FormatBytes(r.peak_rss_bytes),
                                      FormatBytes(r.planned_bytes)));
   return text + WorstLayers(r.layers) + Events(r.events, style);

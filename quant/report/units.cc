@@ -91,6 +91,22 @@ std::string FormatFixed(double x, int decimals) {
   return fmt::format("{:.{}f}", x, decimals);
 }
 
+std::string FormatPhases(const PhaseSeconds& s) {
+  std::string phases;
+  const auto add = [&](const char* name, double seconds) {
+    if (seconds < 0.005) return;  // a phase this method does not have
+    phases += fmt::format("{}{} {:.2f}", phases.empty() ? "" : ", ", name, seconds);
+  };
+  add("load", s.load);
+  add("fold", s.fold);
+  add("forward", s.forward);
+  add("statistics", s.statistics);
+  add("solve", s.solve);
+  add("write", s.write);
+  add("verify", s.verify);
+  return FormatSeconds(s.total) + (phases.empty() ? "" : ": " + phases);
+}
+
 int64_t ParseByteSize(const std::string& text, const std::string& where) {
   double number = 0;
   const char* const end = text.data() + text.size();

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "quant/report/results.h"
+
 namespace quantmill {
 
 std::string FormatCount(int64_t n);           // "1,234,567"
@@ -19,6 +21,8 @@ std::string FormatShare(double share);  // of one: "91.2 %"
 // `digits` significant digits, without trailing noise: "0.00312", "20.1", "3.1e-05".
 std::string FormatNumber(double x, int digits);
 std::string FormatFixed(double x, int decimals);  // "20.1130"
+// "31.2 s: load 0.10, forward 20.1, solve 11": phases that took no time are left out.
+std::string FormatPhases(const PhaseSeconds& seconds);
 // All of the above print a value that is not a number as "nan", and infinities as "inf" and "-inf".
 
 // "2GiB", "500MB", "1.5 G" (decimal), "1048576" -> bytes. Throws Error(kUsage, where).

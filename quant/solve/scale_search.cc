@@ -65,6 +65,25 @@ Tensor GramBlocks(Backend& backend, Exec& exec, ConstMatrix gram, const QuantSch
   return blocks;
 }
 
+Tensor ScaledBlocks(Backend& backend, Exec& exec, ConstMatrix gram_blocks,
+                    std::span<const float> columns) {
+  const int64_t block = gram_blocks.cols;
+  const Tensor host = HostTensor(DType::kF32, gram_blocks.rows, block);
+  backend.Download(exec, gram_blocks, host);
+  for (int64_t i = 0; i < host.rows(); ++i) {
+    const int64_t begin = i / block * block;
+    const int64_t count = std::min(block, host.rows() - begin);
+    const float scale = columns[static_cast<size_t>(i)];
+    for (int64_t j = 0; j < count; ++j) {
+      host.Row<float>(i)[j] /= scale * columns[static_cast<size_t>(begin + j)];
+    }
+  }
+  Tensor blocks = backend.Empty(DType::kF32, host.rows(), block);
+  backend.Upload(exec, host, blocks);
+  exec.stream.Synchronize();  // `host` is read until then
+  return blocks;
+}
+
 Grid SearchScales(Backend& backend, Exec& exec, ConstMatrix weight, ConstMatrix gram_blocks,
                   const QuantScheme& scheme, std::optional<float> global_scale) {
   Grid grid = MinMax(backend, exec, weight, scheme, global_scale);

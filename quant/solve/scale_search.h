@@ -5,6 +5,7 @@
 #define QUANTMILL_QUANT_SOLVE_SCALE_SEARCH_H_
 
 #include <optional>
+#include <span>
 
 #include "quant/solve/solver.h"
 
@@ -17,6 +18,11 @@ bool SearchesScales(const QuantScheme& scheme);
 // [in, block] F32, backend memory. Blocks of a group wider than 128 inputs are cut: correlations
 // across the cuts are not seen. gram: [in, in] F32, backend memory, upper triangle filled.
 Tensor GramBlocks(Backend& backend, Exec& exec, ConstMatrix gram, const QuantScheme& scheme);
+
+// The blocks of the inputs x_i / columns[i], which read weights scaled by `columns` ([in],
+// positive).
+Tensor ScaledBlocks(Backend& backend, Exec& exec, ConstMatrix gram_blocks,
+                    std::span<const float> columns);
 
 // The best grid found for `weight` ([out, in] F32, backend memory, finite), the MinMax grid among
 // the candidates. Symmetric integers also try the mirrored grid (a negative scale): its eighth

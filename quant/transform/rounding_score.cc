@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "quant/solve/scale_search.h"
 #include "quant/solve/solver.h"
 
 namespace quantmill {
@@ -49,14 +50,20 @@ RoundingScore::RoundingScore(Backend& backend, Exec& exec, const FoldProblem& pr
   exec.stream.Synchronize();
 }
 
-double RoundingScore::operator()(const std::vector<float>& scales) {
+double RoundingScore::OnSmallestGrid(const std::vector<float>& scales) { return Score(scales, {}); }
+
+double RoundingScore::OnSearchedGrid(const std::vector<float>& scales, ConstMatrix gram_blocks) {
+  return Score(scales, gram_blocks);
+}
+
+double RoundingScore::Score(const std::vector<float>& scales, ConstMatrix gram_blocks) {
   const std::vector<float> columns = ColumnScales(problem_, scales);
-  if (!Round(columns)) return std::numeric_limits<double>::infinity();
+  if (!Round(columns, gram_blocks)) return std::numeric_limits<double>::infinity();
   return gram_.empty() ? WeighedByImportance() : WeighedByGram();
 }
 
 // Leaves dW in host_.
-bool RoundingScore::Round(const std::vector<float>& columns) {
+bool RoundingScore::Round(const std::vector<float>& columns, ConstMatrix gram_blocks) {
   const int64_t in = problem_.in();
   for (int64_t r = 0; r < host_.rows(); ++r) {
     const auto* from = problem_.weight.Row<float>(rows_[static_cast<size_t>(r)]);
@@ -66,7 +73,11 @@ bool RoundingScore::Round(const std::vector<float>& columns) {
   backend_.Upload(exec_, host_, device_);
   QuantizedLinear linear;
   try {
-    const Grid grid = MinMax(backend_, exec_, device_, problem_.scheme);
+    const Grid grid =
+        gram_blocks.data == nullptr
+            ? MinMax(backend_, exec_, device_, problem_.scheme)
+            : SearchScales(backend_, exec_, device_,
+                           ScaledBlocks(backend_, exec_, gram_blocks, columns), problem_.scheme);
     backend_.RoundToGrid(exec_, device_, problem_.scheme, grid.scales, grid.zero_points, codes_);
     linear = DownloadLinear(backend_, exec_, problem_.scheme, grid, codes_);
   } catch (const Error& error) {

@@ -10,8 +10,8 @@
 
 namespace quantmill {
 
-// With dW = Q(W diag(s)) diag(1/s) - W, Q rounding to the smallest covering grid, over an even
-// sample of the rows:
+// With dW = Q(W diag(s)) diag(1/s) - W, Q rounding to the smallest covering grid or to the one that
+// SearchScales finds, over an even sample of the rows:
 //   tr(dW H dW^T) where H is given;
 //   sum_oi dW_oi^2 importance_i otherwise (what is left to a solver that moves errors between
 //   columns: importance is then what it cannot move).
@@ -22,10 +22,14 @@ class RoundingScore {
   RoundingScore(Backend& backend, Exec& exec, const FoldProblem& problem, ConstMatrix gram);
 
   // scales: [problem.scales]. Infinity where a grid does not fit its type.
-  double operator()(const std::vector<float>& scales);
+  double OnSmallestGrid(const std::vector<float>& scales);
+  // gram_blocks: GramBlocks of H, backend memory. Some twenty times the work.
+  double OnSearchedGrid(const std::vector<float>& scales, ConstMatrix gram_blocks);
 
  private:
-  bool Round(const std::vector<float>& columns);
+  // Empty: the smallest grid.
+  double Score(const std::vector<float>& scales, ConstMatrix gram_blocks);
+  bool Round(const std::vector<float>& columns, ConstMatrix gram_blocks);
   double WeighedByGram();
   double WeighedByImportance() const;
 

@@ -262,6 +262,27 @@ class CliTest(unittest.TestCase):
         self.assertEqual(code, 1, out)
         self.assertIn("rotates by", " ".join(out.split()))
 
+    def test_plan_measures_time_and_spends_a_budget(self):
+        flags = ["plan", self.model, "--group-size", "64", "--samples", "8", "--sequence-length",
+                 "128"]
+        for method in (["--method", "rtn"], [], ["--method", "awq"]):
+            code, out, err = run(*flags, *method, "--json")
+            self.assertEqual((code, err), (0, ""), out)
+            seconds = json.loads(out)["estimated_seconds"]
+            self.assertGreater(seconds["solve"], 0)
+            self.assertEqual("fold" in seconds and seconds["fold"] > 0, "awq" in method)
+            self.assertLess(abs(seconds["total"] - sum(seconds[p] for p in (
+                "load", "fold", "forward", "statistics", "solve"))), 1e-9)
+        code, out, _ = run(*flags, "--no-time", "--budget", "4.5bits", "--json")
+        plan = json.loads(out)
+        self.assertEqual(code, 0)
+        self.assertIsNone(plan["estimated_seconds"])
+        self.assertEqual(plan["budget"], "4.5bits")
+        self.assertGreater(plan["predicted_kl"], 0)
+        self.assertLessEqual(plan["average_bits"], 4.5)
+        self.assertGreater(plan["average_bits"], 4.4)
+        self.assertEqual(os.listdir(self.folder), [])
+
     def test_rotation_is_planned_and_refused_early(self):
         code, out, _ = run("plan", self.model, "--group-size", "64", "--rotate", "--json")
         self.assertEqual(code, 0)

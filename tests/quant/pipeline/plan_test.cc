@@ -83,6 +83,21 @@ TEST_F(PlanTest, WhatCannotBeIsRefused) {
   EXPECT_THROW(PlanModules(source_, recipe), Error) << "no rounded inputs";
 }
 
+TEST_F(PlanTest, LayersOfOneSchemeShareALine) {
+  const auto lines = [&](std::vector<Rule> rules) {
+    std::vector<std::string> names;
+    for (const PlannedLayers& line : DescribePlan(source_, Plan(std::move(rules))).layers) {
+      if (line.layers.ends_with("up_proj")) names.push_back(line.layers + " " + line.scheme);
+    }
+    return names;
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(lines({}), Names{"model.layers.*.mlp.up_proj w4a16:g64"});
+  EXPECT_EQ(lines({MakeRule(".*layers\\.2\\..*(gate|up)_proj", "w8a16")}),
+            (Names{"model.layers.{0-1,3}.mlp.up_proj w4a16:g64",
+                   "model.layers.2.mlp.up_proj w8a16:channel"}));
+}
+
 TEST_F(PlanTest, ARotatedHeadIsNoLongerTied) {
   Recipe recipe;
   recipe.scheme.group_size = 64;

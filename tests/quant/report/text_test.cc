@@ -180,6 +180,42 @@ unknown tensors, carried through untouched
 )");
 }
 
+TEST(TextTest, Plan) {
+  PlanReport plan;
+  plan.model = "m";
+  plan.method = "gptq";
+  plan.format = "f";
+  plan.layers = {{"model.layers.{0-2,5}.mlp.up_proj", "w4a16:g64", 4, 1000, 531}};
+  plan.average_bits = 4.25;
+  plan.budget = "4.5bits";
+  plan.predicted_kl = 0.0123;
+  plan.seconds = PhaseSeconds{.total = 12, .forward = 10, .solve = 2};
+  const std::string text = ToText(plan);
+  EXPECT_NE(text.find("  time        about 12.0 s: forward 10.00, solve 2.00\n"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("  budget      4.5bits: predicted KL 0.0123\n"), std::string::npos) << text;
+  ExpectReadable(text);
+  plan.seconds.reset();
+  plan.predicted_kl.reset();
+  EXPECT_EQ(ToText(plan).find("about 12"), std::string::npos);
+  EXPECT_EQ(ToText(plan).find("budget"), std::string::npos);
+}
+
+// Names lose what all have in common, and alternatives their common end: there are 26 columns.
+TEST(TextTest, SensitivityKeepsWhatTellsLayersApart) {
+  PlanReport plan;
+  plan.sensitivity =
+      SensitivityTable{{"w2a16:g64", "w4a16:g64"},
+                       {{"model.layers.0.self_attn.(q_proj|k_proj|v_proj)", 10, {0.5, 0.01}},
+                        {"model.layers.12.mlp.(gate_proj|up_proj)", 10, {0.5, 0.01}},
+                        {"model.layers.12.mlp.down_proj", 10, {0.5, 0.01}}}};
+  const std::string text = ToText(plan);
+  for (const char* name :
+       {"\n0.self_attn.q|k|v_proj ", "\n12.mlp.gate|up_proj ", "\n12.mlp.down_proj "}) {
+    EXPECT_NE(text.find(name), std::string::npos) << name << text;
+  }
+}
+
 TEST(TextTest, MemoryPlan) {
   EXPECT_EQ(ToText(MemoryPlan{{{"process", 67'100'000}, {"activations", 201'300'000}},
                               268'400'000,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quant/solve/scale_search.h"
 #include "quant/transform/expected_error.h"
 #include "quant/transform/rounding_score.h"
 #include "tests/quant/transform/problems.h"
@@ -65,10 +66,38 @@ TEST_F(AwqTest, ScoreIsTheOutputErrorOnTheTokens) {
     RoundingScore score(run_.backend(), run_.exec(), made.problem, gram);
     // Powers of two: the scaled weights round as themselves where a group shares one.
     const std::vector<float> twos(32, 2.0f);
-    const double plain = score(Ones(made.problem));
-    EXPECT_NEAR(score(twos), plain, 1e-5 * plain);
+    const double plain = score.OnSmallestGrid(Ones(made.problem));
+    EXPECT_NEAR(score.OnSmallestGrid(twos), plain, 1e-5 * plain);
     const double expected = ExpectedError(made.problem).At(Ones(made.problem)).total();
     EXPECT_NEAR(plain / expected, 1, 0.35) << symmetric;
+  }
+}
+
+// Scaling all inputs alike scales their Gram blocks alike: the search finds the same grid.
+TEST_F(AwqTest, TheSearchedGridIsThatOfTheScaledInputs) {
+  Random random(6);
+  for (const bool symmetric : {true, false}) {
+    const RandomProblem made =
+        MakeProblem(random, IntScheme(3, symmetric, 16), 12, WithOutliers(32, 4, 10), 80);
+    const Tensor gram = run_.OnDevice(GramOf(made.inputs));
+    const Tensor blocks = GramBlocks(run_.backend(), run_.exec(), gram, made.problem.scheme);
+    RoundingScore score(run_.backend(), run_.exec(), made.problem, gram);
+    const double plain = score.OnSearchedGrid(Ones(made.problem), blocks);
+    EXPECT_LT(plain, score.OnSmallestGrid(Ones(made.problem)));
+    EXPECT_NEAR(score.OnSearchedGrid(std::vector<float>(32, 2.0f), blocks), plain, 1e-5 * plain);
+    // Were the blocks not scaled, a channel that is scaled up would weigh what it does not.
+    std::vector<float> scales = Ones(made.problem);
+    for (size_t i = 0; i < 32; ++i) scales[i] = i % 2 == 0 ? 4.0f : 0.25f;
+    const Tensor scaled = ScaledBlocks(run_.backend(), run_.exec(), blocks, scales);
+    const Tensor before = run_.OnHost(blocks);
+    const Tensor after = run_.OnHost(scaled);
+    for (int64_t i = 0; i < 32; ++i) {
+      for (int64_t j = 0; j < 16; ++j) {
+        const float divisor =
+            scales[static_cast<size_t>(i)] * scales[static_cast<size_t>(i / 16 * 16 + j)];
+        EXPECT_EQ(after.Row<float>(i)[j], before.Row<float>(i)[j] / divisor) << i << ", " << j;
+      }
+    }
   }
 }
 
@@ -78,11 +107,11 @@ TEST_F(AwqTest, WithoutGramTheScoreWeighsColumns) {
   std::fill(made.problem.importance.begin(), made.problem.importance.end(), 0.0f);
   made.problem.importance[3] = 2;
   RoundingScore score(run_.backend(), run_.exec(), made.problem, {});
-  const double before = score(Ones(made.problem));
+  const double before = score.OnSmallestGrid(Ones(made.problem));
   std::vector<float> scales = Ones(made.problem);
   scales[3] = 16;  // column 3 now decides the scale of its group
   EXPECT_GT(before, 0);
-  EXPECT_LT(score(scales), before);
+  EXPECT_LT(score.OnSmallestGrid(scales), before);
 }
 
 // Salient channels planted: AWQ's best beats identity clearly, the balanced scales more so.
@@ -92,18 +121,18 @@ TEST_F(AwqTest, SalientChannelsAreProtected) {
       MakeProblem(random, IntScheme(4, false, 32), 64, WithOutliers(128, 4, 25), 200);
   const Tensor gram = run_.OnDevice(GramOf(made.inputs));
   RoundingScore score(run_.backend(), run_.exec(), made.problem, gram);
-  const double identity = score(Ones(made.problem));
+  const double identity = score.OnSmallestGrid(Ones(made.problem));
   double least = identity;
   std::vector<float> best;
   for (const std::vector<float>& candidate : AwqCandidates(made.problem)) {
-    const double error = score(candidate);
+    const double error = score.OnSmallestGrid(candidate);
     if (error >= least) continue;
     least = error;
     best = candidate;
   }
   ASSERT_FALSE(best.empty());
   EXPECT_LT(least, 0.4 * identity);
-  EXPECT_LT(score(ExpectedError(made.problem).Balance(best)), least);
+  EXPECT_LT(score.OnSmallestGrid(ExpectedError(made.problem).Balance(best)), least);
 }
 
 }  // namespace

@@ -1,0 +1,293 @@
+#include "quant/pipeline/quantize_run.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "quant/calib/block_probe.h"
+#include "quant/calib/calibration_stream.h"
+#include "quant/model/block_source.h"
+#include "quant/pipeline/fold_block.h"
+#include "quant/pipeline/plan_report.h"
+#include "quant/pipeline/stopwatch.h"
+#include "quant/runtime/block_weights.h"
+#include "quant/solve/rtn.h"
+#include "quant/transform/static_inputs.h"
+#include "quant/verify/verify_artifact.h"
+
+namespace quantmill {
+
+// The activations of the calibration text on their way through the model.
+struct QuantizeRun::Streams {
+  Streams(Backend& backend, Exec& exec, const ModelSource& source, const TokenWindows& windows,
+          const QuantizePlan& plan)
+      : quantized(backend, exec, source, windows, plan.stream) {
+    if (!NeedsFullStream(plan.recipe, plan.modules.all())) return;
+    StreamOptions options = plan.stream;
+    options.keep_attention = false;
+    options.keep_mlp = false;
+    full.emplace(backend, exec, source, windows, options);
+  }
+
+  CalibrationStream quantized;            // through what was written
+  std::optional<CalibrationStream> full;  // through the dense layers, for the asymmetric target
+};
+
+// One block on its way: its dense weights, and the packed ones of both streams.
+struct QuantizeRun::BlockInWork {
+  const BlockSpec& spec;
+  BlockSource source;
+  BlockWeights quantized;            // filled in as its layers are solved
+  std::optional<BlockWeights> full;  // of Streams::full
+};
+
+void QuantizeRun::Progress(int64_t done, int64_t total, const std::string& layer) {
+  ReportProgress(callbacks_, {"quantizing", done, total, layer, tokens_per_second_});
+}
+
+void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense,
+                         const LayerSolution& solution) {
+  const SolveResult& solved = solution.solved;
+  if (output_ != nullptr) {
+    const Stopwatch watch(report_.seconds.write);
+    output_->Write(linear.name, solved.linear);
+  }
+  const Stopwatch watch(report_.seconds.solve);
+  LayerResult result;
+  result.name = linear.name;
+  result.scheme = Describe(solved.linear.scheme);
+  result.relative_error = solved.relative_error;
+  result.rounded_error = solution.rounded_error;
+  result.target_strength = solution.target_strength;
+  result.weight_error = WeightError(solved.linear, dense);
+  report_.layers.push_back(std::move(result));
+  AddEvents(solved.events, linear.name);
+}
+
+void QuantizeRun::AddEvents(const std::vector<SolveEvent>& events, const std::string& where) {
+  for (const SolveEvent& event : events) {
+    switch (event.kind) {
+      case SolveEvent::Kind::kDoublePrecision:
+        AddEvent({"double_precision", where, event.detail, false});
+        break;
+      case SolveEvent::Kind::kDampingRaised:
+        AddEvent({"damping_raised", where, event.detail, false});
+        break;
+      case SolveEvent::Kind::kRoundToNearestFallback:
+        AddEvent({"round_to_nearest_fallback", where, event.detail, true});
+        break;
+      case SolveEvent::Kind::kDeadColumns:
+        AddEvent({"dead_columns", where, event.detail, false});
+        break;
+    }
+  }
+}
+
+void QuantizeRun::RoundLayer(const LinearSpec& linear) {
+  const QuantizedModule* module = plan_.Find(linear.name);
+  if (module == nullptr) return;  // stays dense
+  LayerSolution solution;
+  {
+    Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
+    {
+      const Stopwatch watch(report_.seconds.load);
+      backend_.Upload(exec_, source_.DenseWeight(linear), weight);
+      exec_.stream.Synchronize();
+    }
+    const Stopwatch watch(report_.seconds.solve);
+    solution.solved = SolveRtn(backend_, exec_, weight, module->scheme);
+    solution.rounded_error = solution.solved.relative_error;
+  }
+  Record(linear, source_.checkpoint().View(source_.WeightName(linear)), solution);
+  source_.Release(linear);
+}
+
+void QuantizeRun::RoundBlocks(size_t blocks) {
+  const DecoderSpec& spec = source_.spec();
+  std::vector<const LinearSpec*> linears;
+  for (size_t index = 0; index < blocks; ++index) {
+    for (const LinearSpec* linear : spec.blocks[index].Linears()) linears.push_back(linear);
+  }
+  if (blocks == spec.blocks.size()) linears.push_back(&spec.lm_head);
+  int64_t done = 0;
+  for (const LinearSpec* linear : linears) {
+    Progress(done++, std::ssize(linears), linear->name);
+    RoundLayer(*linear);
+  }
+}
+
+TokenWindows QuantizeRun::ReadCalibration() {
+  const Stopwatch watch(report_.seconds.load);
+  const CalibrationRecipe& recipe = plan_.recipe.calibration;
+  if (recipe.text.empty()) {
+    AddEvent({"bundled_calibration", "--calib",
+              "no calibration text was given: the bundled one is used. Text like that of your "
+              "application gives a better model",
+              false});
+  }
+  const Tokenizer tokenizer = OpenTokenizer(source_);
+  const std::vector<int32_t> ids = ReadTokenStream({recipe.text, false}, source_, tokenizer);
+  return CutCalibrationWindows(ids, recipe.samples, recipe.sequence_length, recipe.seed);
+}
+
+QuantizeRun::BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, Streams& streams) {
+  BlockFolding folding;
+  {
+    const Stopwatch watch(report_.seconds.fold);
+    folding =
+        ChooseFolding(backend_, exec_, source_, spec, streams.quantized, plan_, report_.events);
+  }
+  const Stopwatch watch(report_.seconds.load);
+  BlockInWork block{spec, BlockSource(source_, spec, std::move(folding)), {}, {}};
+  if (output_ != nullptr) output_->WriteFolding(block.source);
+  block.quantized = LoadBlockExceptWeights(backend_, exec_, block.source);
+  if (streams.full) {
+    block.full = LoadBlock(backend_, exec_, block.source, plan_.stream.compute);
+  }
+  return block;
+}
+
+bool QuantizeRun::HasStaticInputs(const BlockSpec& block, Site site) const {
+  const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+  return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
+    const QuantizedModule* module = plan_.Find(linear->name);
+    return module != nullptr && module->scheme.input.type != InputScheme::Type::kNone &&
+           !module->scheme.input.dynamic;
+  });
+}
+
+SiteStatistics QuantizeRun::Gather(Site site, Streams& streams, const BlockInWork& block) {
+  double sums = 0;
+  double all = 0;
+  SiteStatistics statistics;
+  {
+    const Stopwatch watch(all);
+    statistics = GatherStatistics(
+        backend_, exec_, streams.quantized, streams.full ? &*streams.full : nullptr, block.spec,
+        block.quantized, block.full ? &*block.full : nullptr, site,
+        HasStaticInputs(block.spec, site), [&](const std::function<void()>& work) {
+          const Stopwatch inner(sums);
+          work();
+        });
+  }
+  exec_.workspace.Trim();  // the forward's scratch is not kept while the site is solved
+  report_.seconds.statistics += sums;
+  report_.seconds.forward += all - sums;
+  return statistics;
+}
+
+Tensor QuantizeRun::LoadWeight(const BlockInWork& block, const LinearSpec& linear) {
+  const Stopwatch watch(report_.seconds.load);
+  Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
+  const Tensor host = block.source.Weight(linear);
+  backend_.Upload(exec_, host, weight);
+  exec_.stream.Synchronize();
+  return weight;
+}
+
+SiteSolver QuantizeRun::MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block) {
+  std::vector<const QuantizedModule*> modules;
+  std::optional<float> absmax;
+  for (const LinearSpec* linear : block.spec.LinearsAt(site)) {
+    const QuantizedModule* module = plan_.Find(linear->name);
+    if (module == nullptr) continue;
+    modules.push_back(module);
+    if (!module->scheme.has_global_scale()) continue;
+    absmax = std::max(absmax.value_or(0), AbsMax(backend_, exec_, LoadWeight(block, *linear)));
+  }
+  const Stopwatch watch(report_.seconds.solve);
+  const auto global_scale = absmax ? std::optional(GlobalScaleFor(*absmax)) : std::nullopt;
+  return {backend_,     exec_,
+          plan_.recipe, std::move(statistics),
+          modules,      "inputs of " + block.spec.prefix + " (" + NameOf(site) + ")",
+          global_scale};
+}
+
+void QuantizeRun::SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block) {
+  const QuantizedModule* module = plan_.Find(linear.name);
+  LayerSolution solution;
+  const Tensor weight = LoadWeight(block, linear);
+  {
+    const Stopwatch watch(report_.seconds.solve);
+    solution = solver.Solve(weight, module->scheme);
+  }
+  Record(linear, block.source.Weight(linear), solution);
+  const Stopwatch watch(report_.seconds.load);
+  // What was written is what the later layers see.
+  block.quantized.linears[BlockWeights::IndexOf(block.spec, linear)].weight =
+      backend_.PackQuantized(exec_, solution.solved.linear, plan_.stream.compute);
+}
+
+void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) {
+  const std::vector<const LinearSpec*> linears = block.spec.LinearsAt(site);
+  const auto stays_dense = [&](const LinearSpec* l) { return plan_.Find(l->name) == nullptr; };
+  for (const LinearSpec* linear : linears) {
+    if (!stays_dense(linear)) continue;
+    const Stopwatch watch(report_.seconds.load);
+    block.quantized.linears[BlockWeights::IndexOf(block.spec, *linear)].weight =
+        backend_.PackDense(exec_, block.source.Weight(*linear), plan_.stream.compute);
+  }
+  const bool solves = !std::all_of(linears.begin(), linears.end(), stays_dense);
+  // The full stream is advanced by the visit, whether or not anything is solved.
+  if (!solves && !streams.full) return;
+  SiteStatistics statistics = Gather(site, streams, block);
+  if (!solves) return;
+  SiteSolver solver = MakeSolver(site, std::move(statistics), block);
+  for (const LinearSpec* linear : linears) {
+    if (!stays_dense(linear)) SolveLayer(*linear, solver, block);
+  }
+}
+
+void QuantizeRun::QuantizeBlock(size_t index, Streams& streams) {
+  const DecoderSpec& spec = source_.spec();
+  const BlockSpec& block_spec = spec.blocks[index];
+  const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
+  auto done = static_cast<int64_t>(index * kSites.size());
+  BlockInWork block = OpenBlock(block_spec, streams);
+  for (const Site site : kSites) {
+    Progress(done++, total, block_spec.prefix + ": " + NameOf(site));
+    QuantizeSite(site, streams, block);
+    const bool last = site == Site::kMlpOut && index + 1 == spec.blocks.size();
+    if (last) break;  // nobody reads the output of the last layer
+    const Stopwatch watch(report_.seconds.forward);
+    streams.quantized.Advance(block_spec, block.quantized, site);
+  }
+}
+
+void QuantizeRun::QuantizeBlockAndCache(size_t index, Streams& streams) {
+  const DecoderSpec& spec = source_.spec();
+  KeyValueRange range(backend_, exec_, spec.kv_heads, spec.head_dim);
+  streams.quantized.ObserveKeysValues(
+      [&](ConstMatrix keys, ConstMatrix values) { range.Add(keys, values); });
+  QuantizeBlock(index, streams);
+  streams.quantized.ObserveKeysValues({});
+  if (output_ == nullptr) return;
+  const bool per_head = plan_.recipe.kv.per_head;
+  output_->WriteKv(spec.blocks[index], {Fp8CacheScales(range.KeyAbsMax(), per_head),
+                                        Fp8CacheScales(range.ValueAbsMax(), per_head)});
+}
+
+std::string QuantizeRun::CalibrateAndSolve(size_t blocks) {
+  const TokenWindows windows = ReadCalibration();
+  report_.calibration_tokens = windows.tokens();
+  if (std::optional<Event> event = ShortCalibration(plan_)) AddEvent(std::move(*event));
+  const DecoderSpec& spec = source_.spec();
+  Streams streams(backend_, exec_, source_, windows, plan_);
+  for (size_t index = 0; index < blocks; ++index) {
+    if (plan_.recipe.kv.type == KvScheme::Type::kNone) {
+      QuantizeBlock(index, streams);
+    } else {
+      QuantizeBlockAndCache(index, streams);
+    }
+    const PhaseSeconds& s = report_.seconds;
+    const double so_far = s.fold + s.forward + s.statistics + s.solve + s.write;
+    tokens_per_second_ =
+        static_cast<double>(windows.tokens()) * static_cast<double>(index + 1) / so_far;
+  }
+  // Its error reaches no other layer, and 8 bits leave nothing to compensate.
+  if (blocks == spec.blocks.size()) RoundLayer(spec.lm_head);
+  return HashTokens(windows.ids);
+}
+
+}  // namespace quantmill

@@ -1,0 +1,71 @@
+// The steps of a quantization: one block at a time, site by site.
+#ifndef QUANTMILL_QUANT_PIPELINE_QUANTIZE_RUN_H_
+#define QUANTMILL_QUANT_PIPELINE_QUANTIZE_RUN_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "quant/calib/site_statistics.h"
+#include "quant/calib/token_stream.h"
+#include "quant/pipeline/artifact_output.h"
+#include "quant/pipeline/quantize.h"
+#include "quant/pipeline/site_solver.h"
+
+namespace quantmill {
+
+// Borrows everything; `output` may be null: nothing is written then (a sample of a run). Fills
+// layers, events, seconds and calibration tokens of `report`. Throws Error. Not thread-safe.
+class QuantizeRun {
+ public:
+  QuantizeRun(Backend& backend, Exec& exec, const ModelSource& source, const QuantizePlan& plan,
+              const QuantizeCallbacks& callbacks, ArtifactOutput* output, QuantizeReport& report)
+      : backend_(backend),
+        exec_(exec),
+        source_(source),
+        plan_(plan),
+        callbacks_(callbacks),
+        output_(output),
+        report_(report) {}
+
+  // Rounds the first `blocks` blocks without calibration; all of them: lm_head too, if the plan has
+  // it.
+  void RoundBlocks(size_t blocks);
+  // The same with calibration. Returns the hash of the calibration tokens.
+  std::string CalibrateAndSolve(size_t blocks);
+
+ private:
+  struct Streams;
+  struct BlockInWork;
+
+  void RoundLayer(const LinearSpec& linear);
+  TokenWindows ReadCalibration();
+  // Chooses the block's folding first.
+  BlockInWork OpenBlock(const BlockSpec& spec, Streams& streams);
+  void QuantizeBlock(size_t index, Streams& streams);
+  // With the scales of the block's keys and values.
+  void QuantizeBlockAndCache(size_t index, Streams& streams);
+  void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
+  SiteStatistics Gather(Site site, Streams& streams, const BlockInWork& block);
+  SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
+  bool HasStaticInputs(const BlockSpec& block, Site site) const;
+  void SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block);
+  Tensor LoadWeight(const BlockInWork& block, const LinearSpec& linear);
+  void Record(const LinearSpec& linear, ConstMatrix dense, const LayerSolution& solution);
+  void AddEvent(Event event) { report_.events.push_back(std::move(event)); }
+  void AddEvents(const std::vector<SolveEvent>& events, const std::string& where);
+  void Progress(int64_t done, int64_t total, const std::string& layer);
+
+  Backend& backend_;
+  Exec& exec_;
+  const ModelSource& source_;
+  const QuantizePlan& plan_;
+  const QuantizeCallbacks& callbacks_;
+  ArtifactOutput* output_;
+  QuantizeReport& report_;
+  double tokens_per_second_ = 0;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_PIPELINE_QUANTIZE_RUN_H_
