@@ -210,6 +210,16 @@ TokenWindows CutCalibrationWindows(const std::vector<int32_t>& ids, int64_t coun
   return windows;
 }
 
+TokenWindows TakeLastWindows(std::vector<int32_t>& ids, int64_t count, int64_t length) {
+  const int64_t total = std::ssize(ids) / length;
+  Check(count >= 0 && count <= total, "TakeLastWindows: more windows than there are");
+  TokenWindows last;
+  last.length = length;
+  last.ids.assign(ids.begin() + (total - count) * length, ids.begin() + total * length);
+  if (count > 0) ids.resize(static_cast<size_t>((total - count) * length));
+  return last;
+}
+
 std::string HashTokens(const std::vector<int32_t>& ids) {
   Sha256 hash;
   hash.Update(std::as_bytes(std::span(ids)));  // every supported machine is little-endian

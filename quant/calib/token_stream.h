@@ -42,6 +42,10 @@ std::string_view BundledCalibrationText();
 TokenWindows CutCalibrationWindows(const std::vector<int32_t>& ids, int64_t count, int64_t length,
                                    std::optional<uint64_t> seed);
 
+// Removes the last `count` whole windows of `length` ids, and what is behind them, from `ids`, and
+// returns them: what is measured on them was not calibrated on. REQUIRES: there are that many.
+TokenWindows TakeLastWindows(std::vector<int32_t>& ids, int64_t count, int64_t length);
+
 // SHA-256 of ids as little-endian int32.
 std::string HashTokens(const std::vector<int32_t>& ids);
 

@@ -45,13 +45,15 @@ Recipe SearchBudget(Backend& backend, Exec& exec, const ModelSource& source, con
   const OutputFolder folder(scratch, false);  // never committed: removed on every way out
   const std::string trial_output = (folder.path() / "trial").string();
   const TokenWindows held = HeldOutWindows(source, recipe.calibration);
+  Recipe calibrated = recipe;
+  calibrated.calibration.held_out = held.count();
   double low = BitsForDivergence(sensitivity, std::numeric_limits<double>::infinity());
   double high = BitsForDivergence(sensitivity, 0);
   double bits = PredictAllocation(sensitivity, *recipe.budget).average_bits;
   std::optional<Recipe> best;
   for (int trial = 0; trial < options.max_trials && high - low > kCloseBits; ++trial) {
     const BitAllocation allocation = AllocateBits(sensitivity, bits);
-    const Recipe mixed = Allocated(recipe, sensitivity, allocation);
+    const Recipe mixed = Allocated(calibrated, sensitivity, allocation);
     Quantize(backend, exec, source, mixed, trial_output, true, callbacks);
     BudgetTrial done{allocation.average_bits, 0, false};
     done.measured = Measure(backend, exec, source, trial_output, held, recipe);

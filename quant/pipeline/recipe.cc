@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "formats/kv_text.h"
 #include "kernels/core/error.h"
 #include "quant/pipeline/schemes.h"
 #include "quant/report/spelling.h"
@@ -75,11 +76,6 @@ MethodChoice DefaultMethod(const QuantScheme& scheme) {
   return {Transform::kNone, Method::kGptq};
 }
 
-std::string KvText(const KvScheme& kv) {
-  if (kv.type == KvScheme::Type::kNone) return "none";
-  return kv.per_head ? "fp8-head" : "fp8";
-}
-
 bool Recipe::calibrated() const {
   return method == Method::kGptq || transform != Transform::kNone || !calibration.text.empty() ||
          kv.type != KvScheme::Type::kNone || HasStaticInputs(scheme) ||
@@ -112,6 +108,8 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
   json["compute"] = recipe.compute == Compute::kBF16 ? "bf16" : "f32";
   json["calibration"] = {{"samples", recipe.calibration.samples},
                          {"sequence_length", recipe.calibration.sequence_length}};
+  if (recipe.calibration.held_out > 0)
+    json["calibration"]["held_out"] = recipe.calibration.held_out;
   if (recipe.calibration.seed) json["calibration"]["seed"] = *recipe.calibration.seed;
   return json;
 }

@@ -45,6 +45,8 @@ struct CalibrationRecipe {
   int64_t samples = 128;
   int64_t sequence_length = 512;
   std::optional<uint64_t> seed;  // draws windows; otherwise the first ones
+  // Windows at the end of the text that are left out, because a budget was measured on them.
+  int64_t held_out = 0;
 };
 
 // What a mixed-precision run must keep (budget.h).
@@ -88,9 +90,6 @@ struct Recipe {
   // statistics, or for rounding when a text was given (scales are then chosen under them).
   bool calibrated() const;
 };
-
-// "none", "fp8", "fp8-head": as --kv-scheme spells it.
-std::string KvText(const KvScheme& kv);
 
 // 8 bits per output channel: what a head is worth (see docs/methods.md).
 inline constexpr const char* kHeadScheme = "w8a16";

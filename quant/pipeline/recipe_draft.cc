@@ -71,6 +71,7 @@ void ResolveCalibration(const RecipeDraft& draft, CalibrationRecipe& calibration
   if (draft.calib) calibration.text = draft.calib->value;
   SetInteger(draft.samples, kSamplesRange, calibration.samples);
   SetInteger(draft.sequence_length, kSequenceLengthRange, calibration.sequence_length);
+  SetInteger(draft.held_out, kHeldOutRange, calibration.held_out);
   if (draft.calib_seed) {
     int64_t seed = 0;
     SetInteger(draft.calib_seed, kSeedRange, seed);
@@ -142,6 +143,7 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::samples);
   take(&RecipeDraft::sequence_length);
   take(&RecipeDraft::calib_seed);
+  take(&RecipeDraft::held_out);
   take(&RecipeDraft::compute);
   take(&RecipeDraft::max_host_mem);
   take(&RecipeDraft::max_fallbacks);

@@ -47,6 +47,7 @@ struct RecipeDraft {
   Maybe<int64_t> samples;
   Maybe<int64_t> sequence_length;
   Maybe<int64_t> calib_seed;
+  Maybe<int64_t> held_out;  // no flag: a budget sets it
   Maybe<std::string> compute;
   Maybe<std::string> max_host_mem;
   Maybe<int64_t> max_fallbacks;
@@ -59,6 +60,7 @@ struct IntegerRange {
 inline constexpr IntegerRange kSamplesRange{1, 1'000'000};
 inline constexpr IntegerRange kSequenceLengthRange{2, 1'000'000};
 inline constexpr IntegerRange kSeedRange{0, std::numeric_limits<int64_t>::max()};
+inline constexpr IntegerRange kHeldOutRange{0, 1'000'000};
 inline constexpr IntegerRange kFallbacksRange{0, 1'000'000};
 
 // What `later` says replaces what `draft` said; its rules come after. A later scheme takes the

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "formats/file.h"
+#include "formats/kv_text.h"
 #include "kernels/core/error.h"
 #include "quant/pipeline/recipe_presets.h"
 #include "quant/pipeline/schemes.h"
@@ -100,6 +101,7 @@ constexpr Key kKeys[] = {
     {"samples", ReadNumber<&RecipeDraft::samples, int64_t>},
     {"sequence_length", ReadNumber<&RecipeDraft::sequence_length, int64_t>},
     {"calib_seed", ReadNumber<&RecipeDraft::calib_seed, int64_t>},
+    {"held_out", ReadNumber<&RecipeDraft::held_out, int64_t>},
     {"compute", ReadText<&RecipeDraft::compute>},
     {"max_host_mem", ReadText<&RecipeDraft::max_host_mem>},
     {"max_fallbacks", ReadNumber<&RecipeDraft::max_fallbacks, int64_t>},
@@ -269,6 +271,8 @@ void EmitCalibration(YAML::Emitter& out, const Recipe& recipe) {
   out << YAML::Key << "samples" << YAML::Value << calibration.samples;
   out << YAML::Key << "sequence_length" << YAML::Value << calibration.sequence_length;
   if (calibration.seed) out << YAML::Key << "calib_seed" << YAML::Value << *calibration.seed;
+  if (calibration.held_out > 0)
+    out << YAML::Key << "held_out" << YAML::Value << calibration.held_out;
   if (recipe.compute) {
     out << YAML::Key << "compute" << YAML::Value
         << (*recipe.compute == Compute::kBF16 ? "bf16" : "f32");

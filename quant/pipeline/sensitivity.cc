@@ -22,6 +22,7 @@ namespace {
 // Enough for relative errors of layers, which need no full rank.
 constexpr int64_t kGramWindows = 32;
 constexpr int64_t kProbeWindows = 4;
+constexpr int64_t kHeldOutWindows = 16;
 constexpr size_t kDepths = 3;
 // The divergence of this many bits is well above noise, and still near what a budget chooses.
 constexpr int kProbeBits = 3;
@@ -32,24 +33,26 @@ struct SplitWindows {
   TokenWindows probes;
 };
 
-SplitWindows ReadWindows(const ModelSource& source, const CalibrationRecipe& recipe) {
+// `probes` windows are held out, or as many as the recipe's samples leave.
+SplitWindows ReadWindows(const ModelSource& source, const CalibrationRecipe& recipe,
+                         int64_t probes) {
   const Tokenizer tokenizer = OpenTokenizer(source);
   std::vector<int32_t> ids = ReadTokenStream({recipe.text, false}, source, tokenizer);
   const int64_t length = recipe.sequence_length;
   const int64_t total = std::ssize(ids) / length;
-  if (total < 2) {
+  const int64_t left = total - recipe.samples;
+  if (left < 1) {
     throw Error(ErrorCode::kBadInput, recipe.text.empty() ? "--calib" : recipe.text,
-                fmt::format("a budget needs two windows of {} tokens at least, one to choose by "
-                            "and one to check; the text has {} tokens",
-                            length, ids.size()));
+                fmt::format("a budget is checked on windows that are not calibrated on; the text "
+                            "has {} of {} tokens and {} are calibrated on: {}",
+                            total, length, recipe.samples,
+                            total > 1 ? fmt::format("--samples {} would do", total - 1)
+                                      : "give a longer text, or a smaller --sequence-length"));
   }
-  const int64_t probes = std::min(kProbeWindows, total / 2);
   SplitWindows windows;
-  windows.probes.length = length;
-  windows.probes.ids.assign(ids.begin() + (total - probes) * length, ids.begin() + total * length);
-  ids.resize(static_cast<size_t>((total - probes) * length));
-  windows.statistics = CutCalibrationWindows(
-      ids, std::min({recipe.samples, kGramWindows, total - probes}), length, recipe.seed);
+  windows.probes = TakeLastWindows(ids, std::min(probes, left), length);
+  windows.statistics =
+      CutCalibrationWindows(ids, std::min(recipe.samples, kGramWindows), length, recipe.seed);
   return windows;
 }
 
@@ -231,7 +234,7 @@ int64_t Sensitivity::total_weights() const {
 }
 
 TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& recipe) {
-  return ReadWindows(source, recipe).probes;
+  return ReadWindows(source, recipe, kHeldOutWindows).probes;
 }
 
 std::vector<QuantScheme> CandidatesFor(const QuantScheme& base) {
@@ -251,7 +254,7 @@ Sensitivity MeasureSensitivity(Backend& backend, Exec& exec, const ModelSource& 
                 fmt::format("chooses bits of weight-only integers; {} has one size only",
                             SchemeText(base)));
   }
-  const SplitWindows windows = ReadWindows(source, plan.recipe.calibration);
+  const SplitWindows windows = ReadWindows(source, plan.recipe.calibration, kProbeWindows);
   return Measurement(backend, exec, source, plan, windows, progress).Run();
 }
 

@@ -48,12 +48,13 @@ using SensitivityProgress =
 
 // Throws Error(kUsage) where the plan's own scheme is not weight-only integers, or rules name every
 // layer. Calibration windows: at most 32 of the recipe's for the Gram matrices, four others (the
-// text's last) for the divergences. Deterministic; independent of the number of threads.
+// text's last) for the divergences. Error(kBadInput) where the samples leave none. Deterministic;
+// independent of the number of threads.
 Sensitivity MeasureSensitivity(Backend& backend, Exec& exec, const ModelSource& source,
                                const QuantizePlan& plan, const SensitivityProgress& progress);
 
-// The windows that divergences are measured on: the last ones of the calibration text (those of a
-// text that is no longer than the recipe's samples are among its samples too).
+// The windows that a budget is measured on: the last sixteen of the calibration text, or as many as
+// the recipe's samples leave. Error(kBadInput) where they leave none.
 TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& recipe);
 
 }  // namespace quantmill

@@ -72,6 +72,9 @@ std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder,
     }
     record.files.emplace(name, Text(hash, "files", where));
   }
+  if (json.contains("recipe") && json.at("recipe").contains("kv_scheme")) {
+    record.kv_scheme = Text(json.at("recipe").at("kv_scheme"), "kv_scheme", where);
+  }
   if (json.contains("rotation")) record.rotation = json.at("rotation");
   record.folding = ReadFolding(json, spec, where);
   return record;

@@ -23,8 +23,9 @@ struct ArtifactRecord {
   std::map<std::string, RecordedLayer> layers;  // by module name
   std::map<std::string, std::string> files;     // name in the folder -> SHA-256, 64 digits
   std::map<std::string, BlockFolding>
-      folding;              // by BlockSpec::prefix; blocks without one: identity
-  nlohmann::json rotation;  // Rotation::Json() of the original; null: not rotated
+      folding;                     // by BlockSpec::prefix; blocks without one: identity
+  std::string kv_scheme = "none";  // KvText
+  nlohmann::json rotation;         // Rotation::Json() of the original; null: not rotated
 };
 
 // Nothing if `folder` has no quantmill.json: the artifact is another tool's. Throws

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/kv_text.h"
 #include "quant/model/families.h"
 #include "quant/model/rotated_model.h"
 #include "quant/verify/file_comparison.h"
@@ -230,8 +231,14 @@ void Verification::CompareWithReference() {
   problems_.Append(CompareTensorNames(checkpoint_, *reader_, quantized, spec_, reference));
 }
 
-// Every block has the scales of its cache.
+// Every block has the scales of its cache, which is of the kind that was recorded.
 void Verification::CheckCache() {
+  const std::string kv = KvText(reader_->kv_scheme());
+  if (record_ && record_->kv_scheme != kv) {
+    problems_.Add(PathOf("config.json"), "asks for a key-value cache of kind '" + kv +
+                                             "', but quantize recorded '" + record_->kv_scheme +
+                                             "'");
+  }
   if (reader_->kv_scheme().type == KvScheme::Type::kNone) return;
   for (const BlockSpec& block : spec_.blocks) {
     try {

@@ -18,22 +18,32 @@ TEXTS = {
 WINDOWS = ["--window", 2048, "--max-windows", 12]
 
 
-def find_texts():
+STORIES = ("tinystories-train-1000.json",
+           "81eb9eb450a4a0509f719ba60bb1c4cd043d91156b303fdc3c13627639079935")
+
+
+def _find(name, wanted):
     folder = os.environ.get("QUANTMILL_DATA")
     if not folder:
         sys.exit("set QUANTMILL_DATA to the folder of the texts (scripts/measure --help)")
-    paths = []
-    for name, wanted in TEXTS.items():
-        path = Path(folder) / name
-        if not path.exists():
-            path = Path(folder) / "text" / name
-        if not path.exists():
-            sys.exit(f"{name} is missing in {folder} and {folder}/text")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != wanted:
-            sys.exit(f"{path}: SHA-256 is {found}, expected {wanted}")
-        paths.append(path)
-    return paths
+    path = Path(folder) / name
+    if not path.exists():
+        path = Path(folder) / "text" / name
+    if not path.exists():
+        sys.exit(f"{name} is missing in {folder} and {folder}/text")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != wanted:
+        sys.exit(f"{path}: SHA-256 is {found}, expected {wanted}")
+    return path
+
+
+def find_texts():
+    """Paths of the evaluation and of the calibration text."""
+    return [_find(name, wanted) for name, wanted in TEXTS.items()]
+
+
+def find_stories():
+    return _find(*STORIES)
 
 
 class Table:

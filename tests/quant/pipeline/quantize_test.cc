@@ -270,6 +270,15 @@ TEST_F(QuantizeTest, ScalesOfTheCacheAreWritten) {
     Run(recipe, "out", 2, {}, kSample, true);
     const ModelSource artifact = ModelSource::Open((folder_ / "out").string());
     EXPECT_EQ(artifact.kv_scheme(), recipe.kv);
+    // Another cache than the recorded one is found.
+    const std::filesystem::path record = folder_ / "out" / "quantmill.json";
+    nlohmann::json json = nlohmann::json::parse(std::ifstream(record));
+    json["recipe"]["kv_scheme"] = per_head ? "fp8" : "fp8-head";
+    std::ofstream(record) << json;
+    ThreadPool pool(2);
+    const VerifyReport verified = VerifyArtifact((folder_ / "out").string(), nullptr, pool, {});
+    ASSERT_EQ(verified.problems.size(), 1u);
+    EXPECT_NE(verified.problems[0].what.find("key-value cache"), std::string::npos);
     for (const BlockSpec& block : artifact.spec().blocks) {
       const KvScales scales = artifact.ReadKvScales(block);
       const auto count = static_cast<size_t>(per_head ? artifact.spec().kv_heads : 1);

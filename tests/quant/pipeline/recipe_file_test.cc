@@ -34,6 +34,7 @@ calib: some text.txt
 samples: 64
 sequence_length: 256
 calib_seed: 7
+held_out: 5
 compute: f32
 max_host_mem: 2GiB
 max_fallbacks: 3
@@ -59,6 +60,7 @@ TEST(RecipeFile, EveryKeyIsTaken) {
   EXPECT_EQ(recipe.calibration.samples, 64);
   EXPECT_EQ(recipe.calibration.sequence_length, 256);
   EXPECT_EQ(recipe.calibration.seed, 7u);
+  EXPECT_EQ(recipe.calibration.held_out, 5);
   EXPECT_EQ(recipe.compute, Compute::kF32);
   EXPECT_EQ(recipe.max_host_mem, int64_t{2} << 30);
   EXPECT_EQ(recipe.max_fallbacks, 3);
