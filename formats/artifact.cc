@@ -1,7 +1,9 @@
 // The only file that knows all artifact formats.
 #include "formats/artifact.h"
 
+#include "formats/awq.h"
 #include "formats/compressed_tensors.h"
+#include "formats/gptq.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
@@ -31,15 +33,22 @@ std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint)
     throw Error(ErrorCode::kBadInput, where, "quantization_config has no quant_method");
   }
   if (*method == "compressed-tensors") return OpenCompressedTensors(checkpoint);
-  throw Error(
-      ErrorCode::kBadInput, where,
-      "quant_method '" + method->get<std::string>() + "' cannot be read, only compressed-tensors");
+  if (*method == "gptq") return OpenGptq(checkpoint);
+  if (*method == "awq") return OpenAwq(checkpoint);
+  throw Error(ErrorCode::kBadInput, where,
+              "quant_method '" + method->get<std::string>() +
+                  "' cannot be read, only compressed-tensors, gptq and awq");
 }
 
 const ArtifactWriterFormat& FindArtifactFormat(std::string_view name) {
-  if (name == CompressedTensorsFormat().name()) return CompressedTensorsFormat();
+  std::string known;
+  for (const ArtifactWriterFormat* format :
+       {&CompressedTensorsFormat(), &GptqFormat(), &GptqV2Format(), &AwqFormat()}) {
+    if (name == format->name()) return *format;
+    known += (known.empty() ? "" : ", ") + std::string(format->name());
+  }
   throw Error(ErrorCode::kUsage, "--format",
-              "unknown format '" + std::string(name) + "'; known: compressed-tensors");
+              "unknown format '" + std::string(name) + "'; known: " + known);
 }
 
 }  // namespace quantmill

@@ -36,17 +36,22 @@ struct KvScales {
 };
 
 // How one format stores modules. Stateless: methods may be called from any thread.
-// Order of use: CheckSupported for every module, Declare for every module (before the
-// CheckpointWriter is made), Write for every module, QuantizationConfig into config.json. Likewise
-// CheckSupportedKv, DeclareKv and WriteKv for every attention module where the cache is quantized.
+// Order of use: CheckSupported for every module, CheckTogether, Declare for every module (before
+// the CheckpointWriter is made), Write for every module, QuantizationConfig into config.json.
+// Likewise CheckSupportedKv, DeclareKv and WriteKv for every attention module where the cache is
+// quantized.
 class ArtifactWriterFormat {
  public:
   virtual ~ArtifactWriterFormat() = default;
 
   // As --format spells it.
   virtual std::string_view name() const = 0;
+  // The only type that the format has for scales of integers; nothing: that of the checkpoint.
+  virtual std::optional<DType> scale_type() const { return std::nullopt; }
   // Throws Error(kUsage, module name) with the reason if the format cannot hold the module.
   virtual void CheckSupported(const QuantizedModule& module) const = 0;
+  // The same for what modules cannot be in one file.
+  virtual void CheckTogether(std::span<const QuantizedModule>) const {}
   virtual std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const = 0;
   // REQUIRES: `writer` was made with Declare of this module (same scheme, out, in).
   virtual void Write(const std::string& module, const QuantizedLinear& linear,

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "formats/compressed_tensors/field.h"
+#include "formats/config_field.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "formats/compressed_tensors/args.h"
-#include "formats/compressed_tensors/field.h"
 #include "formats/compressed_tensors/layout.h"
+#include "formats/config_field.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {

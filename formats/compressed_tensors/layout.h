@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "formats/artifact.h"
+#include "formats/module_tensors.h"
 
 namespace quantmill {
 
@@ -24,29 +25,6 @@ inline constexpr std::string_view kShape = ".weight_shape";
 inline constexpr std::string_view kGlobalScale = ".weight_global_scale";
 inline constexpr std::string_view kInputScale = ".input_scale";
 inline constexpr std::string_view kInputZeroPoint = ".input_zero_point";
-
-// The tensors of one module in a checkpoint, which must outlive it. Errors name the tensor.
-class ModuleTensors {
- public:
-  ModuleTensors(const Checkpoint& checkpoint, std::string module)
-      : checkpoint_(checkpoint), module_(std::move(module)) {}
-
-  std::string Name(std::string_view suffix) const { return module_ + std::string(suffix); }
-  bool Has(std::string_view suffix) const { return checkpoint_.Has(Name(suffix)); }
-  // Throws if the tensor is missing.
-  const TensorInfo& Info(std::string_view suffix) const;
-  // Its bytes. Throws if it is missing, or of another type or shape.
-  std::span<const std::byte> Expect(std::string_view suffix, std::string_view dtype,
-                                    const std::vector<int64_t>& shape) const;
-  // The sizes of a tensor of two dimensions and this type; at most 2^28 each, so that products of
-  // sizes stay inside 64 bits.
-  std::pair<int64_t, int64_t> ExpectMatrix(std::string_view suffix, std::string_view dtype) const;
-  [[noreturn]] void Fail(std::string_view suffix, const std::string& what) const;
-
- private:
-  const Checkpoint& checkpoint_;
-  std::string module_;
-};
 
 // Stateless; methods may be called from any thread.
 class CompressedTensorsLayout {
@@ -91,11 +69,6 @@ std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& s
                               const std::vector<int64_t>& shape);
 // A tensor of one float, finite and above zero, as F32, F16 or BF16.
 float ReadPositive(const ModuleTensors& tensors, std::string_view suffix);
-
-template <typename T>
-std::span<const std::byte> BytesOf(const std::vector<T>& values) {
-  return std::as_bytes(std::span(values));
-}
 
 }  // namespace quantmill
 

@@ -23,13 +23,6 @@ std::vector<uint32_t> PackZeroPoints(const QuantizedLinear& linear) {
   return result;
 }
 
-// Words of 32 bits from bytes of any alignment.
-std::vector<uint32_t> ToWords(std::span<const std::byte> bytes) {
-  std::vector<uint32_t> words(bytes.size() / sizeof(uint32_t));
-  std::memcpy(words.data(), bytes.data(), words.size() * sizeof(uint32_t));
-  return words;
-}
-
 void ReadCodes(const ModuleTensors& tensors, QuantizedLinear& linear) {
   const int bits = linear.scheme.bits;
   const int64_t row_words = WordsPerRow(linear.in, bits);

@@ -135,7 +135,7 @@ std::vector<std::string> NamesOf(const std::vector<const LinearSpec*>& linears) 
 }
 
 void ResolveScales(const ModelSource& source, Recipe& recipe) {
-  const DType dense = source.dense_dtype();
+  const DType dense = FindArtifactFormat(recipe.format).scale_type().value_or(source.dense_dtype());
   recipe.scheme.scale_dtype = ScaleTypeFor(recipe.scheme, dense);
   for (Rule& rule : recipe.rules) {
     if (rule.scheme) rule.scheme->scale_dtype = ScaleTypeFor(*rule.scheme, dense);
@@ -148,7 +148,8 @@ void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
   std::vector<const LinearSpec*> linears = spec.Linears();
   if (plan.recipe.quantize_head) linears.push_back(&spec.lm_head);
   QuantScheme head = MakeScheme({kHeadScheme, {}, {}}, "--quantize-head");
-  head.scale_dtype = ScaleTypeFor(head, source.dense_dtype());
+  head.scale_dtype = ScaleTypeFor(
+      head, FindArtifactFormat(plan.recipe.format).scale_type().value_or(source.dense_dtype()));
   RuleMatcher rules(plan.recipe.rules);
   for (const LinearSpec* linear : linears) {
     const Rule* rule = rules.Match(linear->name);
@@ -197,6 +198,7 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
   CheckTransform(plan.recipe, plan.modules);
   const ArtifactWriterFormat& format = FindArtifactFormat(recipe.format);
   for (const QuantizedModule& module : plan.modules.all()) format.CheckSupported(module);
+  format.CheckTogether(plan.modules.all());
   if (recipe.kv.type != KvScheme::Type::kNone) format.CheckSupportedKv(recipe.kv);
   return plan;
 }

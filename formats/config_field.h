@@ -1,6 +1,6 @@
 // A JSON object of the configuration, read key by key. Private to formats/.
-#ifndef QUANTMILL_FORMATS_COMPRESSED_TENSORS_FIELD_H_
-#define QUANTMILL_FORMATS_COMPRESSED_TENSORS_FIELD_H_
+#ifndef QUANTMILL_FORMATS_CONFIG_FIELD_H_
+#define QUANTMILL_FORMATS_CONFIG_FIELD_H_
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -39,4 +39,4 @@ class ConfigField {
 
 }  // namespace quantmill
 
-#endif  // QUANTMILL_FORMATS_COMPRESSED_TENSORS_FIELD_H_
+#endif  // QUANTMILL_FORMATS_CONFIG_FIELD_H_

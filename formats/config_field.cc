@@ -1,4 +1,4 @@
-#include "formats/compressed_tensors/field.h"
+#include "formats/config_field.h"
 
 #include <algorithm>
 #include <cctype>

@@ -1,0 +1,312 @@
+// Packing and unpacking. Byte table: gptq.h.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "formats/bitstream.h"
+#include "formats/gptq.h"
+#include "formats/gptq/config.h"
+#include "formats/qweight_reader.h"
+#include "formats/scales.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+constexpr int64_t kMultiple = 32;    // of inputs and outputs: whole words for any number of bits
+constexpr int64_t kSmallestRun = 8;  // of inputs that share a group, to be read as a group
+
+int64_t WordsOf(int64_t count, int bits) { return count * bits / 32; }
+
+// A zero point as it is stored, in the signed convention: less one in version 1, wrapping.
+int8_t StoredZero(int8_t zero, const QuantScheme& scheme, bool version_2) {
+  if (version_2) return zero;
+  return zero == scheme.min_code() ? static_cast<int8_t>(scheme.max_code())
+                                   : static_cast<int8_t>(zero - 1);
+}
+
+class Format final : public WriterWithoutCache {
+ public:
+  explicit Format(bool version_2) : version_2_(version_2) {}
+
+  std::string_view name() const override { return version_2_ ? "gptq_v2" : "gptq"; }
+  std::optional<DType> scale_type() const override { return DType::kF16; }
+
+  void CheckSupported(const QuantizedModule& module) const override {
+    const std::string why = Refusal(module);
+    if (!why.empty()) {
+      throw Error(ErrorCode::kUsage, module.name, std::string(name()) + ": " + why);
+    }
+  }
+
+  std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const override {
+    const int bits = module.scheme.bits;
+    const int64_t groups = module.scheme.GroupsFor(module.in);
+    const auto declare = [&](std::string_view suffix, DType dtype, std::vector<int64_t> shape) {
+      return quantmill::Declare(module.name + std::string(suffix), dtype, std::move(shape));
+    };
+    return {declare(kQweight, DType::kI32, {WordsOf(module.in, bits), module.out}),
+            declare(kQzeros, DType::kI32, {groups, WordsOf(module.out, bits)}),
+            declare(kScales, DType::kF16, {groups, module.out}),
+            declare(kGroupIndex, DType::kI32, {module.in})};
+  }
+
+  void Write(const std::string& module, const QuantizedLinear& linear,
+             CheckpointWriter& writer) const override;
+
+  nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
+                                    std::span<const std::string> dense,
+                                    const KvScheme& kv) const override {
+    CheckSupportedKv(kv);
+    return MakeGptqConfig(modules, dense, version_2_);
+  }
+
+ private:
+  static std::string Refusal(const QuantizedModule& module);
+  std::vector<uint32_t> PackZeros(const std::string& module, const QuantizedLinear& linear) const;
+
+  bool version_2_;
+};
+
+std::string Format::Refusal(const QuantizedModule& module) {
+  const QuantScheme& scheme = module.scheme;
+  const bool known_bits =
+      scheme.bits == 2 || scheme.bits == 3 || scheme.bits == 4 || scheme.bits == 8;
+  if (scheme.code_type != CodeType::kInt || !known_bits || scheme.row_block != 1 ||
+      scheme.input.type != InputScheme::Type::kNone) {
+    return "holds weight-only integers of 2, 3, 4 and 8 bits, not " + Describe(scheme);
+  }
+  for (const auto& [size, what] : {std::pair{module.in, "inputs"}, {module.out, "outputs"}}) {
+    if (size >= 1 && size % kMultiple == 0) continue;
+    return "its " + std::to_string(size) + " " + what + " are no multiple of " +
+           std::to_string(kMultiple) + ", so they fill no whole words: leave this layer dense";
+  }
+  if (module.in % scheme.GroupSizeFor(module.in) != 0) {
+    return "its " + std::to_string(module.in) + " inputs are no multiple of the group size " +
+           std::to_string(scheme.group_size);
+  }
+  if (scheme.scale_dtype != DType::kF16) return "scales are F16";
+  return "";
+}
+
+std::vector<uint32_t> Format::PackZeros(const std::string& module,
+                                        const QuantizedLinear& linear) const {
+  const QuantScheme& scheme = linear.scheme;
+  const int64_t groups = linear.groups();
+  std::vector<int8_t> stored(static_cast<size_t>(groups * linear.out));
+  for (int64_t o = 0; o < linear.out; ++o) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const int8_t zero =
+          scheme.symmetric ? int8_t{0} : linear.zero_points[static_cast<size_t>(o * groups + g)];
+      if (!version_2_ && zero == scheme.min_code()) {
+        throw Error(ErrorCode::kUsage, module,
+                    "gptq: output " + std::to_string(o) + ", group " + std::to_string(g) +
+                        " has zero point 0, which version 1 stores as -1: readers undo that in "
+                        "different ways. --format gptq_v2 stores it as it is");
+      }
+      stored[static_cast<size_t>(g * linear.out + o)] = StoredZero(zero, scheme, version_2_);
+    }
+  }
+  std::vector<uint32_t> words(static_cast<size_t>(groups * WordsOf(linear.out, scheme.bits)));
+  PackCodes(stored, groups, linear.out, scheme.bits, words);
+  return words;
+}
+
+void Format::Write(const std::string& module, const QuantizedLinear& linear,
+                   CheckpointWriter& writer) const {
+  CheckConsistent(linear);
+  const int bits = linear.scheme.bits;
+  const int64_t row_words = WordsOf(linear.in, bits);
+  std::vector<uint32_t> by_output(static_cast<size_t>(linear.out * row_words));
+  PackCodes(linear.codes, linear.out, linear.in, bits, by_output);
+  std::vector<uint32_t> words(by_output.size());
+  Transpose<uint32_t>(by_output, linear.out, row_words, words);
+  writer.Write(module + std::string(kQweight), BytesOf(words));
+  writer.Write(module + std::string(kQzeros), BytesOf(PackZeros(module, linear)));
+  writer.Write(module + std::string(kScales), TransposedScales(linear));
+  const int64_t group_size = linear.scheme.GroupSizeFor(linear.in);
+  std::vector<int32_t> group_index(static_cast<size_t>(linear.in));
+  for (int64_t k = 0; k < linear.in; ++k) {
+    group_index[static_cast<size_t>(k)] = static_cast<int32_t>(k / group_size);
+  }
+  writer.Write(module + std::string(kGroupIndex), BytesOf(group_index));
+}
+
+class Reader final : public QweightReader {
+ public:
+  explicit Reader(const Checkpoint& checkpoint)
+      : QweightReader(checkpoint, {kQweight, kQzeros, kScales, kGroupIndex}),
+        config_(GptqConfig::Parse(checkpoint.config().at("quantization_config"), config_path())) {}
+
+  std::string_view format() const override { return config_.version_2() ? "gptq_v2" : "gptq"; }
+
+ protected:
+  QuantScheme StoredScheme(const ModuleTensors& tensors) const override;
+  std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors,
+                                        const QuantScheme& scheme) const override;
+  void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const override;
+
+ private:
+  QuantScheme DeclaredScheme(const ModuleTensors& tensors) const;
+  // The groups as the file has them: of each input, checked.
+  std::vector<int32_t> GroupIndex(const ModuleTensors& tensors, int64_t in, int64_t groups) const;
+  void ReadZeros(const ModuleTensors& tensors, const QuantScheme& stored,
+                 QuantizedLinear& linear) const;
+
+  GptqConfig config_;
+};
+
+QuantScheme Reader::DeclaredScheme(const ModuleTensors& tensors) const {
+  const std::optional<QuantScheme> scheme = config_.SchemeFor(tensors.Name(""));
+  if (!scheme)
+    tensors.Fail(kQweight, "is packed, but the configuration's `dynamic` leaves it dense");
+  return *scheme;
+}
+
+std::vector<int32_t> Reader::GroupIndex(const ModuleTensors& tensors, int64_t in,
+                                        int64_t groups) const {
+  std::vector<int32_t> index(static_cast<size_t>(in));
+  std::memcpy(index.data(), tensors.Expect(kGroupIndex, "I32", {in}).data(),
+              index.size() * sizeof(int32_t));
+  for (size_t k = 0; k < index.size(); ++k) {
+    if (index[k] < 0 || index[k] >= groups) {
+      tensors.Fail(kGroupIndex, "input " + std::to_string(k) + " is of group " +
+                                    std::to_string(index[k]) + " of " + std::to_string(groups));
+    }
+  }
+  return index;
+}
+
+// The declared scheme; where act-order scattered whole runs of inputs, with groups of such a run.
+QuantScheme Reader::StoredScheme(const ModuleTensors& tensors) const {
+  QuantScheme scheme = DeclaredScheme(tensors);
+  if (!tensors.Has(kGroupIndex)) return scheme;  // old files without act-order
+  const int64_t in = ReadShape(tensors, scheme).second;
+  const int64_t size = scheme.GroupSizeFor(in);
+  const std::vector<int32_t> index = GroupIndex(tensors, in, scheme.GroupsFor(in));
+  const auto all_of_runs = [&](int64_t run, auto&& holds) {
+    for (int64_t k = 0; k < in; ++k) {
+      if (!holds(k, k / run * run)) return false;
+    }
+    return true;
+  };
+  if (all_of_runs(size, [&](int64_t k, int64_t) {
+        return index[static_cast<size_t>(k)] == static_cast<int32_t>(k / size);
+      })) {
+    return scheme;
+  }
+  for (int64_t run = size; run >= kSmallestRun; --run) {
+    if (size % run != 0) continue;
+    if (all_of_runs(run, [&](int64_t k, int64_t first) {
+          return index[static_cast<size_t>(k)] == index[static_cast<size_t>(first)];
+        })) {
+      scheme.group_size = run;
+      return scheme;
+    }
+  }
+  tensors.Fail(kGroupIndex,
+               "act-order scattered the inputs of its groups; only groups that are runs of inputs "
+               "can be read (files made with static groups, or without desc_act)");
+}
+
+std::pair<int64_t, int64_t> Reader::ReadShape(const ModuleTensors& tensors,
+                                              const QuantScheme& scheme) const {
+  const auto [words, out] = tensors.ExpectMatrix(kQweight, "I32");
+  if (words * 32 % scheme.bits != 0 || out * scheme.bits % 32 != 0) {
+    tensors.Fail(kQweight, "of shape [" + std::to_string(words) + ", " + std::to_string(out) +
+                               "] holds no whole number of " + std::to_string(scheme.bits) +
+                               "-bit codes");
+  }
+  return {out, words * 32 / scheme.bits};
+}
+
+void Reader::ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const {
+  const int bits = linear.scheme.bits;
+  QuantizedLinear stored;  // with the groups of the file
+  stored.scheme = DeclaredScheme(tensors);
+  stored.scheme.scale_dtype = linear.scheme.scale_dtype;
+  stored.out = linear.out;
+  stored.in = linear.in;
+  stored.scales = ReadTransposedScales(tensors, stored);
+  ReadZeros(tensors, stored.scheme, stored);
+
+  const int64_t row_words = WordsOf(linear.in, bits);
+  const std::vector<uint32_t> words =
+      ToWords(tensors.Expect(kQweight, "I32", {row_words, linear.out}));
+  std::vector<uint32_t> by_output(words.size());
+  Transpose<uint32_t>(words, row_words, linear.out, by_output);
+  linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
+  UnpackCodes(by_output, linear.out, linear.in, bits, linear.codes);
+  if (stored.scheme.group_size == linear.scheme.group_size) {
+    linear.scales = std::move(stored.scales);
+    linear.zero_points = std::move(stored.zero_points);
+    return;
+  }
+  const std::vector<int32_t> index = GroupIndex(tensors, linear.in, stored.groups());
+  for (int64_t o = 0; o < linear.out; ++o) {
+    for (int64_t g = 0; g < linear.groups(); ++g) {
+      const int64_t from = index[static_cast<size_t>(g * linear.scheme.group_size)];
+      const auto at = static_cast<size_t>(o * stored.groups() + from);
+      linear.scales.push_back(stored.scales[at]);
+      if (!linear.scheme.symmetric) linear.zero_points.push_back(stored.zero_points[at]);
+    }
+  }
+}
+
+void Reader::ReadZeros(const ModuleTensors& tensors, const QuantScheme& scheme,
+                       QuantizedLinear& linear) const {
+  const int64_t groups = linear.groups();
+  const std::vector<uint32_t> words =
+      ToWords(tensors.Expect(kQzeros, "I32", {groups, WordsOf(linear.out, scheme.bits)}));
+  std::vector<int8_t> stored(static_cast<size_t>(groups * linear.out));
+  UnpackCodes(words, groups, linear.out, scheme.bits, stored);
+  const auto place = [&](size_t i) {
+    return "group " + std::to_string(static_cast<int64_t>(i) / linear.out) + ", output " +
+           std::to_string(static_cast<int64_t>(i) % linear.out);
+  };
+  if (scheme.symmetric) {
+    const int8_t expected = StoredZero(0, scheme, config_.version_2());
+    for (size_t i = 0; i < stored.size(); ++i) {
+      if (stored[i] == expected) continue;
+      const bool other_version = stored[i] == StoredZero(0, scheme, !config_.version_2());
+      tensors.Fail(
+          kQzeros,
+          place(i) + ": a symmetric " + std::string(format()) + " file stores " +
+              std::to_string(expected - scheme.min_code()) + ", found " +
+              std::to_string(stored[i] - scheme.min_code()) +
+              (other_version ? ", which the other version stores: checkpoint_format is wrong"
+                             : ""));
+    }
+    return;
+  }
+  for (size_t i = 0; i < stored.size(); ++i) {
+    if (config_.version_2()) continue;
+    if (stored[i] == scheme.max_code()) {
+      tensors.Fail(kQzeros, place(i) +
+                                ": version 1 stores zero points less one, and readers "
+                                "disagree on whether this one wraps to 0");
+    }
+    ++stored[i];
+  }
+  linear.zero_points.resize(stored.size());
+  Transpose<int8_t>(stored, groups, linear.out, linear.zero_points);
+}
+
+}  // namespace
+
+const ArtifactWriterFormat& GptqFormat() {
+  static const Format format(false);
+  return format;
+}
+
+const ArtifactWriterFormat& GptqV2Format() {
+  static const Format format(true);
+  return format;
+}
+
+std::unique_ptr<ArtifactReader> OpenGptq(const Checkpoint& checkpoint) {
+  return std::make_unique<Reader>(checkpoint);
+}
+
+}  // namespace quantmill

@@ -1,0 +1,79 @@
+// What readers of GPTQ and AWQ files have in common: modules are known by their tensor `.qweight`.
+// Private to formats/.
+#ifndef QUANTMILL_FORMATS_QWEIGHT_READER_H_
+#define QUANTMILL_FORMATS_QWEIGHT_READER_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/artifact.h"
+#include "formats/module_tensors.h"
+
+namespace quantmill {
+
+inline constexpr std::string_view kQweight = ".qweight";
+inline constexpr std::string_view kQzeros = ".qzeros";
+inline constexpr std::string_view kScales = ".scales";
+inline constexpr std::string_view kGroupIndex = ".g_idx";
+
+// Derived classes say what a module is; this one finds modules and checks the file.
+class QweightReader : public ArtifactReader {
+ public:
+  const std::vector<std::string>& modules() const final { return modules_; }
+  std::optional<QuantScheme> SchemeOf(const std::string& module) const final;
+  QuantizedModule Describe(const std::string& module) const final;
+  QuantizedLinear Read(const std::string& module) const final;
+  std::vector<std::string> TensorsOf(const std::string& module) const final;
+  std::vector<TensorProblem> CheckTensors() const final;
+
+  // Neither format speaks of a cache.
+  KvScheme kv_scheme() const final { return {}; }
+  KvScales ReadKv(const std::string& attention, int64_t kv_heads) const final;
+  std::vector<std::string> KvTensorsOf(const std::string&) const final { return {}; }
+
+ protected:
+  // suffixes: of a module's tensors, kQweight first.
+  QweightReader(const Checkpoint& checkpoint, std::vector<std::string_view> suffixes);
+
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  const std::string& config_path() const { return config_path_; }
+
+  // The scheme of a module that has a qweight, its scale type aside. Error(kBadInput) if the
+  // configuration excludes it.
+  virtual QuantScheme StoredScheme(const ModuleTensors& tensors) const = 0;
+  // {out, in}, checked to be possible.
+  virtual std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors,
+                                                const QuantScheme& scheme) const = 0;
+  // `linear` comes with scheme, out, in; fills codes, scales, zero points.
+  virtual void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const = 0;
+
+  // scales stored [groups, out], as [out, groups]; checked.
+  static std::vector<float> ReadTransposedScales(const ModuleTensors& tensors,
+                                                 const QuantizedLinear& linear);
+
+ private:
+  std::string OwnerOf(const std::string& tensor) const;
+  void CheckModule(const std::string& module, std::vector<TensorProblem>& problems) const;
+
+  const Checkpoint& checkpoint_;
+  std::string config_path_;
+  std::vector<std::string_view> suffixes_;
+  std::vector<std::string> modules_;  // sorted
+};
+
+// scales [out, groups] as they are stored: F16 [groups, out].
+std::vector<std::byte> TransposedScales(const QuantizedLinear& linear);
+
+// A writer of a format that has no scales of a cache.
+class WriterWithoutCache : public ArtifactWriterFormat {
+ public:
+  void CheckSupportedKv(const KvScheme& kv) const final;
+  std::vector<TensorDeclaration> DeclareKv(const std::string&, const KvScheme& kv,
+                                           int64_t) const final;
+  void WriteKv(const std::string&, const KvScales&, CheckpointWriter&) const final;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_FORMATS_QWEIGHT_READER_H_
