@@ -48,6 +48,9 @@ class ArtifactWriterFormat {
   virtual std::string_view name() const = 0;
   // The only type that the format has for scales of integers; nothing: that of the checkpoint.
   virtual std::optional<DType> scale_type() const { return std::nullopt; }
+  // Whether every group has a zero point, so that symmetric schemes must be told in another way
+  // (formats/zero_points.h).
+  virtual bool needs_zero_points() const { return false; }
   // Throws Error(kUsage, module name) with the reason if the format cannot hold the module.
   virtual void CheckSupported(const QuantizedModule& module) const = 0;
   // The same for what modules cannot be in one file.

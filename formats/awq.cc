@@ -45,6 +45,7 @@ class Format final : public WriterWithoutCache {
  public:
   std::string_view name() const override { return "awq"; }
   std::optional<DType> scale_type() const override { return DType::kF16; }
+  bool needs_zero_points() const override { return true; }
 
   void CheckSupported(const QuantizedModule& module) const override {
     const std::string why = Refusal(module);

@@ -172,6 +172,17 @@ Json ToJson(const QuantizeReport& r) {
           {"events", Array(r.events, [](const auto& event) { return ToJson(event); })}};
 }
 
+Json ToJson(const ConvertReport& r) {
+  return {{"input", r.input},
+          {"output", r.output},
+          {"from", r.from},
+          {"to", r.to},
+          {"layers", r.layers},
+          {"input_bytes", r.input_bytes},
+          {"output_bytes", r.output_bytes},
+          {"seconds", r.seconds}};
+}
+
 Json ToJson(const VerifyReport& r) {
   return {{"artifact", r.artifact},
           {"reference", NullIfEmpty(r.reference)},

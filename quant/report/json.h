@@ -14,6 +14,7 @@ namespace quantmill {
 nlohmann::ordered_json ToJson(const InspectReport& report);
 nlohmann::ordered_json ToJson(const MemoryPlan& plan);
 nlohmann::ordered_json ToJson(const PlanReport& report);
+nlohmann::ordered_json ToJson(const ConvertReport& report);
 nlohmann::ordered_json ToJson(const QuantizeReport& report);
 nlohmann::ordered_json ToJson(const VerifyReport& report);
 nlohmann::ordered_json ToJson(const EvalReport& report);

@@ -130,6 +130,18 @@ struct VerifyReport {
   bool passed() const { return problems.empty(); }
 };
 
+// ---- convert ----
+struct ConvertReport {
+  std::string input;
+  std::string output;
+  std::string from;  // "awq"
+  std::string to;    // "gptq", "dense F16"
+  int64_t layers = 0;
+  uint64_t input_bytes = 0;
+  uint64_t output_bytes = 0;
+  double seconds = 0;
+};
+
 // ---- eval ----
 struct EvaluatedModel {
   std::string path;

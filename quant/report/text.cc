@@ -183,6 +183,12 @@ std::string ToText(const QuantizeReport& r, const TextStyle& style) {
   return text + WorstLayers(r.layers) + Events(r.events, style);
 }
 
+std::string ToText(const ConvertReport& r, const TextStyle&) {
+  return "converted " + r.output + "\n" + Fact("from", r.input + ", " + r.from) + Fact("to", r.to) +
+         Fact("size", FormatBytes(r.input_bytes) + " -> " + FormatBytes(r.output_bytes)) +
+         Fact("layers", fmt::format("{}, {}", FormatCount(r.layers), FormatSeconds(r.seconds)));
+}
+
 std::string ToText(const VerifyReport& r, const TextStyle& style) {
   std::string text =
       r.passed() ? Toned("passed", Tone::kGood, style) : Toned("FAILED", Tone::kBad, style);

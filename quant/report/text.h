@@ -18,6 +18,7 @@ std::string ToText(const InspectReport& report, const TextStyle& style = {});
 std::string ToText(const MemoryPlan& plan, const TextStyle& style = {});
 std::string ToText(const PlanReport& report, const TextStyle& style = {});
 std::string ToText(const QuantizeReport& report, const TextStyle& style = {});
+std::string ToText(const ConvertReport& report, const TextStyle& style = {});
 std::string ToText(const VerifyReport& report, const TextStyle& style = {});
 // The protocol comes first: without it the numbers mean nothing.
 std::string ToText(const EvalReport& report, const TextStyle& style = {});
