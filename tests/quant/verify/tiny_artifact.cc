@@ -11,6 +11,7 @@
 #include "formats/checkpoint_writer.h"
 #include "formats/file.h"
 #include "formats/json.h"
+#include "formats/kv_text.h"
 #include "formats/output_folder.h"
 #include "formats/sha256.h"
 #include "quant/verify/verify_artifact.h"
@@ -262,8 +263,11 @@ void TinyArtifact::WriteArtifact(Schemes schemes) {
     folder.Copy(dense() / name, name);
     files[name] = HashFile(dense() / name);
   }
-  folder.WriteText("quantmill.json",
-                   nlohmann::json{{"quantmill", "0"}, {"layers", layers}, {"files", files}}.dump());
+  folder.WriteText("quantmill.json", nlohmann::json{{"quantmill", "0"},
+                                                    {"recipe", {{"kv_scheme", KvText(kv)}}},
+                                                    {"layers", layers},
+                                                    {"files", files}}
+                                         .dump());
   folder.Commit();
 }
 
