@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "formats/sha256.h"
+#include "kernels/core/error.h"
 #include "quant/pipeline/recipe_file.h"
 
 namespace quantmill {
@@ -41,6 +42,19 @@ nlohmann::json EventsJson(const QuantizeReport& report) {
 }
 
 }  // namespace
+
+void CheckOutputPath(const ModelSource& source, const std::string& output) {
+  const std::filesystem::path to = std::filesystem::weakly_canonical(output);
+  const std::filesystem::path from =
+      std::filesystem::weakly_canonical(source.original().checkpoint().folder());
+  const auto within = [](const std::filesystem::path& inner, const std::filesystem::path& outer) {
+    return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first ==
+           outer.end();
+  };
+  if (!within(from, to) && !within(to, from)) return;
+  throw Error(ErrorCode::kUsage, "--output",
+              output + " is the input, holds it, or lies in it; choose another folder");
+}
 
 ArtifactOutput::ArtifactOutput(const ModelSource& source, const QuantizePlan& plan,
                                const std::string& output, bool force)

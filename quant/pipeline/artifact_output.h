@@ -17,6 +17,10 @@
 
 namespace quantmill {
 
+// Throws Error(kUsage) where `output` is the folder of `source`, holds it, or lies in it: replacing
+// the input, or a folder around it, would destroy it.
+void CheckOutputPath(const ModelSource& source, const std::string& output);
+
 // Usage: construct; Write every module of the plan; Finish; (verify path()); Commit. Nothing
 // appears under the final name before Commit, and nothing is left when it is not reached.
 class ArtifactOutput {

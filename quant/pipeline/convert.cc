@@ -16,6 +16,7 @@
 #include "formats/sha256.h"
 #include "formats/zero_points.h"
 #include "kernels/core/error.h"
+#include "quant/pipeline/artifact_output.h"
 #include "quant/pipeline/stopwatch.h"
 #include "quant/verify/record.h"
 
@@ -26,7 +27,8 @@ namespace {
 constexpr int64_t kBatchBytes = int64_t{32} << 20;
 constexpr size_t kCopyBytes = size_t{16} << 20;
 
-void RequireArtifact(const ModelSource& source) {
+void CheckConvertible(const ModelSource& source, const std::string& output) {
+  CheckOutputPath(source, output);
   if (source.artifact() != nullptr) return;
   throw Error(ErrorCode::kUsage, source.path(),
               "is dense: convert repacks quantized weights; quantize makes them");
@@ -305,7 +307,7 @@ ConvertReport NewReport(const ModelSource& source, const std::string& output,
 ConvertReport ConvertArtifact(const ModelSource& source, const std::string& format,
                               const std::string& output, bool force, ThreadPool& pool,
                               const ConvertProgress& progress) {
-  RequireArtifact(source);
+  CheckConvertible(source, output);
   ConvertReport report = NewReport(source, output, format);
   {
     const Stopwatch watch(report.seconds);
@@ -319,7 +321,7 @@ ConvertReport ConvertArtifact(const ModelSource& source, const std::string& form
 
 ConvertReport DequantizeArtifact(const ModelSource& source, DType dtype, const std::string& output,
                                  bool force, ThreadPool& pool, const ConvertProgress& progress) {
-  RequireArtifact(source);
+  CheckConvertible(source, output);
   ConvertReport report = NewReport(source, output, "dense " + std::string(NameOf(dtype)));
   {
     const Stopwatch watch(report.seconds);

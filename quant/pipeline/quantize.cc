@@ -50,20 +50,6 @@ void CheckFallbacks(const QuantizeReport& report, int64_t allowed) {
                           first->what, fallbacks, allowed));
 }
 
-// Replacing the input, or a folder around it, would destroy it.
-void CheckOutputPath(const ModelSource& source, const std::string& output) {
-  const std::filesystem::path to = std::filesystem::weakly_canonical(output);
-  const std::filesystem::path from =
-      std::filesystem::weakly_canonical(source.original().checkpoint().folder());
-  const auto within = [](const std::filesystem::path& inner, const std::filesystem::path& outer) {
-    return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first ==
-           outer.end();
-  };
-  if (!within(from, to) && !within(to, from)) return;
-  throw Error(ErrorCode::kUsage, "--output",
-              output + " is the input, holds it, or lies in it; choose another folder");
-}
-
 QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
                          const std::string& output, const BackendInfo& backend) {
   QuantizeReport report;

@@ -394,6 +394,14 @@ class CliTest(unittest.TestCase):
         self.assert_fails(2, ["--format or --dequantize"], "convert", source, *out)
         self.assert_fails(2, ["unknown format 'gtpq'", "gptq_v2"], "convert", source, *out,
                           "--format", "gtpq")
+        mine = self.path("mine")
+        shutil.copytree(source, mine)
+        before = hashes(mine)
+        for output in (mine, os.path.join(mine, "inside"), self.folder):
+            self.assert_fails(2, ["is the input, holds it, or lies in it"], "convert", mine, "-o",
+                              output, "--force", "--format", "gptq", "--quiet")
+        self.assertEqual(hashes(mine), before)
+        shutil.rmtree(mine)
         eight = self.path("eight")
         self.quantize(eight, "--method", "rtn", "--rule", ".*=w8a16")
         self.assert_fails(2, ["awq", "4 bits"], "convert", eight, *out, "--format", "awq")
