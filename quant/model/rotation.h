@@ -5,9 +5,9 @@
 #ifndef QUANTMILL_QUANT_MODEL_ROTATION_H_
 #define QUANTMILL_QUANT_MODEL_ROTATION_H_
 
-#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "quant/model/hadamard.h"

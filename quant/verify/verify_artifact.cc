@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -171,9 +172,14 @@ void Verification::OpenRecord() {
 void Verification::RotateReference() {
   if (!record_ || record_->rotation.is_null() || reference_ == nullptr) return;
   if (reference_->derivation().is_null()) {
-    rotated_.emplace(*reference_,
-                     std::filesystem::temp_directory_path() / checkpoint_.folder().filename(),
-                     pool_, [&](int64_t done, int64_t total, const std::string& tensor) {
+    std::error_code error;
+    const std::filesystem::path temporary = std::filesystem::temp_directory_path(error);
+    if (error) {
+      throw Error(ErrorCode::kEnvironment, "$TMPDIR",
+                  "is no folder; the rotated reference needs one with room for its size");
+    }
+    rotated_.emplace(*reference_, temporary / checkpoint_.folder().filename(), pool_,
+                     [&](int64_t done, int64_t total, const std::string& tensor) {
                        Progress(done, total, tensor);
                      });
     reference_ = &rotated_->model();

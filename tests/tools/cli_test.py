@@ -251,6 +251,10 @@ class CliTest(unittest.TestCase):
                            "--window", "128", "--max-windows", "2", "--json")
         self.assertEqual(code, 0)
         self.assertLess(json.loads(out)["models"][0]["kl_mean"], 0.1)
+        environment = {**os.environ, "TMPDIR": self.path("nowhere")}
+        code, _, err = run("verify", folder, "--reference", self.model, env=environment)
+        self.assertEqual(code, 4)
+        self.assertIn("$TMPDIR", err)
         # Another rotation is another model: the record says which one it is.
         record = os.path.join(folder, "quantmill.json")
         with open(record, encoding="utf-8") as file:
