@@ -20,14 +20,6 @@ namespace {
 // a wrong feature does (the tests below).
 constexpr double kLogitTolerance = 1e-4;
 
-double LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - b[i]));
-  }
-  return largest;
-}
-
 double Spread(const std::vector<float>& x) {
   const double mean = std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
   double squares = 0;

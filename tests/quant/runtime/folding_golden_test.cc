@@ -52,14 +52,6 @@ std::vector<float> Hidden(BackendRun& run, const ModelSource& source, const Load
   return hidden;
 }
 
-double LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - b[i]));
-  }
-  return largest;
-}
-
 double LargestMagnitude(const std::vector<float>& x) {
   return LargestDifference(x, std::vector<float>(x.size()));
 }

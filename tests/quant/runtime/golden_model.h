@@ -2,6 +2,8 @@
 #ifndef QUANTMILL_TESTS_QUANT_RUNTIME_GOLDEN_MODEL_H_
 #define QUANTMILL_TESTS_QUANT_RUNTIME_GOLDEN_MODEL_H_
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -59,6 +61,14 @@ inline std::vector<float> RunInSteps(BackendRun& run, DecoderModel& model,
     done += count;
   }
   return all;
+}
+
+inline double LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - b[i]));
+  }
+  return largest;
 }
 
 }  // namespace quantmill::test

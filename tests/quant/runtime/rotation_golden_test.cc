@@ -19,14 +19,6 @@ namespace {
 // each of its products does.
 constexpr double kTolerance = 1e-4;
 
-double LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - b[i]));
-  }
-  return largest;
-}
-
 using Replace = std::function<const Checkpoint&(const std::string& tensor)>;
 
 class RotationGolden : public testing::TestWithParam<const char*> {
