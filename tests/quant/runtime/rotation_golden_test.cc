@@ -43,6 +43,7 @@ class RotationGolden : public testing::TestWithParam<const char*> {
     std::filesystem::create_directories(folder_ / name);
     std::ofstream(folder_ / name / "config.json") << config;
     std::vector<TensorDeclaration> declarations;
+    declarations.reserve(tensors.size());
     for (const std::string& tensor : tensors) {
       declarations.push_back({tensor, "F32", from(tensor).Info(tensor).shape});
     }
@@ -145,8 +146,10 @@ class RotationRefusal : public testing::Test {
     shapes[block + "mlp.down_proj"] = {hidden, 4};
     shapes.insert(more.begin(), more.end());
     std::vector<TensorDeclaration> declarations;
-    for (const auto& [name, shape] : shapes)
+    declarations.reserve(shapes.size());
+    for (const auto& [name, shape] : shapes) {
       declarations.push_back({name + ".weight", "F32", shape});
+    }
     std::filesystem::remove(folder_ / "model.safetensors");
     SafetensorsWriter writer(folder_ / "model.safetensors", declarations);
     for (const TensorDeclaration& d : declarations) {

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""quantmill convert.
+
+usage: cli_convert_test.py BINARY SOURCE_ROOT
+"""
+import json
+import os
+import shutil
+
+from cli_case import CliCase, hashes, main, run
+
+
+class ConvertTest(CliCase):
+    def weights_hash(self, folder):
+        return hashes(folder)["model.safetensors"]
+
+    def test_convert_there_and_back(self):
+        """Symmetric groups, some with negative scales, through every format: the same bytes."""
+        source, _ = self.artifact("gptq")
+        steps = ["gptq", "compressed-tensors", "awq", "gptq", "gptq_v2", "awq",
+                 "compressed-tensors"]
+        folders = {}
+        previous = source
+        for number, name in enumerate(steps):
+            folder = self.path(f"{number}")
+            code, out, err = run("convert", previous, "-o", folder, "--format", name, "--json")
+            self.assertEqual(code, 0, err)
+            report = json.loads(out)
+            self.assertEqual((report["to"], report["layers"]), (name, 28))
+            code, out, err = run("verify", folder, "--reference", self.model)
+            self.assertEqual(code, 0, out + err)
+            folders.setdefault(name, []).append(self.weights_hash(folder))
+            previous = folder
+        self.assertEqual(folders["compressed-tensors"], 2 * [self.weights_hash(source)])
+        self.assertEqual(*folders["gptq"])
+        self.assertEqual(*folders["awq"])
+        self.assertNotEqual(folders["gptq"][0], folders["gptq_v2"][0])  # zero points less one
+
+    def test_converted_models_compute_the_same(self):
+        source, _ = self.artifact("rtn")
+        folders = [source]
+        for name in ("gptq", "awq"):
+            folders.append(self.path(name))
+            self.assertEqual(run("convert", source, "-o", folders[-1], "--format", name)[0], 0)
+        folders.append(self.path("dense"))
+        self.assertEqual(run("convert", source, "-o", folders[-1], "--dequantize", "f32")[0], 0)
+        code, out, err = run("eval", *folders, "--text", self.text, "--window", "128",
+                             "--max-windows", "2", "--compute", "f32", "--json")
+        self.assertEqual(code, 0, err)
+        perplexities = {model["perplexity"] for model in json.loads(out)["models"]}
+        self.assertEqual(len(perplexities), 1)
+
+    def test_convert_refuses_what_it_cannot_keep(self):
+        source, _ = self.artifact("rtn")
+        out = ["-o", self.path("out"), "--quiet"]
+        self.assert_fails(2, ["is dense"], "convert", self.model, *out, "--format", "gptq")
+        self.assert_fails(2, ["--format or --dequantize"], "convert", source, *out)
+        self.assert_fails(2, ["unknown format 'gtpq'", "gptq_v2"], "convert", source, *out,
+                          "--format", "gtpq")
+        mine = self.path("mine")
+        shutil.copytree(source, mine)
+        before = hashes(mine)
+        for output in (mine, os.path.join(mine, "inside"), self.folder):
+            self.assert_fails(2, ["is the input, holds it, or lies in it"], "convert", mine, "-o",
+                              output, "--force", "--format", "gptq", "--quiet")
+        self.assertEqual(hashes(mine), before)
+        shutil.rmtree(mine)
+        eight = self.path("eight")
+        self.quantize(eight, "--method", "rtn", "--rule", ".*=w8a16")
+        self.assert_fails(2, ["awq", "4 bits"], "convert", eight, *out, "--format", "awq")
+        self.assertEqual(os.listdir(self.folder), ["eight"])
+
+
+if __name__ == "__main__":
+    main()
