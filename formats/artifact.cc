@@ -3,6 +3,7 @@
 
 #include "formats/awq.h"
 #include "formats/compressed_tensors.h"
+#include "formats/fp8.h"
 #include "formats/gptq.h"
 #include "kernels/core/error.h"
 
@@ -35,15 +36,16 @@ std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint)
   if (*method == "compressed-tensors") return OpenCompressedTensors(checkpoint);
   if (*method == "gptq") return OpenGptq(checkpoint);
   if (*method == "awq") return OpenAwq(checkpoint);
+  if (*method == "fp8") return OpenFp8(checkpoint);
   throw Error(ErrorCode::kBadInput, where,
               "quant_method '" + method->get<std::string>() +
-                  "' cannot be read, only compressed-tensors, gptq and awq");
+                  "' cannot be read, only compressed-tensors, gptq, awq and fp8");
 }
 
 const ArtifactWriterFormat& FindArtifactFormat(std::string_view name) {
   std::string known;
   for (const ArtifactWriterFormat* format :
-       {&CompressedTensorsFormat(), &GptqFormat(), &GptqV2Format(), &AwqFormat()}) {
+       {&CompressedTensorsFormat(), &GptqFormat(), &GptqV2Format(), &AwqFormat(), &Fp8Format()}) {
     if (name == format->name()) return *format;
     known += (known.empty() ? "" : ", ") + std::string(format->name());
   }

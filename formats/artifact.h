@@ -46,7 +46,8 @@ class ArtifactWriterFormat {
 
   // As --format spells it.
   virtual std::string_view name() const = 0;
-  // The only type that the format has for scales of integers; nothing: that of the checkpoint.
+  // The only type that the format has for scales of integers and FP8; nothing: that of the
+  // checkpoint.
   virtual std::optional<DType> scale_type() const { return std::nullopt; }
   // Whether every group has a zero point, so that symmetric schemes must be told in another way
   // (formats/zero_points.h).

@@ -5,7 +5,7 @@
 
 #include "formats/bitstream.h"
 #include "formats/config_field.h"
-#include "formats/qweight_reader.h"
+#include "formats/qweight.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {

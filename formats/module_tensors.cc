@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "formats/scales.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
@@ -43,6 +44,32 @@ std::pair<int64_t, int64_t> ModuleTensors::ExpectMatrix(std::string_view suffix,
 
 void ModuleTensors::Fail(std::string_view suffix, const std::string& what) const {
   throw Error(ErrorCode::kBadInput, checkpoint_.Location(Name(suffix)), what);
+}
+
+float ReadPositive(const ModuleTensors& tensors, std::string_view suffix) {
+  const TensorInfo& info = tensors.Info(suffix);
+  const std::optional<DType> dtype = info.type();
+  const bool is_float = dtype && IsDenseFloat(*dtype);
+  const std::vector<int64_t> shape = info.shape.empty() ? info.shape : std::vector<int64_t>{1};
+  const std::span<const std::byte> bytes =
+      tensors.Expect(suffix, NameOf(is_float ? *dtype : DType::kF32), shape);
+  const std::vector<float> value = DecodeScales(bytes, is_float ? *dtype : DType::kF32);
+  if (const std::optional<std::string> bad = FindBadScale(value, ScaleSign::kPositive)) {
+    tensors.Fail(suffix, *bad + "; it must be finite and above zero");
+  }
+  return value[0];
+}
+
+void ReadFp8Codes(const ModuleTensors& tensors, std::string_view suffix, QuantizedLinear& linear) {
+  const auto bytes = tensors.Expect(suffix, NameOf(DType::kF8E4M3), {linear.out, linear.in});
+  linear.codes.resize(bytes.size());
+  std::memcpy(linear.codes.data(), bytes.data(), bytes.size());
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if ((bytes[i] & std::byte{0x7F}) != std::byte{0x7F}) continue;
+    const auto index = static_cast<int64_t>(i);
+    tensors.Fail(suffix, "element [" + std::to_string(index / linear.in) + ", " +
+                             std::to_string(index % linear.in) + "] is NaN");
+  }
 }
 
 std::vector<uint32_t> ToWords(std::span<const std::byte> bytes) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "formats/checkpoint.h"
+#include "kernels/core/scheme.h"
 
 namespace quantmill {
 
@@ -36,6 +37,11 @@ class ModuleTensors {
   const Checkpoint& checkpoint_;
   std::string module_;
 };
+
+// A tensor of one float (shape [1] or none), finite and above zero, as F32, F16 or BF16.
+float ReadPositive(const ModuleTensors& tensors, std::string_view suffix);
+// E4M3 codes [out, in] of `linear`, whose sizes are known; throws at the first NaN.
+void ReadFp8Codes(const ModuleTensors& tensors, std::string_view suffix, QuantizedLinear& linear);
 
 // Words of 32 bits from bytes of any alignment.
 std::vector<uint32_t> ToWords(std::span<const std::byte> bytes);

@@ -24,7 +24,7 @@ class ConvertCommand : public Command {
         ->type_name("");
     command->add_option("-o,--output", output_, "folder to make")->required()->type_name("OUT");
     command->add_flag("--force", force_, "replace OUT if it is there");
-    command->add_option("--format", format_, "compressed-tensors, gptq, gptq_v2 or awq")
+    command->add_option("--format", format_, "compressed-tensors, gptq, gptq_v2, awq or fp8")
         ->type_name("NAME");
     TakesOneOf(
         command->add_option("--dequantize", dequantize_, "a dense checkpoint of this type instead"),

@@ -39,8 +39,8 @@ void RecipeFlags::RegisterWhat(CLI::App& command) {
       "file, or built-in recipe ('quantmill recipes'\nlists them); flags override it")
       ->type_name("NAME");
   add("--scheme", scheme_,
-      "w2a16 w3a16 w4a16 w5a16 w6a16 w8a16 w8a8\nw8a8-static w8a8-static-asym fp8 fp8-static\n"
-      "fp8-block mxfp4 nvfp4; default: w4a16")
+      "w2a16 w3a16 w4a16 w5a16 w6a16 w8a16 w8a8\nw8a8-static w8a8-static-asym fp8 fp8-tensor\n"
+      "fp8-static fp8-block mxfp4 nvfp4; default: w4a16")
       ->type_name("NAME");
   add("--group-size", group_size_,
       "inputs that share a scale; default: 128\nbelow 8 bits, channel for w8a16")
@@ -65,7 +65,8 @@ void RecipeFlags::RegisterWhat(CLI::App& command) {
   TakesOneOf(add("--kv-scheme", kv_scheme_,
                  "scales of an FP8 cache, for each layer or\nhead; default: none"),
              {"none", "fp8", "fp8-head"});
-  add("--format", format_, "default: compressed-tensors")->type_name("NAME");
+  add("--format", format_, "gptq, gptq_v2, awq or fp8; default:\ncompressed-tensors")
+      ->type_name("NAME");
 }
 
 void RecipeFlags::RegisterHow(CLI::App& command) {

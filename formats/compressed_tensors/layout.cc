@@ -29,16 +29,4 @@ std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& s
   return scales;
 }
 
-float ReadPositive(const ModuleTensors& tensors, std::string_view suffix) {
-  const std::optional<DType> dtype = tensors.Info(suffix).type();
-  const bool is_float = dtype && IsDenseFloat(*dtype);
-  const std::span<const std::byte> bytes =
-      tensors.Expect(suffix, NameOf(is_float ? *dtype : DType::kF32), {1});
-  const std::vector<float> value = DecodeScales(bytes, is_float ? *dtype : DType::kF32);
-  if (const std::optional<std::string> bad = FindBadScale(value, ScaleSign::kPositive)) {
-    tensors.Fail(suffix, *bad + "; it must be finite and above zero");
-  }
-  return value[0];
-}
-
 }  // namespace quantmill

@@ -67,8 +67,6 @@ std::string_view StoredScaleType(const QuantScheme& scheme);
 // The scales in [rows, groups] of `shape`, checked: finite, not zero, of the scheme's sign.
 std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& scheme,
                               const std::vector<int64_t>& shape);
-// A tensor of one float, finite and above zero, as F32, F16 or BF16.
-float ReadPositive(const ModuleTensors& tensors, std::string_view suffix);
 
 }  // namespace quantmill
 

@@ -7,7 +7,7 @@
 #include "formats/bitstream.h"
 #include "formats/gptq.h"
 #include "formats/gptq/config.h"
-#include "formats/qweight_reader.h"
+#include "formats/qweight.h"
 #include "formats/scales.h"
 #include "kernels/core/error.h"
 

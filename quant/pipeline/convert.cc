@@ -186,8 +186,9 @@ void Conversion::ChooseSchemes() {
     in_disguise = std::ranges::all_of(symmetric, [](char s) { return s == 1; });
   }
   for (QuantizedModule& module : targets_) {
-    if (module.scheme.code_type != CodeType::kInt) continue;
+    if (module.scheme.code_type == CodeType::kFp4) continue;
     if (format_.scale_type()) module.scheme.scale_dtype = *format_.scale_type();
+    if (module.scheme.code_type != CodeType::kInt) continue;
     if (in_disguise) module.scheme.symmetric = true;
     if (format_.needs_zero_points()) module.scheme.symmetric = false;
   }

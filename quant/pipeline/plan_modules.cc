@@ -135,10 +135,11 @@ std::vector<std::string> NamesOf(const std::vector<const LinearSpec*>& linears) 
 }
 
 void ResolveScales(const ModelSource& source, Recipe& recipe) {
-  const DType dense = FindArtifactFormat(recipe.format).scale_type().value_or(source.dense_dtype());
-  recipe.scheme.scale_dtype = ScaleTypeFor(recipe.scheme, dense);
+  const ArtifactWriterFormat& format = FindArtifactFormat(recipe.format);
+  recipe.scheme.scale_dtype = ScaleTypeFor(recipe.scheme, format, source.dense_dtype());
   for (Rule& rule : recipe.rules) {
-    if (rule.scheme) rule.scheme->scale_dtype = ScaleTypeFor(*rule.scheme, dense);
+    if (!rule.scheme) continue;
+    rule.scheme->scale_dtype = ScaleTypeFor(*rule.scheme, format, source.dense_dtype());
   }
 }
 
@@ -148,8 +149,8 @@ void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
   std::vector<const LinearSpec*> linears = spec.Linears();
   if (plan.recipe.quantize_head) linears.push_back(&spec.lm_head);
   QuantScheme head = MakeScheme({kHeadScheme, {}, {}}, "--quantize-head");
-  head.scale_dtype = ScaleTypeFor(
-      head, FindArtifactFormat(plan.recipe.format).scale_type().value_or(source.dense_dtype()));
+  head.scale_dtype =
+      ScaleTypeFor(head, FindArtifactFormat(plan.recipe.format), source.dense_dtype());
   RuleMatcher rules(plan.recipe.rules);
   for (const LinearSpec* linear : linears) {
     const Rule* rule = rules.Match(linear->name);

@@ -72,6 +72,8 @@ std::vector<NamedScheme> MakeTable() {
       Int8Inputs("w8a8-static", "the same with one calibrated input scale per layer", false, true),
       Int8Inputs("w8a8-static-asym", "the same with a zero point of the inputs", false, false),
       Fp8("fp8", "E4M3 weights per channel, inputs per token", 1, kRow, true),
+      Fp8("fp8-tensor", "E4M3 weights per tensor, inputs per token", QuantScheme::kAllRows, kRow,
+          true),
       Fp8("fp8-static", "E4M3 weights per tensor, calibrated input scales", QuantScheme::kAllRows,
           kRow, false),
       Fp8("fp8-block", "E4M3 weights in 128x128 blocks, inputs per 128", 128, 128, true),
@@ -207,8 +209,9 @@ std::string SchemeText(const QuantScheme& scheme) {
 // The dense type for integers and FP8 alike, although vLLM keeps these scales in F32: it is what
 // compressed-tensors itself writes, and what its loader allocates. A loader that casts F32 scales
 // to that type would run other weights than those that were solved for; widening loses nothing.
-DType ScaleTypeFor(const QuantScheme& scheme, DType dense) {
+DType ScaleTypeFor(const QuantScheme& scheme, const ArtifactWriterFormat& format, DType dense) {
   if (scheme.code_type == CodeType::kFp4) return scheme.scale_dtype;
+  if (format.scale_type()) return *format.scale_type();
   return dense == DType::kBF16 ? DType::kBF16 : DType::kF16;
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/artifact.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {
@@ -50,8 +51,9 @@ const NamedScheme& SchemeNamed(const std::string& name);
 // choice: "w4a16:g128", "w4a16:g64:asym", "w8a16:channel", "fp8". Scale types play no part.
 std::string SchemeText(const QuantScheme& scheme);
 
-// The type in which scales are stored, `dense` being the type of the checkpoint's linear weights.
-DType ScaleTypeFor(const QuantScheme& scheme, DType dense);
+// The type in which `format` stores the scales, `dense` being the type of the checkpoint's linear
+// weights.
+DType ScaleTypeFor(const QuantScheme& scheme, const ArtifactWriterFormat& format, DType dense);
 
 }  // namespace quantmill
 

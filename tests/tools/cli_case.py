@@ -48,8 +48,11 @@ class CliCase(unittest.TestCase):
         return os.path.join(self.folder, name)
 
     def quantize(self, output, *flags):
+        """On few tokens, and without the searches of `--effort best` unless a flag asks for it."""
+        effort = [] if "--effort" in flags else ["--effort", "fast"]
         code, out, err = run("quantize", self.model, "-o", output, "--group-size", "64",
-                             "--samples", "16", "--sequence-length", "128", "--json", *flags)
+                             "--samples", "16", "--sequence-length", "128", "--json", *effort,
+                             *flags)
         self.assertEqual(code, 0, err)
         return json.loads(out)
 

@@ -16,7 +16,8 @@ class ConvertTest(CliCase):
 
     def test_convert_there_and_back(self):
         """Symmetric groups, some with negative scales, through every format: the same bytes."""
-        source, _ = self.artifact("gptq")
+        source = self.path("source")
+        self.quantize(source, "--effort", "best")
         steps = ["gptq", "compressed-tensors", "awq", "gptq", "gptq_v2", "awq",
                  "compressed-tensors"]
         folders = {}
@@ -35,6 +36,21 @@ class ConvertTest(CliCase):
         self.assertEqual(*folders["gptq"])
         self.assertEqual(*folders["awq"])
         self.assertNotEqual(folders["gptq"][0], folders["gptq_v2"][0])  # zero points less one
+
+    def test_fp8_there_and_back(self):
+        for scheme in ("fp8-tensor", "fp8-static", "fp8-block"):
+            first, middle, last = (self.path(f"{scheme}-{number}") for number in range(3))
+            code, _, err = run("quantize", self.model, "-o", first, "--scheme", scheme, "--format",
+                               "fp8", "--method", "rtn", "--effort", "fast", "--samples", "4",
+                               "--sequence-length", "128", "--quiet")
+            self.assertEqual(code, 0, err)
+            for source, target, name in ((first, middle, "compressed-tensors"),
+                                         (middle, last, "fp8")):
+                code, _, err = run("convert", source, "-o", target, "--format", name, "--quiet")
+                self.assertEqual(code, 0, err)
+                code, out, err = run("verify", target, "--reference", self.model)
+                self.assertEqual(code, 0, out + err)
+            self.assertEqual(self.weights_hash(first), self.weights_hash(last))
 
     def test_converted_models_compute_the_same(self):
         source, _ = self.artifact("rtn")

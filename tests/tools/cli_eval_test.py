@@ -12,7 +12,8 @@ from cli_case import CliCase, main, run
 
 class EvalTest(CliCase):
     def test_eval(self):
-        rtn, gptq = self.artifact("rtn")[0], self.artifact("gptq")[0]
+        rtn, gptq = self.artifact("rtn")[0], self.path("gptq")
+        self.quantize(gptq, "--effort", "best")
         flags = ["--reference", self.model, "--text", self.text, "--window", "256",
                  "--max-windows", "8"]
         code, out, err = run("eval", rtn, gptq, *flags, "--json")

@@ -21,7 +21,8 @@ class PlanTest(CliCase):
             self.assertEqual(seconds["fold"] > 0.001, "awq" in method)
             self.assertLess(abs(seconds["total"] - sum(seconds[p] for p in (
                 "load", "fold", "forward", "statistics", "solve"))), 1e-9)
-        code, out, _ = run(*flags, "--no-time", "--budget", "4.5bits", "--json")
+        code, out, _ = run(*flags, "--no-time", "--effort", "fast", "--budget", "4.5bits",
+                           "--json")
         plan = json.loads(out)
         self.assertEqual(code, 0)
         self.assertIsNone(plan["estimated_seconds"])
@@ -56,7 +57,7 @@ class PlanTest(CliCase):
     def test_budget_of_divergence_is_measured_on_text_held_out(self):
         folder = self.path("out")
         flags = ["--group-size", "64", "--samples", "16", "--sequence-length", "128", "--method",
-                 "rtn", "--calib", os.path.join(ROOT, "calib_data", "calibration.txt")]
+                 "rtn", "--effort", "fast", "--calib", os.path.join(ROOT, "calib_data", "calibration.txt")]
         code, out, err = run("quantize", self.model, "-o", folder, "--budget", "kl<=0.02", *flags)
         self.assertEqual(code, 0, err)
         trials = [line for line in err.splitlines() if "measure" in line]
@@ -80,7 +81,8 @@ class PlanTest(CliCase):
     def test_budgets_that_cannot_be_kept_are_told(self):
         self.assert_fails(2, ["1 bits a weight cannot be reached", "is the least"], "quantize",
                           self.model, "-o", self.path("out"), "--group-size", "64", "--samples",
-                          "8", "--sequence-length", "128", "--budget", "1bits", "--quiet")
+                          "8", "--sequence-length", "128", "--effort", "fast", "--budget", "1bits",
+                          "--quiet")
         text = self.path("short.txt")
         with open(text, "w", encoding="utf-8") as file:
             file.write("A short text. " * 400)

@@ -69,10 +69,14 @@ TEST(Schemes, ContradictionsSayWhatFits) {
 }
 
 TEST(Schemes, ScalesTakeTheDenseTypeButForFp4) {
-  EXPECT_EQ(ScaleTypeFor(Scheme("w4a16"), DType::kBF16), DType::kBF16);
-  EXPECT_EQ(ScaleTypeFor(Scheme("fp8"), DType::kF16), DType::kF16);
-  EXPECT_EQ(ScaleTypeFor(Scheme("w4a16"), DType::kF32), DType::kF16);
-  EXPECT_EQ(ScaleTypeFor(Scheme("mxfp4"), DType::kBF16), DType::kF8E8M0);
+  const ArtifactWriterFormat& any = FindArtifactFormat("compressed-tensors");
+  EXPECT_EQ(ScaleTypeFor(Scheme("w4a16"), any, DType::kBF16), DType::kBF16);
+  EXPECT_EQ(ScaleTypeFor(Scheme("fp8"), any, DType::kF16), DType::kF16);
+  EXPECT_EQ(ScaleTypeFor(Scheme("w4a16"), any, DType::kF32), DType::kF16);
+  EXPECT_EQ(ScaleTypeFor(Scheme("mxfp4"), any, DType::kBF16), DType::kF8E8M0);
+  EXPECT_EQ(ScaleTypeFor(Scheme("w4a16"), FindArtifactFormat("gptq"), DType::kBF16), DType::kF16);
+  EXPECT_EQ(ScaleTypeFor(Scheme("fp8-block"), FindArtifactFormat("fp8"), DType::kBF16),
+            DType::kF32);
 }
 
 }  // namespace

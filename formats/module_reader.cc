@@ -1,27 +1,27 @@
-#include "formats/qweight_reader.h"
+#include "formats/module_reader.h"
 
 #include <algorithm>
 
-#include "formats/bitstream.h"
-#include "formats/scales.h"
 #include "formats/tensor_checks.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
 
-QweightReader::QweightReader(const Checkpoint& checkpoint, std::vector<std::string_view> suffixes)
+ModuleReader::ModuleReader(const Checkpoint& checkpoint, std::vector<std::string_view> suffixes,
+                           std::string_view code_type)
     : checkpoint_(checkpoint),
       config_path_((checkpoint.folder() / "config.json").string()),
       suffixes_(std::move(suffixes)) {
-  for (const std::string& name : checkpoint.names()) {
-    if (name.ends_with(kQweight)) {
-      modules_.push_back(name.substr(0, name.size() - kQweight.size()));
-    }
+  const std::string_view codes = suffixes_.front();
+  for (const std::string& name : checkpoint_.names()) {
+    if (!name.ends_with(codes)) continue;
+    if (!code_type.empty() && checkpoint_.Info(name).dtype != code_type) continue;
+    modules_.push_back(name.substr(0, name.size() - codes.size()));
   }
   std::sort(modules_.begin(), modules_.end());
 }
 
-std::string QweightReader::OwnerOf(const std::string& tensor) const {
+std::string ModuleReader::OwnerOf(const std::string& tensor) const {
   for (const std::string_view suffix : suffixes_) {
     if (!tensor.ends_with(suffix)) continue;
     std::string module = tensor.substr(0, tensor.size() - suffix.size());
@@ -31,29 +31,30 @@ std::string QweightReader::OwnerOf(const std::string& tensor) const {
 }
 
 // Files say what is quantized by what they hold: a configuration need not name it.
-std::optional<QuantScheme> QweightReader::SchemeOf(const std::string& module) const {
+std::optional<QuantScheme> ModuleReader::SchemeOf(const std::string& module) const {
   if (!std::binary_search(modules_.begin(), modules_.end(), module)) return std::nullopt;
   const ModuleTensors tensors(checkpoint_, module);
   QuantScheme scheme = StoredScheme(tensors);
-  const TensorInfo& scales = tensors.Info(kScales);
+  const std::string_view suffix = ScaleSuffix(tensors);
+  const TensorInfo& scales = tensors.Info(suffix);
   const std::optional<DType> dtype = scales.type();
   if (!dtype || !IsDenseFloat(*dtype)) {
-    tensors.Fail(kScales, "is " + scales.dtype + "; scales must be F16, BF16 or F32");
+    tensors.Fail(suffix, "is " + scales.dtype + "; scales must be F16, BF16 or F32");
   }
   scheme.scale_dtype = *dtype;
   return scheme;
 }
 
-QuantizedModule QweightReader::Describe(const std::string& module) const {
+QuantizedModule ModuleReader::Describe(const std::string& module) const {
   const std::optional<QuantScheme> scheme = SchemeOf(module);
   Check(scheme.has_value(), "Describe: the module is not stored quantized");
   const auto [out, in] = ReadShape(ModuleTensors(checkpoint_, module), *scheme);
   return {module, *scheme, out, in};
 }
 
-QuantizedLinear QweightReader::Read(const std::string& module) const {
+QuantizedLinear ModuleReader::Read(const std::string& module) const {
   const QuantizedModule described = Describe(module);
-  if (checkpoint_.Has(module + ".weight")) {
+  if (suffixes_.front() != ".weight" && checkpoint_.Has(module + ".weight")) {
     throw Error(ErrorCode::kBadInput, checkpoint_.Location(module + ".weight"),
                 "lies beside the packed weight of its module: which one counts?");
   }
@@ -65,7 +66,7 @@ QuantizedLinear QweightReader::Read(const std::string& module) const {
   return linear;
 }
 
-std::vector<std::string> QweightReader::TensorsOf(const std::string& module) const {
+std::vector<std::string> ModuleReader::TensorsOf(const std::string& module) const {
   std::vector<std::string> tensors;
   for (const std::string_view suffix : suffixes_) {
     std::string name = module + std::string(suffix);
@@ -74,36 +75,40 @@ std::vector<std::string> QweightReader::TensorsOf(const std::string& module) con
   return tensors;
 }
 
-KvScales QweightReader::ReadKv(const std::string&, int64_t) const {
+KvScales ModuleReader::ReadKv(const std::string&, int64_t) const {
   Check(false, "ReadKv: the file quantizes no cache");
   return {};
 }
 
-void QweightReader::CheckModule(const std::string& module,
-                                std::vector<TensorProblem>& problems) const {
+void ModuleReader::CheckModule(const std::string& module,
+                               std::vector<TensorProblem>& problems) const {
   using Kind = TensorProblem::Kind;
+  const std::string codes = module + std::string(suffixes_.front());
   try {
     const QuantizedLinear linear = Read(module);
     if (IsConstant(std::as_bytes(std::span(linear.codes)), 1)) {
-      problems.push_back({Kind::kConstant, module + std::string(kQweight), "all codes are equal"});
+      problems.push_back({Kind::kConstant, codes, "all codes are equal"});
     }
-    if (IsConstant(BytesOf(linear.scales), sizeof(float))) {
-      problems.push_back({Kind::kConstant, module + std::string(kScales), "all scales are equal"});
+    if (linear.scheme.row_block != QuantScheme::kAllRows &&
+        IsConstant(BytesOf(linear.scales), sizeof(float))) {
+      const std::string_view suffix = ScaleSuffix(ModuleTensors(checkpoint_, module));
+      problems.push_back({Kind::kConstant, module + std::string(suffix), "all scales are equal"});
     }
   } catch (const Error& error) {
-    problems.push_back({Kind::kInvalid, module + std::string(kQweight), error.what()});
+    problems.push_back({Kind::kInvalid, codes, error.what()});
   }
   for (const std::string& tensor : TensorsOf(module)) checkpoint_.Release(tensor);
 }
 
-std::vector<TensorProblem> QweightReader::CheckTensors() const {
+std::vector<TensorProblem> ModuleReader::CheckTensors() const {
   std::vector<TensorProblem> problems;
   for (const std::string& module : modules_) CheckModule(module, problems);
   for (const std::string& name : checkpoint_.names()) {
     if (!OwnerOf(name).empty()) continue;
-    for (const std::string_view suffix : {kQzeros, kScales, kGroupIndex}) {
+    for (const std::string_view suffix : std::span(suffixes_).subspan(1)) {
       if (name.ends_with(suffix)) {
-        problems.push_back({TensorProblem::Kind::kExtra, name, "its module has no qweight"});
+        problems.push_back({TensorProblem::Kind::kExtra, name,
+                            "its module has no codes (" + std::string(suffixes_.front()) + ")"});
       }
     }
     CheckDenseTensor(checkpoint_, name, problems);
@@ -112,25 +117,6 @@ std::vector<TensorProblem> QweightReader::CheckTensors() const {
       problems.begin(), problems.end(),
       [](const TensorProblem& a, const TensorProblem& b) { return a.tensor < b.tensor; });
   return problems;
-}
-
-std::vector<float> QweightReader::ReadTransposedScales(const ModuleTensors& tensors,
-                                                       const QuantizedLinear& linear) {
-  const DType dtype = linear.scheme.scale_dtype;
-  const std::vector<float> stored =
-      DecodeScales(tensors.Expect(kScales, NameOf(dtype), {linear.groups(), linear.out}), dtype);
-  std::vector<float> scales(stored.size());
-  Transpose<float>(stored, linear.groups(), linear.out, scales);
-  if (const std::optional<std::string> bad = FindBadScale(scales, SignOf(linear.scheme))) {
-    tensors.Fail(kScales, *bad + " (counted output by output)");
-  }
-  return scales;
-}
-
-std::vector<std::byte> TransposedScales(const QuantizedLinear& linear) {
-  std::vector<float> stored(linear.scales.size());
-  Transpose<float>(linear.scales, linear.out, linear.groups(), stored);
-  return EncodeScales(stored, DType::kF16, SignOf(linear.scheme));
 }
 
 void WriterWithoutCache::CheckSupportedKv(const KvScheme& kv) const {

@@ -1,7 +1,7 @@
-// What readers of GPTQ and AWQ files have in common: modules are known by their tensor `.qweight`.
+// What readers have in common whose files say what is quantized by the tensors they hold.
 // Private to formats/.
-#ifndef QUANTMILL_FORMATS_QWEIGHT_READER_H_
-#define QUANTMILL_FORMATS_QWEIGHT_READER_H_
+#ifndef QUANTMILL_FORMATS_MODULE_READER_H_
+#define QUANTMILL_FORMATS_MODULE_READER_H_
 
 #include <string>
 #include <string_view>
@@ -12,13 +12,8 @@
 
 namespace quantmill {
 
-inline constexpr std::string_view kQweight = ".qweight";
-inline constexpr std::string_view kQzeros = ".qzeros";
-inline constexpr std::string_view kScales = ".scales";
-inline constexpr std::string_view kGroupIndex = ".g_idx";
-
 // Derived classes say what a module is; this one finds modules and checks the file.
-class QweightReader : public ArtifactReader {
+class ModuleReader : public ArtifactReader {
  public:
   const std::vector<std::string>& modules() const final { return modules_; }
   std::optional<QuantScheme> SchemeOf(const std::string& module) const final;
@@ -27,19 +22,22 @@ class QweightReader : public ArtifactReader {
   std::vector<std::string> TensorsOf(const std::string& module) const final;
   std::vector<TensorProblem> CheckTensors() const final;
 
-  // Neither format speaks of a cache.
+  // None of these formats speaks of a cache.
   KvScheme kv_scheme() const final { return {}; }
   KvScales ReadKv(const std::string& attention, int64_t kv_heads) const final;
   std::vector<std::string> KvTensorsOf(const std::string&) const final { return {}; }
 
  protected:
-  // suffixes: of a module's tensors, kQweight first.
-  QweightReader(const Checkpoint& checkpoint, std::vector<std::string_view> suffixes);
+  // suffixes: of a module's tensors, first that of the codes, where it is of type `code_type` (any,
+  // if empty).
+  ModuleReader(const Checkpoint& checkpoint, std::vector<std::string_view> suffixes,
+               std::string_view code_type = "");
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   const std::string& config_path() const { return config_path_; }
 
-  // The scheme of a module that has a qweight, its scale type aside. Error(kBadInput) if the
+  virtual std::string_view ScaleSuffix(const ModuleTensors& tensors) const = 0;
+  // The scheme of a module that has codes, its scale type aside. Error(kBadInput) if the
   // configuration excludes it.
   virtual QuantScheme StoredScheme(const ModuleTensors& tensors) const = 0;
   // {out, in}, checked to be possible.
@@ -47,10 +45,6 @@ class QweightReader : public ArtifactReader {
                                                 const QuantScheme& scheme) const = 0;
   // `linear` comes with scheme, out, in; fills codes, scales, zero points.
   virtual void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const = 0;
-
-  // scales stored [groups, out], as [out, groups]; checked.
-  static std::vector<float> ReadTransposedScales(const ModuleTensors& tensors,
-                                                 const QuantizedLinear& linear);
 
  private:
   std::string OwnerOf(const std::string& tensor) const;
@@ -61,9 +55,6 @@ class QweightReader : public ArtifactReader {
   std::vector<std::string_view> suffixes_;
   std::vector<std::string> modules_;  // sorted
 };
-
-// scales [out, groups] as they are stored: F16 [groups, out].
-std::vector<std::byte> TransposedScales(const QuantizedLinear& linear);
 
 // A writer of a format that has no scales of a cache.
 class WriterWithoutCache : public ArtifactWriterFormat {
@@ -76,4 +67,4 @@ class WriterWithoutCache : public ArtifactWriterFormat {
 
 }  // namespace quantmill
 
-#endif  // QUANTMILL_FORMATS_QWEIGHT_READER_H_
+#endif  // QUANTMILL_FORMATS_MODULE_READER_H_
