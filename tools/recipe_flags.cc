@@ -65,6 +65,10 @@ void RecipeFlags::RegisterWhat(CLI::App& command) {
   TakesOneOf(add("--kv-scheme", kv_scheme_,
                  "scales of an FP8 cache, for each layer or\nhead; default: none"),
              {"none", "fp8", "fp8-head"});
+  add("--target", target_, "vllm, sglang or transformers: refuse what it\ncannot load")
+      ->type_name("STACK");
+  TakesInteger(add("--tp", tensor_parallel_, "processes that share each layer there;\ndefault: 1"),
+               kTensorParallelRange);
   add("--format", format_, "gptq, gptq_v2, awq or fp8; default:\ncompressed-tensors")
       ->type_name("NAME");
 }
@@ -133,6 +137,8 @@ Recipe RecipeFlags::Resolve() const {
   flags.smoothing_alpha = SaidBy("--smoothing-alpha", smoothing_alpha_);
   flags.kv_scheme = SaidBy("--kv-scheme", kv_scheme_);
   flags.format = SaidBy("--format", format_);
+  flags.target = SaidBy("--target", target_);
+  flags.tensor_parallel = SaidBy("--tp", tensor_parallel_);
   flags.act_order = SaidBy("--no-act-order", no_act_order_, false);
   flags.damp_percent = SaidBy("--damp-percent", damp_percent_);
   flags.calib = SaidBy("--calib", calib_);

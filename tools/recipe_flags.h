@@ -44,6 +44,8 @@ class RecipeFlags {
   std::optional<double> smoothing_alpha_;
   std::optional<std::string> kv_scheme_;
   std::optional<std::string> format_;
+  std::optional<std::string> target_;
+  std::optional<int64_t> tensor_parallel_;
   bool no_act_order_ = false;
   std::optional<double> damp_percent_;
   std::optional<std::string> calib_;

@@ -5,8 +5,10 @@
 
 #include "kernels/core/thread_pool.h"
 #include "quant/model/model_source.h"
+#include "quant/pipeline/recipe_draft.h"
 #include "quant/verify/verify_artifact.h"
 #include "tools/command.h"
+#include "tools/flags.h"
 #include "tools/progress.h"
 #include "tools/signals.h"
 
@@ -22,6 +24,11 @@ class VerifyCommand : public Command {
         ->type_name("");
     command->add_option("--reference", reference_, "the checkpoint it was made from")
         ->type_name("MODEL");
+    command->add_option("--target", target_, "vllm, sglang or transformers: its rules too")
+        ->type_name("STACK");
+    TakesInteger(command->add_option("--tp", tensor_parallel_,
+                                     "processes that share each layer there;\ndefault: 1"),
+                 kTensorParallelRange.low, kTensorParallelRange.high);
     AddCommonFlags(*command);
     command->footer(
         "Exit code 1 and a list of problems if something is wrong.\n\n"
@@ -36,6 +43,8 @@ class VerifyCommand : public Command {
     ThreadPool pool(common().threads > 0 ? common().threads : AvailableCpus());
     ProgressLine line(console.shows_progress());
     VerifyOptions options;
+    if (!target_.empty()) options.target.stack = StackNamed(target_, "--target");
+    options.target.tensor_parallel = tensor_parallel_;
     options.progress = [&](int64_t done, int64_t total, const std::string& layer) {
       line.Update({"verifying", done, total, 0, layer});
       return Interrupted();
@@ -50,6 +59,8 @@ class VerifyCommand : public Command {
  private:
   std::string artifact_;
   std::string reference_;
+  std::string target_;
+  int64_t tensor_parallel_ = 1;
 };
 
 }  // namespace

@@ -143,6 +143,20 @@ void ResolveScales(const ModelSource& source, Recipe& recipe) {
   }
 }
 
+// Refuses what the server could not load.
+void CheckTarget(const DecoderSpec& spec, const QuantizePlan& plan) {
+  const Recipe& recipe = plan.recipe;
+  const TargetVerdict verdict =
+      CheckServingTarget(recipe.target, spec, recipe.format, plan.modules.all(), recipe.kv);
+  if (verdict.refusals.empty()) return;
+  std::string text;
+  for (const TargetFinding& finding : verdict.refusals) {
+    if (!text.empty()) text += "\n  ";
+    text += finding.where + (finding.where.empty() ? "" : ": ") + finding.what;
+  }
+  throw Error(ErrorCode::kUsage, fmt::format("--target {}", NameOf(recipe.target.stack)), text);
+}
+
 // What the recipe says of each layer, in order.
 void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
   const DecoderSpec& spec = source.spec();
@@ -201,6 +215,7 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
   for (const QuantizedModule& module : plan.modules.all()) format.CheckSupported(module);
   format.CheckTogether(plan.modules.all());
   if (recipe.kv.type != KvScheme::Type::kNone) format.CheckSupportedKv(recipe.kv);
+  CheckTarget(source.spec(), plan);
   return plan;
 }
 

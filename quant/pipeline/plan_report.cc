@@ -123,6 +123,7 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
     report.output_bytes += HeadBytes(source);
     report.events.push_back(std::move(*event));
   }
+  for (Event& note : TargetNotes(source, plan)) report.events.push_back(std::move(note));
   LayerLines lines;
   int64_t weights = 0;
   int64_t bytes = 0;
@@ -171,6 +172,18 @@ std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe)
                            "more (--quantize-head halves it)",
                            static_cast<double>(HeadBytes(source)) / 1e6),
                false};
+}
+
+std::vector<Event> TargetNotes(const ModelSource& source, const QuantizePlan& plan) {
+  const Recipe& recipe = plan.recipe;
+  TargetVerdict verdict = CheckServingTarget(recipe.target, source.spec(), recipe.format,
+                                             plan.modules.all(), recipe.kv);
+  std::vector<Event> events;
+  for (TargetFinding& note : verdict.notes) {
+    std::string where = note.where.empty() ? "--target" : std::move(note.where);
+    events.push_back({"serving_target", std::move(where), std::move(note.what), false});
+  }
+  return events;
 }
 
 std::optional<Event> ShortCalibration(const QuantizePlan& plan) {

@@ -21,6 +21,9 @@ std::optional<Event> ShortCalibration(const QuantizePlan& plan);
 // size. `source`: the dense checkpoint, or its rotated stand-in.
 std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe);
 
+// What the server of the plan loads with some releases alone, or slowly.
+std::vector<Event> TargetNotes(const ModelSource& source, const QuantizePlan& plan);
+
 }  // namespace quantmill
 
 #endif  // QUANTMILL_QUANT_PIPELINE_PLAN_REPORT_H_

@@ -22,7 +22,7 @@ KvShape OneWindow(const DecoderSpec& spec, int64_t length) {
 }  // namespace
 
 ProbeStreams::ProbeStreams(Backend& backend, Exec& exec, const ModelSource& source,
-                           const TokenWindows& windows, size_t streams, Compute compute)
+                           const TokenWindows& windows, Compute compute)
     : backend_(backend),
       exec_(exec),
       windows_(windows),
@@ -32,11 +32,19 @@ ProbeStreams::ProbeStreams(Backend& backend, Exec& exec, const ModelSource& sour
       sequence_(cache_) {
   const SequenceStep step = sequence_.Append(windows.length, 0);
   plan_ = backend.PlanBatch(exec, std::span(&step, 1));
-  for (size_t i = 0; i < streams; ++i) {
-    residuals_.push_back(backend.Empty(DType::kF32, windows.tokens(), source.spec().hidden));
-    Embed(backend, exec, source, windows.ids, residuals_.back());
-  }
+  residuals_.push_back(backend.Empty(DType::kF32, windows.tokens(), source.spec().hidden));
+  Embed(backend, exec, source, windows.ids, residuals_.back());
   source.checkpoint().Release(source.spec().embedding);
+}
+
+size_t ProbeStreams::Fork() {
+  const Tensor& dense = residuals_.front();
+  const Tensor host = HostTensor(DType::kF32, dense.rows(), dense.cols());
+  backend_.Download(exec_, dense, host);
+  residuals_.push_back(backend_.Empty(DType::kF32, dense.rows(), dense.cols()));
+  backend_.Upload(exec_, host, residuals_.back());
+  exec_.stream.Synchronize();  // `host` is read until then
+  return residuals_.size() - 1;
 }
 
 void ProbeStreams::Run(size_t stream, const BlockSpec& block, const BlockWeights& weights) {

@@ -15,11 +15,15 @@ namespace quantmill {
 // Not copyable. Holds [tokens, hidden] F32 for each stream; a window runs at a time.
 class ProbeStreams {
  public:
-  // `windows` must outlive it. Every stream starts at the embedding.
+  // `windows` must outlive it. One stream, number 0, at the embedding.
   ProbeStreams(Backend& backend, Exec& exec, const ModelSource& source, const TokenWindows& windows,
-               size_t streams, Compute compute);
+               Compute compute);
   ProbeStreams(const ProbeStreams&) = delete;
   ProbeStreams& operator=(const ProbeStreams&) = delete;
+
+  // A new stream, where stream 0 is now; its number.
+  size_t Fork();
+  size_t count() const { return residuals_.size(); }
 
   // Runs one stream through a block.
   void Run(size_t stream, const BlockSpec& block, const BlockWeights& weights);

@@ -71,6 +71,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   if (std::optional<Event> event = UntiedHead(source, plan.recipe)) {
     report.events.push_back(std::move(*event));
   }
+  for (Event& note : TargetNotes(source, plan)) report.events.push_back(std::move(note));
   return report;
 }
 

@@ -95,6 +95,10 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
       {"quantize_head", recipe.quantize_head},
       {"max_fallbacks", recipe.max_fallbacks},
   };
+  if (recipe.target.stack != ServingTarget::Stack::kNone) {
+    json["target"] = NameOf(recipe.target.stack);
+    json["tensor_parallel"] = recipe.target.tensor_parallel;
+  }
   if (recipe.rotate) json["rotate"] = true;
   if (recipe.kv.type != KvScheme::Type::kNone) {
     json["kv_scheme"] = KvText(recipe.kv);

@@ -10,6 +10,7 @@
 
 #include "kernels/core/scheme.h"
 #include "kernels/ops.h"
+#include "quant/model/serving_target.h"
 #include "quant/pipeline/rules.h"
 
 namespace quantmill {
@@ -76,6 +77,7 @@ struct Recipe {
   bool rotate = false;         // the model is rotated first (quant/model/rotation.h)
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
+  ServingTarget target;  // what the artifact is for: refused by the plan where it cannot load it
   CalibrationRecipe calibration;
   // The exponent of SmoothQuant for every layer; empty: searched, layer by layer.
   std::optional<double> smoothing_alpha;

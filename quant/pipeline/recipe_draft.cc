@@ -116,6 +116,14 @@ void ResolveKv(const RecipeDraft& draft, Recipe& recipe) {
   recipe.kv.per_head = Named<bool>(*draft.kv_scheme, {{"fp8", false}, {"fp8-head", true}});
 }
 
+void ResolveTarget(const RecipeDraft& draft, ServingTarget& target) {
+  if (draft.target) target.stack = StackNamed(draft.target->value, draft.target->where);
+  SetInteger(draft.tensor_parallel, kTensorParallelRange, target.tensor_parallel);
+  if (draft.tensor_parallel && !draft.target) {
+    throw Error(ErrorCode::kUsage, draft.tensor_parallel->where, "needs --target");
+  }
+}
+
 }  // namespace
 
 void Override(RecipeDraft& draft, const RecipeDraft& later) {
@@ -137,6 +145,8 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::budget);
   take(&RecipeDraft::quantize_head);
   take(&RecipeDraft::format);
+  take(&RecipeDraft::target);
+  take(&RecipeDraft::tensor_parallel);
   take(&RecipeDraft::act_order);
   take(&RecipeDraft::damp_percent);
   take(&RecipeDraft::calib);
@@ -163,6 +173,7 @@ Recipe ResolveRecipe(const RecipeDraft& draft) {
   if (draft.rotate) recipe.rotate = draft.rotate->value;
   if (draft.quantize_head) recipe.quantize_head = draft.quantize_head->value;
   if (draft.format) recipe.format = FindArtifactFormat(draft.format->value).name();
+  ResolveTarget(draft, recipe.target);
   if (draft.compute) {
     using Choice = std::optional<Compute>;
     recipe.compute = Named<Choice>(

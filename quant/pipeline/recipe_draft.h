@@ -41,6 +41,8 @@ struct RecipeDraft {
   Maybe<std::string> budget;
   Maybe<bool> quantize_head;
   Maybe<std::string> format;
+  Maybe<std::string> target;
+  Maybe<int64_t> tensor_parallel;
   Maybe<bool> act_order;
   Maybe<double> damp_percent;
   Maybe<std::string> calib;
@@ -61,6 +63,7 @@ inline constexpr IntegerRange kSamplesRange{1, 1'000'000};
 inline constexpr IntegerRange kSequenceLengthRange{2, 1'000'000};
 inline constexpr IntegerRange kSeedRange{0, std::numeric_limits<int64_t>::max()};
 inline constexpr IntegerRange kHeldOutRange{0, 1'000'000};
+inline constexpr IntegerRange kTensorParallelRange{1, 1024};
 inline constexpr IntegerRange kFallbacksRange{0, 1'000'000};
 
 // What `later` says replaces what `draft` said; its rules come after. A later scheme takes the

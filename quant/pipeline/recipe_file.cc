@@ -95,6 +95,8 @@ constexpr Key kKeys[] = {
     {"budget", ReadText<&RecipeDraft::budget>},
     {"quantize_head", ReadBool<&RecipeDraft::quantize_head>},
     {"format", ReadText<&RecipeDraft::format>},
+    {"target", ReadText<&RecipeDraft::target>},
+    {"tensor_parallel", ReadNumber<&RecipeDraft::tensor_parallel, int64_t>},
     {"act_order", ReadBool<&RecipeDraft::act_order>},
     {"damp_percent", ReadNumber<&RecipeDraft::damp_percent, double>},
     {"calib", ReadText<&RecipeDraft::calib>},
@@ -304,6 +306,10 @@ std::string RecipeYaml(const Recipe& recipe, const std::string& head) {
   }
   if (recipe.rotate) out << YAML::Key << "rotate" << YAML::Value << true;
   out << YAML::Key << "format" << YAML::Value << recipe.format;
+  if (recipe.target.stack != ServingTarget::Stack::kNone) {
+    out << YAML::Key << "target" << YAML::Value << std::string(NameOf(recipe.target.stack));
+    out << YAML::Key << "tensor_parallel" << YAML::Value << recipe.target.tensor_parallel;
+  }
   out << YAML::Key << "quantize_head" << YAML::Value << recipe.quantize_head;
   out << YAML::Key << "max_fallbacks" << YAML::Value << recipe.max_fallbacks;
   if (recipe.calibrated()) {

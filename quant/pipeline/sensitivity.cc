@@ -12,18 +12,18 @@
 #include "quant/calib/token_stream.h"
 #include "quant/pipeline/probe_streams.h"
 #include "quant/pipeline/schemes.h"
-#include "quant/solve/input_statistics.h"
-#include "quant/solve/rtn.h"
-#include "quant/solve/scale_search.h"
+#include "quant/pipeline/site_solver.h"
 
 namespace quantmill {
 namespace {
 
 // Enough for relative errors of layers, which need no full rank.
 constexpr int64_t kGramWindows = 32;
-constexpr int64_t kProbeWindows = 4;
+// All probes see the same tokens, so that few of them rank the groups.
+constexpr int64_t kProbeWindows = 1;
 constexpr int64_t kHeldOutWindows = 16;
-constexpr size_t kDepths = 3;
+// Each has a stream for each site: the memory of 128 streams is what a large model can spare.
+constexpr size_t kMostDepths = 32;
 // The divergence of this many bits is well above noise, and still near what a budget chooses.
 constexpr int kProbeBits = 3;
 
@@ -56,8 +56,13 @@ SplitWindows ReadWindows(const ModelSource& source, const CalibrationRecipe& rec
   return windows;
 }
 
-size_t FamilyOf(size_t block, size_t blocks, Site site) {
-  return block * kDepths / blocks * kSites.size() + static_cast<size_t>(site);
+// Neighbouring blocks share a depth where there are many.
+size_t DepthOf(size_t block, size_t blocks) {
+  return block * std::min(blocks, kMostDepths) / blocks;
+}
+
+size_t FamilyOf(size_t depth, Site site) {
+  return depth * kSites.size() + static_cast<size_t>(site);
 }
 
 // "model.layers.0.mlp." + "(gate_proj|up_proj)", dots escaped: names its layers as a pattern.
@@ -82,13 +87,11 @@ class Measurement {
         progress_(progress),
         rules_(plan.recipe.rules),
         statistics_(backend, exec, source, windows.statistics, plan.stream),
-        probes_(backend, exec, source, windows.probes, 1 + kDepths * kSites.size(),
-                plan.stream.compute) {
-    result_.candidates = CandidatesFor(plan.recipe.scheme);
-    result_.family_scales.resize(kDepths * kSites.size(), 0);
+        probes_(backend, exec, source, windows.probes, plan.stream.compute) {
+    result_.candidates = CandidatesFor(plan.recipe.scheme, plan.recipe.target.stack);
     probe_ = static_cast<size_t>(
         std::find_if(result_.candidates.begin(), result_.candidates.end(),
-                     [](const QuantScheme& scheme) { return scheme.bits == kProbeBits; }) -
+                     [](const QuantScheme& scheme) { return scheme.bits >= kProbeBits; }) -
         result_.candidates.begin());
   }
 
@@ -106,18 +109,25 @@ class Measurement {
   void MeasureBlock(size_t index, const BlockSpec& block) {
     BlockWeights weights = LoadBlock(backend_, exec_, source_, block, plan_.stream.compute);
     const size_t blocks = source_.spec().blocks.size();
+    const size_t depth = DepthOf(index, blocks);
     // Of layers that are probed, rounded; null elsewhere.
     std::vector<std::unique_ptr<PackedLinear>> rounded(weights.linears.size());
     for (const Site site : kSites) {
       const auto step = static_cast<int64_t>(index * kSites.size() + static_cast<size_t>(site));
       progress_(step, static_cast<int64_t>(blocks * kSites.size()),
                 block.prefix + ": " + NameOf(site));
-      MeasureSite(block, site, FamilyOf(index, blocks, site), weights, rounded);
+      MeasureSite(block, site, FamilyOf(depth, site), weights, rounded);
       statistics_.Advance(block, weights, site);
     }
+    RunProbes(block, depth, weights, rounded);
+  }
+
+  // The stream of a family is the dense one up to its first block.
+  void RunProbes(const BlockSpec& block, size_t depth, BlockWeights& weights,
+                 std::vector<std::unique_ptr<PackedLinear>>& rounded) {
+    while (probes_.count() <= FamilyOf(depth, kSites.back()) + 1) probes_.Fork();
     probes_.Run(0, block, weights);
-    const size_t depth = index * kDepths / blocks;
-    for (size_t family = 0; family < result_.family_scales.size(); ++family) {
+    for (size_t family = 0; family + 1 < probes_.count(); ++family) {
       const bool probed = family / kSites.size() == depth;
       const Site site = kSites[family % kSites.size()];
       if (probed) SwapSite(block, site, weights, rounded);
@@ -150,36 +160,40 @@ class Measurement {
         GatherStatistics(backend_, exec_, statistics_, nullptr, block, weights, nullptr, site,
                          false, [](const std::function<void()>& work) { work(); });
     exec_.workspace.Trim();
-    // All candidates have the same groups, but for 8 bits.
-    std::vector<Tensor> grams;
-    for (const QuantScheme& scheme : result_.candidates) {
-      grams.push_back(GramBlocks(backend_, exec_, sums.gram, scheme));
-    }
-    const InputStatistics inputs(backend_, exec_, std::move(sums.gram), false, group.name);
+    SiteSolver solver = MakeSolver(linears, std::move(sums), group.name);
     for (const LinearSpec* linear : linears) {
       group.layers.push_back(linear->name);
       group.weights += linear->out * linear->in;
-      rounded[BlockWeights::IndexOf(block, *linear)] = MeasureLayer(*linear, inputs, grams, group);
+      rounded[BlockWeights::IndexOf(block, *linear)] = MeasureLayer(*linear, solver, group);
     }
     for (double& error : group.errors) error /= static_cast<double>(linears.size());
     result_.groups.push_back(std::move(group));
   }
 
+  // The recipe's own, for every candidate: what a solver makes of a layer is not what rounding
+  // does.
+  SiteSolver MakeSolver(const std::vector<const LinearSpec*>& linears, SiteStatistics statistics,
+                        const std::string& where) {
+    std::vector<QuantizedModule> modules;
+    for (const QuantScheme& scheme : result_.candidates) {
+      modules.push_back({where, scheme, linears.front()->out, linears.front()->in});
+    }
+    std::vector<const QuantizedModule*> wanted;
+    wanted.reserve(modules.size());
+    for (const QuantizedModule& module : modules) wanted.push_back(&module);
+    return {backend_, exec_, plan_.recipe, std::move(statistics), wanted, where, std::nullopt};
+  }
+
   // Adds its errors to the group; the layer as the probe sees it.
-  std::unique_ptr<PackedLinear> MeasureLayer(const LinearSpec& linear,
-                                             const InputStatistics& inputs,
-                                             const std::vector<Tensor>& grams, LayerGroup& group) {
+  std::unique_ptr<PackedLinear> MeasureLayer(const LinearSpec& linear, SiteSolver& solver,
+                                             LayerGroup& group) {
     const Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
     backend_.Upload(exec_, source_.DenseWeight(linear), weight);
     exec_.stream.Synchronize();
     std::unique_ptr<PackedLinear> probe;
     for (size_t i = 0; i < result_.candidates.size(); ++i) {
       const QuantScheme& scheme = result_.candidates[i];
-      const Grid grid = SearchesScales(scheme)
-                            ? SearchScales(backend_, exec_, weight, grams[i], scheme)
-                            : MinMax(backend_, exec_, weight, scheme);
-      const SolveResult solved =
-          SolveRtn(backend_, exec_, weight, scheme, grid, &inputs.error_weights());
+      const SolveResult solved = solver.Solve(weight, scheme).solved;
       group.errors[i] += solved.relative_error;
       group.bits[i] += std::llround(scheme.BitsPerWeight(linear.out, linear.in) *
                                     static_cast<double>(linear.out * linear.in));
@@ -202,6 +216,7 @@ class Measurement {
 
   void FitFamilies() {
     const std::vector<double> divergences = probes_.Divergences(source_);
+    result_.family_scales.resize(divergences.size() - 1, 0);
     for (size_t family = 0; family < result_.family_scales.size(); ++family) {
       double error = 0;
       for (const LayerGroup& group : result_.groups) {
@@ -220,7 +235,7 @@ class Measurement {
   const SensitivityProgress& progress_;
   RuleMatcher rules_;
   CalibrationStream statistics_;
-  ProbeStreams probes_;  // the dense model, then one stream for each family
+  ProbeStreams probes_;  // the dense model, then one stream for each family so far
   size_t probe_ = 0;     // index of the candidate that probes use
   Sensitivity result_;
 };
@@ -237,9 +252,11 @@ TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& 
   return ReadWindows(source, recipe, kHeldOutWindows).probes;
 }
 
-std::vector<QuantScheme> CandidatesFor(const QuantScheme& base) {
+std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::Stack stack) {
+  const bool any = stack != ServingTarget::Stack::kVllm && stack != ServingTarget::Stack::kSglang;
   std::vector<QuantScheme> candidates;
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    if (!any && bits != 4 && bits != 8) continue;
     candidates.push_back(base);
     candidates.back().bits = bits;
   }

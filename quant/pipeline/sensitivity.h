@@ -1,5 +1,5 @@
 // What each group of layers costs the model at each number of bits, from one pass over dense
-// blocks: the Gram-weighted error of rounding, scaled by a few measured divergences.
+// blocks: the Gram-weighted error that the recipe's solver leaves, scaled by measured divergences.
 #ifndef QUANTMILL_QUANT_PIPELINE_SENSITIVITY_H_
 #define QUANTMILL_QUANT_PIPELINE_SENSITIVITY_H_
 
@@ -16,10 +16,10 @@ namespace quantmill {
 struct LayerGroup {
   std::string name;  // "model.layers.0.self_attn.(q_proj|k_proj|v_proj)", also as a pattern
   std::vector<std::string> layers;
-  size_t family = 0;  // groups of one site and depth share a measured scale
+  size_t family = 0;  // of one site and depth (a block; some, of many): they share a scale
   int64_t weights = 0;
   // Of each candidate: bits with scales and zero points; mean over the layers of
-  // tr(dW H dW^T) / tr(W H W^T) after rounding on searched scales.
+  // tr(dW H dW^T) / tr(W H W^T) that the recipe's solver leaves.
   std::vector<int64_t> bits;
   std::vector<double> errors;
 };
@@ -39,15 +39,16 @@ struct Sensitivity {
   int64_t total_weights() const;
 };
 
-// Weight-only integers of 2, 3, 4, 5, 6 and 8 bits with the groups and zero points of `base`.
-std::vector<QuantScheme> CandidatesFor(const QuantScheme& base);
+// Weight-only integers of 2, 3, 4, 5, 6 and 8 bits with the groups and zero points of `base`; 4 and
+// 8 alone for the servers that have no others.
+std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::Stack stack);
 
 // done of total steps, and the layer. May throw to stop.
 using SensitivityProgress =
     std::function<void(int64_t done, int64_t total, const std::string& what)>;
 
 // Throws Error(kUsage) where the plan's own scheme is not weight-only integers, or rules name every
-// layer. Calibration windows: at most 32 of the recipe's for the Gram matrices, four others (the
+// layer. Calibration windows: at most 32 of the recipe's for the Gram matrices, another one (the
 // text's last) for the divergences. Error(kBadInput) where the samples leave none. Deterministic;
 // independent of the number of threads.
 Sensitivity MeasureSensitivity(Backend& backend, Exec& exec, const ModelSource& source,

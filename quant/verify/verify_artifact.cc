@@ -110,6 +110,7 @@ class Verification {
     CheckWholeFiles();
     CompareWithReference();
     CheckCache();
+    CheckTarget();
     FindLayers();
     CheckRecordedLayers();
     CheckLayers();
@@ -124,6 +125,7 @@ class Verification {
   void FoldReference();
   void CheckWholeFiles();
   void CompareWithReference();
+  void CheckTarget();
   void CheckCache();
   void FindLayers();
   void FindLayer(const LinearSpec& linear);
@@ -252,6 +254,25 @@ void Verification::CheckCache() {
     } catch (const Error& error) {
       problems_.Add(error);
     }
+  }
+}
+
+// Each rule of the server that it is for.
+void Verification::CheckTarget() {
+  if (options_.target.stack == ServingTarget::Stack::kNone) return;
+  std::vector<QuantizedModule> modules;
+  for (const std::string& module : reader_->modules()) {
+    try {
+      if (reader_->SchemeOf(module)) modules.push_back(reader_->Describe(module));
+    } catch (const Error& error) {
+      problems_.Add(error);
+    }
+  }
+  const TargetVerdict verdict =
+      CheckServingTarget(options_.target, spec_, reader_->format(), modules, reader_->kv_scheme());
+  for (const TargetFinding& finding : verdict.refusals) {
+    problems_.Add(finding.where.empty() ? PathOf("config.json") : ModulePlace(finding.where),
+                  finding.what);
   }
 }
 

@@ -7,11 +7,13 @@
 
 #include "kernels/core/thread_pool.h"
 #include "quant/model/model_source.h"
+#include "quant/model/serving_target.h"
 #include "quant/report/results.h"
 
 namespace quantmill {
 
 struct VerifyOptions {
+  ServingTarget target;  // what it is to be loaded by: each rule of it that is broken is a problem
   // Called with (tensors or layers done, how many, name); returns true to stop with
   // Error(kInterrupted).
   std::function<bool(int64_t done, int64_t total, const std::string& layer)> progress;

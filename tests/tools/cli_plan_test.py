@@ -45,6 +45,28 @@ class PlanTest(CliCase):
                           "--group-size", "64", "--rotate", "--quiet")
         self.assertEqual(os.listdir(self.folder), ["out"])
 
+    def test_a_target_refuses_before_anything_is_read(self):
+        flags = [self.model, "--samples", "8", "--sequence-length", "128", "--effort", "fast"]
+        self.assert_fails(2, ["--target vllm", "q_proj", "3 bits", "w4a16"], "plan", *flags,
+                          "--target", "vllm", "--scheme", "w3a16")
+        self.assert_fails(2, ["--target sglang", "--asymmetric"], "quantize", *flags, "-o",
+                          self.path("out"), "--target", "sglang", "--asymmetric", "--quiet")
+        self.assert_fails(2, ["--tp", "--target"], "plan", *flags, "--tp", "2")
+        self.assertEqual(os.listdir(self.folder), [])
+        code, out, err = run("quantize", *flags, "-o", self.path("out"), "--group-size", "64",
+                             "--target", "vllm", "--tp", "2", "--budget", "5bits", "--json")
+        self.assertEqual(code, 0, err)
+        schemes = {layer["scheme"].split()[0] for layer in json.loads(out)["layers"]}
+        self.assertEqual(schemes, {"w4a16", "w8a16"})  # what that server has kernels for
+        with open(os.path.join(self.path("out"), "quantmill.json"), encoding="utf-8") as file:
+            recipe = json.load(file)["recipe"]
+        self.assertEqual((recipe["target"], recipe["tensor_parallel"]), ("vllm", 2))
+        verify = ["verify", self.path("out"), "--target", "vllm", "--tp"]
+        self.assertEqual(run(*verify, "2")[0], 0)
+        code, out, _ = run(*verify, "3")
+        self.assertEqual(code, 1)
+        self.assertIn("8 heads and 4 key-value heads", " ".join(out.split()))
+
     def test_budget_of_bits(self):
         folder = self.path("out")
         self.quantize(folder, "--budget", "4.5bits", "--method", "rtn")

@@ -11,7 +11,8 @@ namespace {
 // Two groups of 100 weights, the first ten times as sensitive, and 100 weights fixed at 5 bits.
 Sensitivity Sample() {
   Sensitivity s;
-  s.candidates = CandidatesFor(MakeScheme(ParseScheme("w4a16:channel", ""), ""));
+  s.candidates =
+      CandidatesFor(MakeScheme(ParseScheme("w4a16:channel", ""), ""), ServingTarget::Stack::kNone);
   s.family_scales = {10, 1};
   s.fixed_weights = 100;
   s.fixed_bits = 500;
