@@ -22,12 +22,12 @@ void DecodeRow(GgmlType type, std::span<const std::byte> bytes, std::span<float>
 
 // One row, so that the sum over i of importance[i] * (x[i] - decoded[i])^2 is small: scales are
 // searched for, rounded as they are stored, and every code is then the nearest. importance: one
-// weight >= 0 for each element, or empty for equal ones; a block whose weights are all zero counts
-// them as equal; an element of weight zero beside others may come out
-// anywhere in the block's range. Only ratios of weights in one block matter. F32, F16 and BF16 are
-// rounded to nearest, to infinity above the type's range. x and importance must be finite, weights
-// not negative (Check). Blocks are independent of each other; the same input gives the same bytes
-// on every machine. Values too large for a type's F16 scales come out as its largest.
+// weight >= 0 for each element, or empty for equal ones. Only ratios of weights in one block
+// matter; a block whose weights are all zero counts them as equal, an element of weight zero beside
+// others may come out anywhere in the block's range. F32, F16 and BF16 are rounded to nearest, to
+// infinity above the type's range. x and importance must be finite, weights not negative (Check).
+// Blocks are independent of each other; the same input gives the same bytes on every machine.
+// Values too large for a type's F16 scales come out as its largest.
 void EncodeRow(GgmlType type, std::span<const float> x, std::span<const float> importance,
                std::span<std::byte> bytes);
 
