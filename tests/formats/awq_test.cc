@@ -88,7 +88,7 @@ TEST_F(AwqFormatTest, ConfigurationsThatCannotBeRead) {
   WriteArtifact(path_, {{"m.a", RandomLinear(Scheme(32), 8, 32, random)}}, AwqFormat());
   const std::string good = ReadFile(path_ / "config.json");
   for (const auto& [change, part] :
-       std::vector<std::pair<nlohmann::json, std::string>>{{{{"version", "gemv"}}, "gemv"},
+       std::vector<std::pair<nlohmann::json, std::string>>{{{{"version", "marlin"}}, "marlin"},
                                                            {{{"bits", 8}}, "bits"},
                                                            {{{"zero_point", false}}, "zero_point"},
                                                            {{{"group_size", 0}}, "group_size"}}) {

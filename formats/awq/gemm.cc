@@ -1,18 +1,18 @@
-#include "formats/awq.h"
-
+// The GEMM layout: packing and unpacking. Byte table: awq.h.
 #include <array>
 #include <utility>
 
+#include "formats/awq.h"
+#include "formats/awq/layouts.h"
 #include "formats/bitstream.h"
-#include "formats/config_field.h"
 #include "formats/qweight.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
 namespace {
 
-constexpr int kBits = 4;
-constexpr int64_t kPerWord = 8;
+constexpr int kBits = kAwqBits;
+constexpr int64_t kPerWord = kAwqPerWord;
 // Which of a word's eight outputs lies in its i-th four bits.
 constexpr std::array<int64_t, kPerWord> kOutputOf = {0, 2, 4, 6, 1, 3, 5, 7};
 
@@ -120,37 +120,11 @@ class Format final : public WriterWithoutCache {
   }
 };
 
-QuantScheme ParseConfig(const nlohmann::json& config, const std::string& where) {
-  const ConfigField top(config, "quantization_config", where);
-  if (const std::string version = top.Text("version", "gemm"); version != "gemm") {
-    top.Fail("version", "is '" + version + "'; gemm can be read");
-  }
-  if (const auto bits = top.Integer("bits"); bits && *bits != kBits) {
-    top.Fail("bits", "is " + std::to_string(*bits) + "; awq files have 4");
-  }
-  if (!top.Bool("zero_point", true)) {
-    top.Fail("zero_point", "is false: such files differ from tool to tool and cannot be read");
-  }
-  QuantScheme scheme;
-  scheme.bits = kBits;
-  scheme.symmetric = false;
-  scheme.group_size = top.Integer("group_size").value_or(scheme.group_size);
-  if (scheme.group_size != QuantScheme::kPerChannel && scheme.group_size < 1) {
-    top.Fail("group_size", "is " + std::to_string(scheme.group_size));
-  }
-  return scheme;
-}
-
-class Reader final : public QweightReader {
+class Reader final : public AwqReader {
  public:
-  explicit Reader(const Checkpoint& checkpoint)
-      : QweightReader(checkpoint, {kQweight, kQzeros, kScales}),
-        scheme_(ParseConfig(checkpoint.config().at("quantization_config"), config_path())) {}
-
-  std::string_view format() const override { return "awq"; }
+  using AwqReader::AwqReader;
 
  protected:
-  QuantScheme StoredScheme(const ModuleTensors&) const override { return scheme_; }
   std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors,
                                         const QuantScheme&) const override {
     const auto [in, words] = tensors.ExpectMatrix(kQweight, "I32");
@@ -168,9 +142,6 @@ class Reader final : public QweightReader {
     linear.codes.resize(by_input.size());
     Transpose<int8_t>(by_input, linear.in, linear.out, linear.codes);
   }
-
- private:
-  QuantScheme scheme_;
 };
 
 }  // namespace
@@ -180,8 +151,9 @@ const ArtifactWriterFormat& AwqFormat() {
   return format;
 }
 
-std::unique_ptr<ArtifactReader> OpenAwq(const Checkpoint& checkpoint) {
-  return std::make_unique<Reader>(checkpoint);
+std::unique_ptr<ArtifactReader> OpenAwqGemm(const Checkpoint& checkpoint,
+                                            const QuantScheme& scheme) {
+  return std::make_unique<Reader>(checkpoint, scheme);
 }
 
 }  // namespace quantmill
