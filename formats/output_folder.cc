@@ -6,77 +6,21 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
-#include <mutex>
 #include <system_error>
 #include <utility>
 
 #include "formats/file.h"
 #include "formats/file_calls.h"
+#include "formats/partial_output.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Temporary folders of this process. A leaked list: destructors of statics must not race with it.
-std::mutex& RegistryMutex() {
-  static auto& mutex = *new std::mutex;
-  return mutex;
-}
-std::vector<fs::path>& Registry() {
-  static auto& folders = *new std::vector<fs::path>;
-  return folders;
-}
-
-void Remember(const fs::path& folder) {
-  const std::lock_guard lock(RegistryMutex());
-  Registry().push_back(folder);
-}
-
-void Forget(const fs::path& folder) {
-  const std::lock_guard lock(RegistryMutex());
-  std::erase(Registry(), folder);
-}
-
-[[noreturn]] void ThrowEnvironment(const fs::path& path, const std::string& doing, int error) {
-  throw Error(ErrorCode::kEnvironment, path.string(), "cannot " + doing + ": " + Explain(error));
-}
-
-[[noreturn]] void ThrowExists(const fs::path& path) {
-  throw Error(ErrorCode::kUsage, path.string(),
-              "exists already; give another output or --force to replace it");
-}
-
-// Links count as existing, whatever they point at.
-bool Exists(const fs::path& path) {
-  struct stat info {};
-  return lstat(path.c_str(), &info) == 0;
-}
-
-// Absolute and without a trailing slash, so that it has a parent and a name.
-fs::path Normalized(const fs::path& path) {
-  if (path.empty()) throw Error(ErrorCode::kUsage, "output", "is empty: no name for a folder");
-  fs::path result = fs::absolute(path).lexically_normal();
-  if (!result.has_filename()) result = result.parent_path();
-  return result;
-}
-
-std::string PartialPrefix(const fs::path& final_path) {
-  return "." + final_path.filename().string() + ".partial-";
-}
-
-// What separates the temporary folders of two objects of one process that have the same name.
-std::string UniqueSuffix() {
-  static std::atomic<int> made = 0;
-  const int count = made++;
-  return std::to_string(getpid()) + (count == 0 ? "" : "-" + std::to_string(count));
-}
 
 void SyncTree(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -118,25 +62,10 @@ void CheckReplaceable(const fs::path& path) {
   if (!empty && !model) refuse("has no config.json: it does not look like a model");
 }
 
-void CheckParent(const fs::path& parent) {
-  struct stat info {};
-  if (stat(parent.c_str(), &info) != 0) {
-    throw Error(ErrorCode::kEnvironment, parent.string(),
-                std::string(std::strerror(errno)) + ": create this folder first");
-  }
-  if (!S_ISDIR(info.st_mode)) {
-    throw Error(ErrorCode::kEnvironment, parent.string(), "is not a folder");
-  }
-}
-
 }  // namespace
 
 OutputFolder::OutputFolder(const fs::path& final_path, bool force)
-    : final_(Normalized(final_path)), force_(force) {
-  if (final_ == final_.root_path()) {
-    throw Error(ErrorCode::kUsage, final_path.string(), "is no name for an output folder");
-  }
-  CheckParent(final_.parent_path());
+    : final_(OutputPath(final_path)), force_(force) {
   if (Exists(final_)) {
     if (!force_) ThrowExists(final_);
     CheckReplaceable(final_);
@@ -146,14 +75,14 @@ OutputFolder::OutputFolder(const fs::path& final_path, bool force)
   std::error_code ignored;
   fs::remove_all(partial_, ignored);
   if (mkdir(partial_.c_str(), 0777) != 0) ThrowEnvironment(partial_, "create", errno);
-  Remember(partial_);
+  RememberPartial(partial_);
 }
 
 OutputFolder::~OutputFolder() {
   if (committed_) return;
   std::error_code ignored;  // nothing can be reported from here
   fs::remove_all(partial_, ignored);
-  Forget(partial_);
+  ForgetPartial(partial_);
 }
 
 void OutputFolder::RequireSpace(uint64_t bytes) const {
@@ -172,12 +101,6 @@ void OutputFolder::WriteText(std::string_view name, std::string_view text) const
 
 void OutputFolder::Copy(const fs::path& from, std::string_view name) const {
   CopyFile(from, partial_ / name);
-}
-
-void OutputFolder::Publish() {
-  if (calls::RenameExclusive(partial_.c_str(), final_.c_str()) == 0) return;
-  if (errno == EEXIST || errno == ENOTEMPTY) ThrowExists(final_);
-  ThrowEnvironment(final_, "rename", errno);
 }
 
 fs::path OutputFolder::Replace() {
@@ -208,13 +131,13 @@ void OutputFolder::Commit() {
   if (force_ && Exists(final_)) {
     old = Replace();
   } else {
-    Publish();
+    PublishNew(partial_, final_);
   }
   committed_ = true;
   SyncFolder(final_.parent_path());
   std::error_code ignored;  // the new output is in place; a remainder only costs space
   if (!old.empty()) fs::remove_all(old, ignored);
-  Forget(partial_);
+  ForgetPartial(partial_);
 }
 
 std::vector<fs::path> OutputFolder::Leftovers() const {
@@ -233,16 +156,6 @@ std::vector<fs::path> OutputFolder::Leftovers() const {
   return found;
 }
 
-void OutputFolder::RemoveAllPartial() noexcept {
-  try {
-    const std::lock_guard lock(RegistryMutex());
-    for (const fs::path& folder : Registry()) {
-      std::error_code ignored;
-      fs::remove_all(folder, ignored);
-    }
-    Registry().clear();
-  } catch (...) {  // no memory for a path: the folders stay, hidden, and are named by Leftovers
-  }
-}
+void OutputFolder::RemoveAllPartial() noexcept { RemovePartialOutputs(); }
 
 }  // namespace quantmill

@@ -48,12 +48,12 @@ class OutputFolder {
   // Never removed by us: the same folder may be mounted on another machine that is still writing.
   std::vector<std::filesystem::path> Leftovers() const;
 
-  // Removes the temporary folders of all live, uncommitted objects of this process. For an exit
-  // path that skips destructors; takes a lock and allocates, so never call it in a signal handler.
+  // Removes the temporary folders and files (single_file_output.h) of all live, uncommitted objects
+  // of this process. For an exit path that skips destructors; takes a lock and allocates, so never
+  // call it in a signal handler.
   static void RemoveAllPartial() noexcept;
 
  private:
-  void Publish();                   // partial_ -> final_, which must not exist
   std::filesystem::path Replace();  // partial_ -> final_; where the old output is now
 
   std::filesystem::path final_;

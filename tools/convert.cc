@@ -1,11 +1,14 @@
-// quantmill convert: the same quantized values in another format's file.
+// quantmill convert: the same quantized values in another format's file, or any model as GGUF.
 #include "quant/pipeline/convert.h"
 
 #include <string>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "quant/model/model_source.h"
+#include "quant/pipeline/convert_gguf.h"
+#include "quant/pipeline/gguf_types.h"
 #include "tools/command.h"
 #include "tools/flags.h"
 #include "tools/progress.h"
@@ -19,20 +22,24 @@ class ConvertCommand : public Command {
   CLI::App* Register(CLI::App& app) override {
     CLI::App* command =
         app.add_subcommand("convert", "the same quantized weights in another format");
-    command->add_option("ARTIFACT", artifact_, "folder of quantized weights")
+    command->add_option("MODEL", artifact_, "folder of quantized weights; for gguf, of any model")
         ->required()
         ->type_name("");
-    command->add_option("-o,--output", output_, "folder to make")->required()->type_name("OUT");
+    command->add_option("-o,--output", output_, "folder to make; for gguf, file")
+        ->required()
+        ->type_name("OUT");
     command->add_flag("--force", force_, "replace OUT if it is there");
-    command->add_option("--format", format_, "compressed-tensors, gptq, gptq_v2, awq or fp8")
+    command->add_option("--format", format_, "compressed-tensors, gptq, gptq_v2, awq, fp8 or gguf")
         ->type_name("NAME");
     TakesOneOf(
         command->add_option("--dequantize", dequantize_, "a dense checkpoint of this type instead"),
         {"f16", "bf16", "f32"});
+    AddGgufOptions(*command);
     AddCommonFlags(*command);
     command->footer(
         "Nothing is rounded again: every value is compared with the original's, and a\n"
-        "file that the format cannot hold exactly is refused.\n\n"
+        "file that the format cannot hold exactly is refused. Only for gguf may MODEL be dense:\n"
+        "its weights are then encoded in the type that --gguf-type names.\n\n"
         "Example: what quantize wrote, for a server that reads GPTQ\n"
         "  quantmill convert sample-w4 -o sample-gptq --format gptq");
     return command;
@@ -41,6 +48,11 @@ class ConvertCommand : public Command {
   int Run(Console& console) override {
     if (format_.empty() == dequantize_.empty()) {
       throw Error(ErrorCode::kUsage, "--format", "give --format or --dequantize, one of them");
+    }
+    const bool gguf = format_ == "gguf";
+    for (CLI::Option* option : gguf_options_) {
+      if (gguf || option->count() == 0) continue;
+      throw Error(ErrorCode::kUsage, option->get_name(), "is only for --format gguf");
     }
     const ModelSource source = ModelSource::Open(artifact_);
     ThreadPool pool(common().threads > 0 ? common().threads : AvailableCpus());
@@ -51,7 +63,8 @@ class ConvertCommand : public Command {
       line.Update({phase, done, total, 0, layer});
     };
     const ConvertReport report =
-        dequantize_.empty()
+        gguf ? WriteGguf(source, gguf_, output_, force_, pool, progress)
+        : dequantize_.empty()
             ? ConvertArtifact(source, format_, output_, force_, pool, progress)
             : DequantizeArtifact(source, DenseType(), output_, force_, pool, progress);
     line.Clear();
@@ -60,6 +73,24 @@ class ConvertCommand : public Command {
   }
 
  private:
+  void AddGgufOptions(CLI::App& command) {
+    gguf_options_ = {
+        TakesOneOf(command.add_option("--gguf-type", gguf_.type,
+                                      "gguf of a dense model: type of its linear layers (f16)"),
+                   GgufTypeNames()),
+        TakesOneOf(command.add_option("--embedding-type", gguf_.embedding_type,
+                                      "gguf: type of embedding and head"),
+                   GgufEmbeddingTypeNames()),
+        command
+            .add_option("--imatrix", gguf_.imatrix,
+                        "gguf of a dense model: importance of inputs, a file of llama.cpp")
+            ->type_name("FILE"),
+        command
+            .add_option("--gguf-pre", gguf_.pre,
+                        "gguf: llama.cpp's name for the pre-tokenizer, if it is not found")
+            ->type_name("NAME")};
+  }
+
   DType DenseType() const {
     if (dequantize_ == "f32") return DType::kF32;
     return dequantize_ == "bf16" ? DType::kBF16 : DType::kF16;
@@ -70,6 +101,8 @@ class ConvertCommand : public Command {
   bool force_ = false;
   std::string format_;
   std::string dequantize_;
+  GgufOptions gguf_;
+  std::vector<CLI::Option*> gguf_options_;
 };
 
 }  // namespace

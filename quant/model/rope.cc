@@ -15,26 +15,6 @@ std::vector<double> PlainFrequencies(double theta, int64_t rotary_dim) {
   return inv;
 }
 
-// Llama 3.1: wavelengths beyond the original context are stretched, short ones kept, the band
-// between interpolated.
-void ScaleLlama3(const ConfigReader& scaling, std::vector<double>& inv) {
-  const double factor = scaling.Number("factor");
-  const double low = scaling.Number("low_freq_factor");
-  const double high = scaling.Number("high_freq_factor");
-  const double original = scaling.Number("original_max_position_embeddings");
-  if (factor <= 0 || high <= low) scaling.Fail("high_freq_factor", "must exceed low_freq_factor");
-  for (double& f : inv) {
-    const double wavelength = 2 * std::numbers::pi / f;
-    if (wavelength < original / high) continue;
-    if (wavelength > original / low) {
-      f /= factor;
-      continue;
-    }
-    const double t = (original / wavelength - low) / (high - low);
-    f = (1 - t) * f / factor + t * f;
-  }
-}
-
 // YaRN (Peng et al. 2023), as transformers computes it. Returns the amplitude.
 double ScaleYarn(const ConfigReader& scaling, double theta, int64_t max_positions,
                  std::vector<double>& inv) {
@@ -71,12 +51,45 @@ double ScaleYarn(const ConfigReader& scaling, double theta, int64_t max_position
 
 }  // namespace
 
+RopeScaling FindRopeScaling(const ConfigReader& config) {
+  const std::optional<ConfigReader> modern = config.Child("rope_parameters");
+  RopeScaling rope;
+  const std::optional<ConfigReader> settings = modern ? modern : config.Child("rope_scaling");
+  rope.theta = settings && settings->Has("rope_theta") ? settings->Number("rope_theta")
+                                                       : config.NumberOr("rope_theta", 10000);
+  if (rope.theta <= 1) config.Fail("rope_theta", "must exceed 1");
+  if (settings) {
+    rope.type = settings->TextOr("rope_type", settings->TextOr("type", modern ? "default" : ""));
+    rope.settings.emplace(*settings);
+  }
+  return rope;
+}
+
+std::vector<double> Llama3Divisors(const ConfigReader& scaling, double theta, int64_t rotary_dim) {
+  const double factor = scaling.Number("factor");
+  const double low = scaling.Number("low_freq_factor");
+  const double high = scaling.Number("high_freq_factor");
+  const double original = scaling.Number("original_max_position_embeddings");
+  if (factor <= 0 || high <= low) scaling.Fail("high_freq_factor", "must exceed low_freq_factor");
+  std::vector<double> divisors = PlainFrequencies(theta, rotary_dim);
+  for (double& f : divisors) {
+    const double wavelength = 2 * std::numbers::pi / f;
+    if (wavelength < original / high) {
+      f = 1;
+    } else if (wavelength > original / low) {
+      f = factor;
+    } else {
+      const double t = (original / wavelength - low) / (high - low);
+      f = 1 / ((1 - t) / factor + t);
+    }
+  }
+  return divisors;
+}
+
 RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_positions) {
   const std::optional<ConfigReader> modern = config.Child("rope_parameters");
-  const std::optional<ConfigReader> scaling = modern ? modern : config.Child("rope_scaling");
-  const double theta = scaling && scaling->Has("rope_theta") ? scaling->Number("rope_theta")
-                                                             : config.NumberOr("rope_theta", 10000);
-  if (theta <= 1) config.Fail("rope_theta", "must exceed 1");
+  const RopeScaling scaling = FindRopeScaling(config);
+  const double theta = scaling.theta;
   const ConfigReader& partial = modern && modern->Has("partial_rotary_factor") ? *modern : config;
   const double fraction = partial.NumberOr("partial_rotary_factor", 1.0);
   RopeSpec rope;
@@ -86,20 +99,18 @@ RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_posi
   }
   std::vector<double> inv = PlainFrequencies(theta, rope.rotary_dim);
   double amplitude = 1;
-  if (scaling) {
-    const std::string type =
-        scaling->TextOr("rope_type", scaling->TextOr("type", modern ? "default" : ""));
-    if (type == "linear") {
-      const double factor = scaling->Number("factor");
-      if (factor <= 0) scaling->Fail("factor", "must be positive");
-      for (double& f : inv) f /= factor;
-    } else if (type == "llama3") {
-      ScaleLlama3(*scaling, inv);
-    } else if (type == "yarn") {
-      amplitude = ScaleYarn(*scaling, theta, max_positions, inv);
-    } else if (type != "default") {
-      scaling->Fail("rope_type", "'" + type + "' is not supported (default, linear, llama3, yarn)");
-    }
+  if (scaling.type == "linear") {
+    const double factor = scaling.settings->Number("factor");
+    if (factor <= 0) scaling.settings->Fail("factor", "must be positive");
+    for (double& f : inv) f /= factor;
+  } else if (scaling.type == "llama3") {
+    const std::vector<double> divisors = Llama3Divisors(*scaling.settings, theta, rope.rotary_dim);
+    for (size_t i = 0; i < inv.size(); ++i) inv[i] /= divisors[i];
+  } else if (scaling.type == "yarn") {
+    amplitude = ScaleYarn(*scaling.settings, theta, max_positions, inv);
+  } else if (scaling.type != "default") {
+    scaling.settings->Fail(
+        "rope_type", "'" + scaling.type + "' is not supported (default, linear, llama3, yarn)");
   }
   rope.inv_freq.assign(inv.begin(), inv.end());
   rope.amplitude = static_cast<float>(amplitude);

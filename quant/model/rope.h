@@ -2,10 +2,28 @@
 #ifndef QUANTMILL_QUANT_MODEL_ROPE_H_
 #define QUANTMILL_QUANT_MODEL_ROPE_H_
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "quant/model/config_reader.h"
 #include "quant/model/decoder_spec.h"
 
 namespace quantmill {
+
+// What config.json says of rope, before it becomes frequencies.
+struct RopeScaling {
+  double theta = 10000;
+  std::string type = "default";          // as spelled; not checked to be known
+  std::optional<ConfigReader> settings;  // rope_parameters or rope_scaling; set unless default
+};
+// rope_theta, and rope_scaling or transformers 5's rope_parameters. Error(kBadInput) for a theta
+// that does not exceed 1.
+RopeScaling FindRopeScaling(const ConfigReader& config);
+
+// Llama 3.1: what each plain frequency is divided by, [rotary_dim / 2]. Wavelengths beyond the
+// original context are stretched by the factor, short ones kept, the band between interpolated.
+std::vector<double> Llama3Divisors(const ConfigReader& scaling, double theta, int64_t rotary_dim);
 
 // Reads rope_theta, partial_rotary_factor and rope_scaling (or transformers 5's rope_parameters):
 // types default, linear, llama3, yarn. Others (dynamic, longrope, mrope) change with the sequence

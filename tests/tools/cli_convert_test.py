@@ -66,6 +66,65 @@ class ConvertTest(CliCase):
         perplexities = {model["perplexity"] for model in json.loads(out)["models"]}
         self.assertEqual(len(perplexities), 1)
 
+    def quantize_for_gguf(self, name, scheme, *flags):
+        folder = self.path(name)
+        code, _, err = run("quantize", self.model, "-o", folder, "--method", "rtn", "--scheme",
+                           scheme, "--effort", "fast", "--samples", "4", "--sequence-length",
+                           "128", "--quiet", *flags)
+        self.assertEqual(code, 0, err)
+        return folder
+
+    def test_convert_to_gguf(self):
+        """Repacked, or encoded from the dense model: one file, the same on every run."""
+        artifact = self.quantize_for_gguf("artifact", "w4a16", "--group-size", "32")
+        eight = self.quantize_for_gguf("eight", "w8a16")
+        for source, label, flags in ((artifact, "gguf Q4_0", []), (eight, "gguf Q8_0", []),
+                                     (self.model, "gguf F16", []),
+                                     (self.model, "gguf Q4_K_M", ["--gguf-type", "q4_k_m"]),
+                                     (artifact, "gguf Q4_0", ["--embedding-type", "q8_0"])):
+            outputs = [self.path("one.gguf"), self.path("two.gguf")]
+            for output, threads in zip(outputs, ("1", "2")):
+                code, out, err = run("convert", source, "-o", output, "--format", "gguf", "--json",
+                                     "--force", "--threads", threads, *flags)
+                self.assertEqual(code, 0, err)
+                report = json.loads(out)
+                self.assertEqual((report["to"], report["layers"]), (label, 29))
+                self.assertEqual(report["output_bytes"], os.path.getsize(output))
+            one, two = (open(output, "rb").read() for output in outputs)
+            self.assertEqual(one[:4], b"GGUF")
+            self.assertEqual(one, two)
+        self.assertEqual(sorted(os.listdir(self.folder)),
+                         ["artifact", "eight", "one.gguf", "two.gguf"])
+
+    def test_convert_to_gguf_refuses(self):
+        output = self.path("model.gguf")
+        flags = ["-o", output, "--format", "gguf", "--quiet"]
+        artifact = self.quantize_for_gguf("artifact", "w4a16", "--group-size", "32")
+        self.assert_fails(2, ["--gguf-type", "quantized already"], "convert", artifact, *flags,
+                          "--gguf-type", "q8_0")
+        self.assert_fails(2, ["--embedding-type", "only for --format gguf"], "convert", artifact,
+                          "-o", output, "--format", "gptq", "--embedding-type", "f16")
+        zeros = self.quantize_for_gguf("zeros", "w4a16", "--asymmetric")
+        self.assert_fails(2, ["zero points", "model.layers.0"], "convert", zeros, *flags)
+        floats = self.quantize_for_gguf("floats", "fp8")
+        self.assert_fails(2, ["floats", "model.layers.0"], "convert", floats, *flags)
+        copy = self.path("copy")
+        shutil.copytree(artifact, copy)
+        with open(os.path.join(copy, "tokenizer.json"), encoding="utf-8") as file:
+            tokenizer = json.load(file)
+        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": False}, tokenizer["pre_tokenizer"]]}
+        with open(os.path.join(copy, "tokenizer.json"), "w", encoding="utf-8") as file:
+            json.dump(tokenizer, file)
+        self.assert_fails(3, ["pre_tokenizer", "--gguf-pre"], "convert", copy, *flags)
+        self.assertEqual(run("convert", copy, *flags, "--gguf-pre", "gpt-2")[0], 0)
+        self.assert_fails(2, ["exists already", "--force"], "convert", copy, *flags)
+        with open(output, "w", encoding="utf-8") as file:
+            file.write("a text")
+        self.assert_fails(2, ["another kind"], "convert", copy, *flags, "--force")
+        self.assertEqual(sorted(os.listdir(self.folder)),
+                         ["artifact", "copy", "floats", "model.gguf", "zeros"])
+
     def test_convert_refuses_what_it_cannot_keep(self):
         source, _ = self.artifact("rtn")
         out = ["-o", self.path("out"), "--quiet"]

@@ -1,0 +1,77 @@
+#include "formats/gguf/pre_tokenizer_names.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+namespace quantmill {
+namespace {
+
+using nlohmann::json;
+
+// GPT-2's pattern is the one that ByteLevel has built in.
+constexpr std::string_view kByteLevel = "ByteLevel";
+constexpr std::string_view kDigits = "Digits";
+constexpr std::string_view kLlama3 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kQwen2 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kTekken =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+// Steps before the bytes become their alphabet: a pattern that isolates its matches, kDigits (each
+// digit alone), kByteLevel (GPT-2's pattern).
+struct Known {
+  std::array<std::string_view, 2> steps;
+  bool ignore_merges;
+  std::string_view name;
+};
+constexpr std::array kKnown = {
+    Known{{kByteLevel}, false, "gpt-2"}, Known{{kDigits, kByteLevel}, false, "smollm"},
+    Known{{kLlama3}, true, "llama-bpe"}, Known{{kLlama3}, false, "dbrx"},
+    Known{{kQwen2}, false, "qwen2"},     Known{{kTekken}, true, "tekken"},
+};
+
+// One pre-tokenizer as steps; false for what has none of these forms.
+bool AppendSteps(const json& part, std::vector<std::string>& steps) {
+  const std::string type = part.value("type", "");
+  if (type == "Sequence") {
+    for (const json& inner : part.at("pretokenizers")) {
+      if (!AppendSteps(inner, steps)) return false;
+    }
+    return true;
+  }
+  if (type == "ByteLevel") {
+    if (part.value("add_prefix_space", true)) return false;  // llama.cpp never puts one there
+    if (part.value("use_regex", true)) steps.emplace_back(kByteLevel);
+    return true;
+  }
+  if (type == "Digits" && part.value("individual_digits", false)) {
+    steps.emplace_back(kDigits);
+    return true;
+  }
+  if (type == "Split" && part.at("pattern").contains("Regex") &&
+      part.value("behavior", "") == "Isolated" && !part.value("invert", true)) {
+    steps.push_back(part.at("pattern").at("Regex").get<std::string>());
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string_view PreTokenizerName(const json& pre_tokenizer, bool ignore_merges) {
+  std::vector<std::string> steps;
+  if (!pre_tokenizer.is_object() || !AppendSteps(pre_tokenizer, steps)) return "";
+  for (const Known& known : kKnown) {
+    const size_t count = known.steps[1].empty() ? 1 : 2;
+    if (known.ignore_merges == ignore_merges && steps.size() == count &&
+        std::equal(steps.begin(), steps.end(), known.steps.begin())) {
+      return known.name;
+    }
+  }
+  return "";
+}
+
+}  // namespace quantmill

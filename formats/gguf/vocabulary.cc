@@ -1,0 +1,234 @@
+#include "formats/gguf/vocabulary.h"
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "formats/file.h"
+#include "formats/gguf/pre_tokenizer_names.h"
+#include "formats/json.h"
+#include "formats/tokenizer/json_components.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/tokenizer_file.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+using nlohmann::json;
+
+enum TokenType : int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
+
+json ReadOptional(const std::filesystem::path& path) {
+  return std::filesystem::exists(path) ? ReadJsonFile(path) : json::object();
+}
+
+// One folder's tokenizer on its way into metadata.
+class Vocabulary {
+ public:
+  Vocabulary(const std::filesystem::path& folder, int64_t rows, const std::string& pre)
+      : folder_(folder),
+        where_((folder / "tokenizer.json").string()),
+        rows_(rows),
+        text_(ReadText()),
+        file_(ParseTokenizerFile(text_, where_)),
+        tokenizer_(Tokenizer::FromJson(text_, where_)),
+        settings_(ReadOptional(folder / "tokenizer_config.json")),
+        config_(ReadOptional(folder / "config.json")) {
+    CheckModel();
+    Add("tokenizer.ggml.model", std::string("gpt2"));
+    Add("tokenizer.ggml.pre", pre.empty() ? FindPre() : pre);
+    AddTokens();
+    AddMerges();
+    AddSpecialTokens();
+    Add("tokenizer.ggml.add_space_prefix", false);
+    AddChatTemplate();
+  }
+
+  std::vector<GgufEntry> Take() && { return std::move(entries_); }
+
+ private:
+  [[noreturn]] void Refuse(const std::string& what) const {
+    throw Error(ErrorCode::kBadInput, where_, what);
+  }
+
+  std::string ReadText() const {
+    if (!std::filesystem::exists(where_)) {
+      Refuse("missing: a gguf file holds the model's tokenizer");
+    }
+    return ReadTextFile(where_, kMaxJsonBytes);
+  }
+
+  void Add(std::string key, GgufValue value) {
+    entries_.push_back({std::move(key), std::move(value)});
+  }
+
+  const json& Part(const char* name) const {
+    static const json none;
+    const auto found = file_.tree.find(name);
+    return found == file_.tree.end() ? none : *found;
+  }
+
+  void CheckModel() const;
+  std::string FindPre() const;
+  void AddTokens();
+  void AddMerges();
+  std::optional<int32_t> SpecialToken(const std::string& name) const;
+  void AddSpecialTokens();
+  void AddChatTemplate();
+
+  std::filesystem::path folder_;
+  std::string where_;
+  int64_t rows_;
+  std::string text_;
+  TokenizerFile file_;
+  Tokenizer tokenizer_;
+  json settings_;
+  json config_;
+  std::vector<GgufEntry> entries_;
+};
+
+// What is checked here Tokenizer has read, so that types are right.
+void Vocabulary::CheckModel() const {
+  const json& model = Part("model");
+  const auto text = [&](const char* name) {
+    const auto found = model.find(name);
+    return found != model.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  if (model.value("byte_fallback", false)) {
+    Refuse("model: byte_fallback (SentencePiece) is not written to gguf yet");
+  }
+  if (!text("continuing_subword_prefix").empty() || !text("end_of_word_suffix").empty()) {
+    Refuse("model: pieces with a prefix or suffix are unknown to llama.cpp");
+  }
+  const json& normalizer = Part("normalizer");
+  if (!normalizer.is_null() && normalizer.value("type", "") != "NFC") {
+    Refuse("normalizer: llama.cpp does not apply " + normalizer.value("type", "") +
+           " to byte-level BPE");
+  }
+  if (tokenizer_.vocab_size() > rows_) {
+    Refuse("has " + std::to_string(tokenizer_.vocab_size()) + " tokens, but the embedding only " +
+           std::to_string(rows_) + " rows");
+  }
+}
+
+std::string Vocabulary::FindPre() const {
+  const json& pre = Part("pre_tokenizer");
+  const std::string_view name = PreTokenizerName(pre, Part("model").value("ignore_merges", false));
+  if (!name.empty()) return std::string(name);
+  Refuse("pre_tokenizer: " + pre.dump(-1, ' ', false, json::error_handler_t::replace) +
+         " is not one of those known to be built into llama.cpp; if you know the name that stands "
+         "for it there, give it with --gguf-pre");
+}
+
+void Vocabulary::AddTokens() {
+  std::vector<std::string> tokens(static_cast<size_t>(rows_));
+  std::vector<int32_t> types(tokens.size(), kUnused);
+  for (size_t id = 0; id < tokens.size(); ++id) tokens[id] = "[PAD" + std::to_string(id) + "]";
+  for (const auto& [token, id] : file_.vocab) {
+    tokens[static_cast<size_t>(id)] = token;
+    types[static_cast<size_t>(id)] = kNormal;
+  }
+  if (const json& added = Part("added_tokens"); !added.is_null()) {
+    for (const AddedToken& token : ReadAddedTokens(added, where_ + ": added_tokens")) {
+      tokens[static_cast<size_t>(token.id)] = token.content;
+      types[static_cast<size_t>(token.id)] = token.special ? kControl : kUserDefined;
+    }
+  }
+  Add("tokenizer.ggml.tokens", GgufArray(std::move(tokens)));
+  Add("tokenizer.ggml.token_type", GgufArray(std::move(types)));
+}
+
+void Vocabulary::AddMerges() {
+  // The reader cuts a merge at its only space; one inside of a piece is spelled as its byte is.
+  const auto spelled = [](const std::string& piece) {
+    std::string result;
+    for (const char c : piece) result += c == ' ' ? std::string("\u0120") : std::string(1, c);
+    return result;
+  };
+  std::vector<std::string> merges;
+  merges.reserve(file_.merges.size());
+  for (const auto& [left, right] : file_.merges) {
+    merges.push_back(spelled(left) + " " + spelled(right));
+  }
+  if (merges.empty()) Refuse("model: has no merges, without which llama.cpp cannot read it");
+  Add("tokenizer.ggml.merges", GgufArray(std::move(merges)));
+}
+
+// `name`: "bos", "eos"... As a text in tokenizer_config.json, else as an id in config.json.
+std::optional<int32_t> Vocabulary::SpecialToken(const std::string& name) const {
+  const auto text = settings_.find(name + "_token");
+  if (text != settings_.end() && !text->is_null()) {
+    const std::string where = (folder_ / "tokenizer_config.json").string();
+    const json& content = text->is_object() ? text->value("content", json()) : *text;
+    if (!content.is_string()) {
+      throw Error(ErrorCode::kBadInput, where, name + "_token is no text");
+    }
+    const auto id = tokenizer_.TokenToId(content.get<std::string>());
+    if (id) return id;
+    throw Error(ErrorCode::kBadInput, where, name + "_token is not in the vocabulary");
+  }
+  const auto id = config_.find(name + "_token_id");
+  if (id == config_.end()) return std::nullopt;
+  const json& first = id->is_array() && !id->empty() ? id->front() : *id;
+  if (!first.is_number_unsigned() || first.get<uint64_t>() >= static_cast<uint64_t>(rows_)) {
+    return std::nullopt;
+  }
+  return first.get<int32_t>();
+}
+
+void Vocabulary::AddSpecialTokens() {
+  const std::vector<int32_t> bare = tokenizer_.Encode("a", false);
+  std::vector<int32_t> whole = tokenizer_.Encode("a", true);
+  std::optional<int32_t> bos = SpecialToken("bos");
+  const std::optional<int32_t> eos = SpecialToken("eos");
+  if (!eos) Refuse("no end-of-sequence token is named, and llama.cpp would take another for it");
+  const bool add_bos = whole.size() > bare.size() && whole.front() != bare.front();
+  if (add_bos) {
+    if (!bos) bos = whole.front();
+    if (*bos != whole.front()) {
+      Refuse("post_processor: puts token " + std::to_string(whole.front()) +
+             " before a text, but the BOS token is " + std::to_string(*bos));
+    }
+    whole.erase(whole.begin());
+  }
+  const bool add_eos = whole.size() > bare.size() && whole.back() == *eos;
+  if (add_eos) whole.pop_back();
+  if (whole != bare) Refuse("post_processor: adds tokens other than BOS and EOS to a text");
+  const auto add = [&](const char* key, std::optional<int32_t> id) {
+    if (id) Add(key, static_cast<uint32_t>(*id));
+  };
+  // Without a BOS the reader would take token 11.
+  add("tokenizer.ggml.bos_token_id", bos ? bos : eos);
+  add("tokenizer.ggml.eos_token_id", eos);
+  add("tokenizer.ggml.unknown_token_id", SpecialToken("unk"));
+  add("tokenizer.ggml.padding_token_id", SpecialToken("pad"));
+  Add("tokenizer.ggml.add_bos_token", add_bos);
+  Add("tokenizer.ggml.add_eos_token", add_eos);
+}
+
+void Vocabulary::AddChatTemplate() {
+  const std::filesystem::path separate = folder_ / "chat_template.jinja";
+  if (std::filesystem::exists(separate)) {  // newer checkpoints keep it apart, and it then counts
+    Add("tokenizer.chat_template", ReadTextFile(separate, kMaxJsonBytes));
+    return;
+  }
+  const auto found = settings_.find("chat_template");
+  if (found == settings_.end()) return;
+  if (found->is_string()) Add("tokenizer.chat_template", found->get<std::string>());
+  if (!found->is_array()) return;
+  for (const json& entry : *found) {
+    if (!entry.is_object() || entry.value("name", json()) != "default") continue;
+    const json text = entry.value("template", json());
+    if (text.is_string()) Add("tokenizer.chat_template", text.get<std::string>());
+  }
+}
+
+}  // namespace
+
+std::vector<GgufEntry> DescribeVocabulary(const std::filesystem::path& folder, int64_t rows,
+                                          const std::string& pre) {
+  return Vocabulary(folder, rows, pre).Take();
+}
+
+}  // namespace quantmill
