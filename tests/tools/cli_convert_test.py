@@ -90,9 +90,9 @@ class ConvertTest(CliCase):
                 report = json.loads(out)
                 self.assertEqual((report["to"], report["layers"]), (label, 29))
                 self.assertEqual(report["output_bytes"], os.path.getsize(output))
-            one, two = (open(output, "rb").read() for output in outputs)
-            self.assertEqual(one[:4], b"GGUF")
-            self.assertEqual(one, two)
+            with open(outputs[0], "rb") as one, open(outputs[1], "rb") as two:
+                self.assertEqual(one.read(4), b"GGUF")
+                self.assertEqual(two.read()[4:], one.read())
         self.assertEqual(sorted(os.listdir(self.folder)),
                          ["artifact", "eight", "one.gguf", "two.gguf"])
 

@@ -71,7 +71,9 @@ TEST(GgufLayout, LlamaNamesAndHeads) {
   std::vector<std::string> names;
   for (const GgufVector& vector : layout.vectors) {
     if (vector.name.starts_with("blk.1.")) names.push_back(vector.name);
-    if (vector.name == "blk.1.attn_k.bias") EXPECT_EQ(vector.heads, 2);
+    EXPECT_EQ(vector.heads, vector.name.ends_with("attn_q.bias")   ? 4
+                            : vector.name.ends_with("attn_k.bias") ? 2
+                                                                   : 0);
   }
   EXPECT_THAT(names,
               ElementsAre("blk.1.attn_norm.weight", "blk.1.attn_q.bias", "blk.1.attn_k.bias",
