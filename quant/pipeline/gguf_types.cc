@@ -66,6 +66,7 @@ bool GetsMoreBits(int64_t layer, int64_t layers) {
 const std::vector<std::string>& GgufTypeNames() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> all;
+    all.reserve(kTypes.size());
     for (const NamedType& type : kTypes) all.emplace_back(type.name);
     return all;
   }();
