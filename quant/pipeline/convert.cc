@@ -136,7 +136,6 @@ class Conversion {
              const ConvertProgress& progress)
       : source_(source),
         format_(format),
-        pool_(pool),
         progress_(progress),
         input_(source, pool),
         output_(source, output, force) {}
@@ -164,7 +163,6 @@ class Conversion {
 
   const ModelSource& source_;
   const ArtifactWriterFormat& format_;
-  ThreadPool& pool_;
   const ConvertProgress& progress_;
   ModuleReader input_;
   Output output_;
@@ -205,14 +203,16 @@ void Conversion::Rewrite(size_t index, QuantizedLinear& linear) const {
   const QuantScheme& wanted = targets_[index].scheme;
   if (linear.scheme.symmetric && !wanted.symmetric) ToAsymmetric(linear);
   if (!linear.scheme.symmetric && wanted.symmetric) ToSymmetric(linear);
-  for (size_t i = 0; i < linear.scales.size(); ++i) {
-    if (RoundTo(wanted.scale_dtype, linear.scales[i]) == linear.scales[i]) continue;
-    throw Error(ErrorCode::kUsage, targets_[index].name,
-                fmt::format("scale {} of output {} is {:.9g}, which {} scales ({}) do not hold "
-                            "exactly: this file cannot be repacked without loss",
-                            static_cast<int64_t>(i) % linear.groups(),
-                            static_cast<int64_t>(i) / linear.groups(), linear.scales[i],
-                            NameOf(wanted.scale_dtype), format_.name()));
+  const int64_t groups = linear.groups();
+  for (int64_t o = 0; o < linear.out; ++o) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const float scale = linear.scales[static_cast<size_t>(o * groups + g)];
+      if (RoundTo(wanted.scale_dtype, scale) == scale) continue;
+      throw Error(ErrorCode::kUsage, targets_[index].name,
+                  fmt::format("scale {} of output {} is {:.9g}, which {} scales ({}) do not hold "
+                              "exactly: this file cannot be repacked without loss",
+                              g, o, scale, NameOf(wanted.scale_dtype), format_.name()));
+    }
   }
   linear.scheme = wanted;
 }
