@@ -12,7 +12,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,6 +20,7 @@
 #include "formats/file.h"
 #include "formats/gguf/block_types.h"
 #include "formats/gguf/metadata.h"
+#include "formats/tensor_file_writer.h"
 
 namespace quantmill {
 
@@ -101,7 +101,7 @@ struct GgufDeclaration {
 // in which they are declared, padding is zero: equal contents give equal bytes. The file is made
 // complete or is not valid to use; OutputFolder (output_folder.h) publishes it under its final
 // name. Move-only; not thread-safe for one object.
-class GgufWriter {
+class GgufWriter : public TensorFileWriter {
  public:
   // Creates `path` (it must not exist) and writes the header. general.alignment must not be among
   // the entries: it follows from `alignment`, a power of two of 8 or more, and is written only if
@@ -110,26 +110,6 @@ class GgufWriter {
   GgufWriter(const std::filesystem::path& path, const std::vector<GgufEntry>& metadata,
              const std::vector<GgufDeclaration>& tensors,
              uint64_t alignment = kDefaultGgufAlignment);
-
-  // All bytes of one tensor. Check fails for a name that was not declared or a wrong size.
-  void Write(std::string_view name, std::span<const std::byte> bytes);
-  // Bytes [offset, offset + bytes.size()) of one tensor. Parts must not overlap.
-  void WriteAt(std::string_view name, uint64_t offset, std::span<const std::byte> bytes);
-  // True once every byte of every tensor has been written.
-  bool complete() const { return missing_ == 0; }
-  // Syncs and closes. Check fails, naming a tensor, unless complete(). Mandatory.
-  void Finish();
-
- private:
-  struct Slot {
-    uint64_t begin = 0;  // in the file
-    uint64_t bytes = 0;
-    uint64_t written = 0;
-  };
-
-  OutputFile file_;
-  std::map<std::string, Slot, std::less<>> slots_;
-  uint64_t missing_ = 0;  // bytes
 };
 
 }  // namespace quantmill

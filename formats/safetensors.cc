@@ -86,7 +86,7 @@ std::span<const std::byte> SafetensorsFile::Bytes(const TensorInfo& info) const 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      std::vector<TensorDeclaration> tensors,
                                      const std::map<std::string, std::string>& metadata)
-    : file_([&] {
+    : TensorFileWriter([&] {
         Check(!metadata.empty(), "safetensors metadata must not be empty");
         CheckDeclarations(tensors);
         std::sort(tensors.begin(), tensors.end(),
@@ -103,41 +103,11 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
   uint64_t begin = header.size();
   for (const TensorDeclaration& tensor : tensors) {
     const uint64_t bytes = tensor.bytes();
-    slots_.emplace(tensor.name, Slot{begin, bytes, 0});
+    Place(tensor.name, begin, bytes);
     begin += bytes;
-    missing_ += bytes;
   }
-  file_.Reserve(begin);
-  file_.WriteAt(0, BytesOf(header));
-}
-
-void SafetensorsWriter::Write(std::string_view name, std::span<const std::byte> bytes) {
-  const auto slot = slots_.find(name);
-  Check(slot != slots_.end(), "tensor '" + std::string(name) + "' was not declared");
-  Check(slot->second.bytes == bytes.size(),
-        "tensor '" + std::string(name) + "': wrong size for its declaration");
-  WriteAt(name, 0, bytes);
-}
-
-void SafetensorsWriter::WriteAt(std::string_view name, uint64_t offset,
-                                std::span<const std::byte> bytes) {
-  const auto found = slots_.find(name);
-  Check(found != slots_.end(), "tensor '" + std::string(name) + "' was not declared");
-  Slot& slot = found->second;
-  Check(offset <= slot.bytes && bytes.size() <= slot.bytes - offset,
-        "tensor '" + std::string(name) + "': part outside the tensor");
-  Check(bytes.size() <= slot.bytes - slot.written,
-        "tensor '" + std::string(name) + "': a part was written twice");
-  file_.WriteAt(slot.begin + offset, bytes);
-  slot.written += bytes.size();
-  missing_ -= bytes.size();
-}
-
-void SafetensorsWriter::Finish() {
-  for (const auto& [name, slot] : slots_) {
-    Check(slot.written == slot.bytes, "tensor '" + name + "' was not written completely");
-  }
-  file_.Finish();
+  file().Reserve(begin);
+  file().WriteAt(0, BytesOf(header));
 }
 
 }  // namespace quantmill

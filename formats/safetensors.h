@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "formats/file.h"
+#include "formats/tensor_file_writer.h"
 #include "kernels/core/dtype.h"
 
 namespace quantmill {
@@ -94,34 +95,13 @@ class SafetensorsFile {
 // Writes one file; tensors may come in any order and in parts. The layout depends on the
 // declarations alone (dtypes of wide alignment first, then names, as the reference writes), so
 // equal contents give equal bytes. Move-only; not thread-safe for one object.
-class SafetensorsWriter {
+class SafetensorsWriter : public TensorFileWriter {
  public:
   // Creates `path` (it must not exist) and writes the header. `metadata` must not be empty: some
   // readers fail on an absent or empty one. Throws Error(kBadInput) for a bad or doubly declared
   // tensor, Error(kEnvironment) from the disk.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorDeclaration> tensors,
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
-
-  // All bytes of one tensor. Check fails for a name that was not declared or a wrong size.
-  void Write(std::string_view name, std::span<const std::byte> bytes);
-  // Bytes [offset, offset + bytes.size()) of one tensor. Parts must not overlap.
-  void WriteAt(std::string_view name, uint64_t offset, std::span<const std::byte> bytes);
-  // True once every byte of every tensor has been written.
-  bool complete() const { return missing_ == 0; }
-  // Syncs and closes. Check fails, naming a tensor, unless complete(). Without Finish the file is
-  // not valid to use.
-  void Finish();
-
- private:
-  struct Slot {
-    uint64_t begin = 0;  // in the file
-    uint64_t bytes = 0;
-    uint64_t written = 0;
-  };
-
-  OutputFile file_;
-  std::map<std::string, Slot, std::less<>> slots_;
-  uint64_t missing_ = 0;  // bytes
 };
 
 }  // namespace quantmill

@@ -37,19 +37,25 @@ void AddFifthBits(const std::byte* at, std::array<uint8_t, kBlock>& codes) {
   }
 }
 
-}  // namespace
-
-void Pack(const BlockQ4_0& block, std::span<std::byte> bytes) {
-  CheckSize<BlockQ4_0>(bytes);
+// d | nibbles.
+template <typename Block>
+void PackScaled(const Block& block, std::span<std::byte> bytes) {
+  CheckSize<Block>(bytes);
   CheckCodes(block.codes, block.kMaxCode);
   PutF16(block.d, bytes.data());
   PutNibbles(block.codes, bytes.subspan(2));
 }
-void Unpack(std::span<const std::byte> bytes, BlockQ4_0& block) {
-  CheckSize<BlockQ4_0>(bytes);
+template <typename Block>
+void UnpackScaled(std::span<const std::byte> bytes, Block& block) {
+  CheckSize<Block>(bytes);
   block.d = GetF16(bytes.data());
   GetNibbles(bytes.subspan(2), block.codes);
 }
+
+}  // namespace
+
+void Pack(const BlockQ4_0& block, std::span<std::byte> bytes) { PackScaled(block, bytes); }
+void Unpack(std::span<const std::byte> bytes, BlockQ4_0& block) { UnpackScaled(bytes, block); }
 
 void Pack(const BlockQ4_1& block, std::span<std::byte> bytes) {
   CheckSize<BlockQ4_1>(bytes);
@@ -106,17 +112,8 @@ void Unpack(std::span<const std::byte> bytes, BlockQ8_0& block) {
   std::memcpy(block.codes.data(), &bytes[2], kBlock);
 }
 
-void Pack(const BlockIq4Nl& block, std::span<std::byte> bytes) {
-  CheckSize<BlockIq4Nl>(bytes);
-  CheckCodes(block.codes, block.kMaxCode);
-  PutF16(block.d, bytes.data());
-  PutNibbles(block.codes, bytes.subspan(2));
-}
-void Unpack(std::span<const std::byte> bytes, BlockIq4Nl& block) {
-  CheckSize<BlockIq4Nl>(bytes);
-  block.d = GetF16(bytes.data());
-  GetNibbles(bytes.subspan(2), block.codes);
-}
+void Pack(const BlockIq4Nl& block, std::span<std::byte> bytes) { PackScaled(block, bytes); }
+void Unpack(std::span<const std::byte> bytes, BlockIq4Nl& block) { UnpackScaled(bytes, block); }
 
 void Pack(const BlockMxfp4& block, std::span<std::byte> bytes) {
   CheckSize<BlockMxfp4>(bytes);

@@ -78,6 +78,25 @@ void AddPairs(std::span<const std::byte> bytes, int bit, std::array<uint8_t, kSu
   }
 }
 
+// d | dmin | scales and mins (12), and the checks of the whole block.
+template <typename Block>
+void PutAffineHead(const Block& block, std::span<std::byte> bytes) {
+  CheckSize<Block>(bytes);
+  CheckCodes(block.codes, block.kMaxCode);
+  CheckCodes(block.scales, block.kMaxScale);
+  CheckCodes(block.mins, block.kMaxScale);
+  PutF16(block.d, bytes.data());
+  PutF16(block.dmin, &bytes[2]);
+  PutSixBitPairs(block.scales, block.mins, bytes.subspan(4));
+}
+template <typename Block>
+void GetAffineHead(std::span<const std::byte> bytes, Block& block) {
+  CheckSize<Block>(bytes);
+  block.d = GetF16(bytes.data());
+  block.dmin = GetF16(&bytes[2]);
+  GetSixBitPairs(bytes.subspan(4), block.scales, block.mins);
+}
+
 }  // namespace
 
 // scales and mins (nibbles of 16 bytes) | codes (64) | d | dmin.
@@ -139,40 +158,22 @@ void Unpack(std::span<const std::byte> bytes, BlockQ3K& block) {
 
 // d | dmin | scales and mins (12) | low nibbles (128).
 void Pack(const BlockQ4K& block, std::span<std::byte> bytes) {
-  CheckSize<BlockQ4K>(bytes);
-  CheckCodes(block.codes, block.kMaxCode);
-  CheckCodes(block.scales, block.kMaxScale);
-  CheckCodes(block.mins, block.kMaxScale);
-  PutF16(block.d, bytes.data());
-  PutF16(block.dmin, &bytes[2]);
-  PutSixBitPairs(block.scales, block.mins, bytes.subspan(4));
+  PutAffineHead(block, bytes);
   PutLowNibbles(block.codes, bytes.subspan(16));
 }
 void Unpack(std::span<const std::byte> bytes, BlockQ4K& block) {
-  CheckSize<BlockQ4K>(bytes);
-  block.d = GetF16(bytes.data());
-  block.dmin = GetF16(&bytes[2]);
-  GetSixBitPairs(bytes.subspan(4), block.scales, block.mins);
+  GetAffineHead(bytes, block);
   GetLowNibbles(bytes.subspan(16), block.codes);
 }
 
 // d | dmin | scales and mins (12) | fifth bits (32) | low nibbles (128).
 void Pack(const BlockQ5K& block, std::span<std::byte> bytes) {
-  CheckSize<BlockQ5K>(bytes);
-  CheckCodes(block.codes, block.kMaxCode);
-  CheckCodes(block.scales, block.kMaxScale);
-  CheckCodes(block.mins, block.kMaxScale);
-  PutF16(block.d, bytes.data());
-  PutF16(block.dmin, &bytes[2]);
-  PutSixBitPairs(block.scales, block.mins, bytes.subspan(4));
+  PutAffineHead(block, bytes);
   PutBitPlane(block.codes, 4, bytes.subspan(16));
   PutLowNibbles(block.codes, bytes.subspan(48));
 }
 void Unpack(std::span<const std::byte> bytes, BlockQ5K& block) {
-  CheckSize<BlockQ5K>(bytes);
-  block.d = GetF16(bytes.data());
-  block.dmin = GetF16(&bytes[2]);
-  GetSixBitPairs(bytes.subspan(4), block.scales, block.mins);
+  GetAffineHead(bytes, block);
   GetLowNibbles(bytes.subspan(48), block.codes);
   AddBitPlane(bytes.subspan(16), 4, block.codes);
 }

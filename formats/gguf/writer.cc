@@ -150,7 +150,7 @@ std::string HeaderBytes(const std::vector<GgufEntry>& metadata,
 
 GgufWriter::GgufWriter(const std::filesystem::path& path, const std::vector<GgufEntry>& metadata,
                        const std::vector<GgufDeclaration>& tensors, uint64_t alignment)
-    : file_([&] {
+    : TensorFileWriter([&] {
         Check(std::has_single_bit(alignment) && alignment >= 8 && alignment <= UINT32_MAX,
               "the alignment is a power of two of 8 or more");
         // Before the file is made: bad declarations leave nothing behind.
@@ -162,46 +162,16 @@ GgufWriter::GgufWriter(const std::filesystem::path& path, const std::vector<Gguf
   const std::vector<uint64_t> offsets = Offsets(tensors, alignment);
   const std::string header = HeaderBytes(metadata, tensors, offsets, alignment);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const uint64_t bytes = tensors[i].bytes();
-    slots_.emplace(tensors[i].name, Slot{header.size() + offsets[i], bytes, 0});
-    missing_ += bytes;
+    Place(tensors[i].name, header.size() + offsets[i], tensors[i].bytes());
   }
   const uint64_t end = header.size() + offsets.back();
-  file_.Reserve(end);
-  file_.WriteAt(0, BytesOf(header));
+  file().Reserve(end);
+  file().WriteAt(0, BytesOf(header));
   // Gaps between tensors read as zero without being written; the last one gives the file its size.
   if (!tensors.empty()) {
     const uint64_t unpadded = header.size() + offsets[tensors.size() - 1] + tensors.back().bytes();
-    file_.WriteAt(unpadded, BytesOf(std::string(end - unpadded, '\0')));
+    file().WriteAt(unpadded, BytesOf(std::string(end - unpadded, '\0')));
   }
-}
-
-void GgufWriter::Write(std::string_view name, std::span<const std::byte> bytes) {
-  const auto slot = slots_.find(name);
-  Check(slot != slots_.end(), "tensor '" + std::string(name) + "' was not declared");
-  Check(slot->second.bytes == bytes.size(),
-        "tensor '" + std::string(name) + "': wrong size for its declaration");
-  WriteAt(name, 0, bytes);
-}
-
-void GgufWriter::WriteAt(std::string_view name, uint64_t offset, std::span<const std::byte> bytes) {
-  const auto found = slots_.find(name);
-  Check(found != slots_.end(), "tensor '" + std::string(name) + "' was not declared");
-  Slot& slot = found->second;
-  Check(offset <= slot.bytes && bytes.size() <= slot.bytes - offset,
-        "tensor '" + std::string(name) + "': part outside the tensor");
-  Check(bytes.size() <= slot.bytes - slot.written,
-        "tensor '" + std::string(name) + "': a part was written twice");
-  file_.WriteAt(slot.begin + offset, bytes);
-  slot.written += bytes.size();
-  missing_ -= bytes.size();
-}
-
-void GgufWriter::Finish() {
-  for (const auto& [name, slot] : slots_) {
-    Check(slot.written == slot.bytes, "tensor '" + name + "' was not written completely");
-  }
-  file_.Finish();
 }
 
 }  // namespace quantmill

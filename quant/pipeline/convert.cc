@@ -35,9 +35,9 @@ void CheckConvertible(const ModelSource& source, const std::string& output) {
 }
 
 // Reads modules some at a time, with all threads; calls visit for each in order.
-class ModuleReader {
+class QuantizedModules {
  public:
-  ModuleReader(const ModelSource& source, ThreadPool& pool)
+  QuantizedModules(const ModelSource& source, ThreadPool& pool)
       : reader_(*source.artifact()), checkpoint_(source.checkpoint()), pool_(pool) {
     for (const std::string& name : reader_.modules()) modules_.push_back(reader_.Describe(name));
   }
@@ -164,7 +164,7 @@ class Conversion {
   const ModelSource& source_;
   const ArtifactWriterFormat& format_;
   const ConvertProgress& progress_;
-  ModuleReader input_;
+  QuantizedModules input_;
   Output output_;
   std::vector<QuantizedModule> targets_;  // as the output holds them
 };
@@ -327,7 +327,7 @@ ConvertReport DequantizeArtifact(const ModelSource& source, DType dtype, const s
   {
     const Stopwatch watch(report.seconds);
     Output out(source, output, force);
-    const ModuleReader input(source, pool);
+    const QuantizedModules input(source, pool);
     const std::vector<std::string> dense = out.DenseTensors();
     std::vector<TensorDeclaration> declarations;
     for (const QuantizedModule& module : input.modules()) {
