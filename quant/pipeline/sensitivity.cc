@@ -56,11 +56,6 @@ SplitWindows ReadWindows(const ModelSource& source, const CalibrationRecipe& rec
   return windows;
 }
 
-// Neighbouring blocks share a depth where there are many.
-size_t DepthOf(size_t block, size_t blocks) {
-  return block * std::min(blocks, kMostDepths) / blocks;
-}
-
 size_t FamilyOf(size_t depth, Site site) {
   return depth * kSites.size() + static_cast<size_t>(site);
 }
@@ -87,7 +82,8 @@ class Measurement {
         progress_(progress),
         rules_(plan.recipe.rules),
         statistics_(backend, exec, source, windows.statistics, plan.stream),
-        probes_(backend, exec, source, windows.probes, plan.stream.compute) {
+        probes_(backend, exec, source, windows.probes, plan.stream.compute),
+        depths_(ProbeDepths(source.spec(), windows.probes.tokens(), plan.recipe.max_host_mem)) {
     result_.candidates = CandidatesFor(plan.recipe.scheme, plan.recipe.target.stack);
     probe_ = static_cast<size_t>(
         std::find_if(result_.candidates.begin(), result_.candidates.end(),
@@ -109,7 +105,7 @@ class Measurement {
   void MeasureBlock(size_t index, const BlockSpec& block) {
     BlockWeights weights = LoadBlock(backend_, exec_, source_, block, plan_.stream.compute);
     const size_t blocks = source_.spec().blocks.size();
-    const size_t depth = DepthOf(index, blocks);
+    const size_t depth = index * depths_ / blocks;
     // Of layers that are probed, rounded; null elsewhere.
     std::vector<std::unique_ptr<PackedLinear>> rounded(weights.linears.size());
     for (const Site site : kSites) {
@@ -175,6 +171,7 @@ class Measurement {
   SiteSolver MakeSolver(const std::vector<const LinearSpec*>& linears, SiteStatistics statistics,
                         const std::string& where) {
     std::vector<QuantizedModule> modules;
+    modules.reserve(result_.candidates.size());
     for (const QuantScheme& scheme : result_.candidates) {
       modules.push_back({where, scheme, linears.front()->out, linears.front()->in});
     }
@@ -236,7 +233,8 @@ class Measurement {
   RuleMatcher rules_;
   CalibrationStream statistics_;
   ProbeStreams probes_;  // the dense model, then one stream for each family so far
-  size_t probe_ = 0;     // index of the candidate that probes use
+  size_t depths_;
+  size_t probe_ = 0;  // index of the candidate that probes use
   Sensitivity result_;
 };
 
@@ -250,6 +248,15 @@ int64_t Sensitivity::total_weights() const {
 
 TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& recipe) {
   return ReadWindows(source, recipe, kHeldOutWindows).probes;
+}
+
+size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t max_host_mem) {
+  const size_t depths = std::min(spec.blocks.size(), kMostDepths);
+  if (max_host_mem == 0) return depths;
+  const int64_t depth_bytes =
+      std::ssize(kSites) * tokens * spec.hidden * static_cast<int64_t>(sizeof(float));
+  const auto fitting = static_cast<size_t>(max_host_mem / 4 / depth_bytes);
+  return std::clamp<size_t>(fitting, 1, depths);
 }
 
 std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::Stack stack) {

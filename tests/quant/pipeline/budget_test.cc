@@ -89,5 +89,19 @@ TEST(Budget, TheChoiceBecomesRulesThatNameLayersExactly) {
   EXPECT_EQ(matcher.Match("model.layers.1.mlp.down_proj"), nullptr);
 }
 
+// 80 blocks; a depth has four streams of 512 tokens: 64 MiB in all.
+TEST(Sensitivity, ProbesFitTheMemory) {
+  DecoderSpec spec;
+  spec.hidden = 8192;
+  spec.blocks.resize(80);
+  constexpr int64_t kDepth = int64_t{64} << 20;
+  EXPECT_EQ(ProbeDepths(spec, 512, 0), 32u);
+  EXPECT_EQ(ProbeDepths(spec, 512, 4 * 10 * kDepth), 10u);
+  EXPECT_EQ(ProbeDepths(spec, 512, 4 * 10 * kDepth - 1), 9u);
+  EXPECT_EQ(ProbeDepths(spec, 512, 1), 1u);
+  spec.blocks.resize(3);
+  EXPECT_EQ(ProbeDepths(spec, 512, 0), 3u);
+}
+
 }  // namespace
 }  // namespace quantmill
