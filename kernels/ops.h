@@ -117,7 +117,8 @@ struct SequenceStep {
 class BatchPlan {
  public:
   virtual ~BatchPlan() = default;
-  virtual int64_t tokens() const = 0;  // rows of the step's activations
+  virtual int64_t tokens() const = 0;               // rows of the step's activations
+  virtual int64_t position(int64_t row) const = 0;  // of the row's token in its sequence
 };
 
 inline constexpr int64_t kKvBlockTokens = 16;
@@ -179,6 +180,9 @@ struct AttentionParams {
   float scale = 0;             // multiplies q . k
   int64_t sliding_window = 0;  // query p sees keys in (p - window, p]; 0: all keys <= p
   float softcap = 0;           // cap * tanh(score / cap); 0: off
+  // ALiBi (Press et al. 2021): what each position of distance takes off the scores of a head, after
+  // the soft cap. [heads], host memory, alive during the call; empty: off.
+  std::span<const float> alibi_slopes = {};
 };
 
 // Of one row of logits against its target token. Logarithms are natural; the log-sum-exp is summed
@@ -264,6 +268,10 @@ class Backend {
   // file).  ids: host memory, each in [0, vocab) (Check).  out: [tokens, hidden] F32.
   virtual void EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
                          Matrix out) = 0;
+  // out[t] += table[ids[t]], of the same types and limits.
+  virtual void AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, Matrix out) = 0;
+  // out = x, rounded to the type of out.  x: [tokens, features] F32.  out: same shape, F32|BF16.
+  virtual void Convert(Exec& exec, ConstMatrix x, Matrix out) = 0;
   // x: [tokens, features] F32.  out: [tokens, features] F32|BF16; in place when F32.
   virtual void Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matrix out) = 0;
   // y[t, o] (+)= sum_i x[t, i] * w[o, i] + bias[o].  x: [tokens, in] of
@@ -290,9 +298,9 @@ class Backend {
   virtual void AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k,
                         ConstMatrix v, KvStore& store) = 0;
   // out[t, h] = sum_p softmax_p(scale * q[t, h] . k[p]) v[p] over the positions p <= position(t) of
-  // t's own sequence.  q: [tokens, heads * head_dim] F32.  out: same shape, F32|BF16.
-  // Keys are visited in tiles aligned to absolute positions, so a token's result is the same in
-  // prefill and in decode.
+  // t's own sequence; scores are capped and shifted as `params` says.  q: [tokens, heads *
+  // head_dim] F32.  out: same shape, F32|BF16. Keys are visited in tiles aligned to absolute
+  // positions, so a token's result is the same in prefill and in decode.
   virtual void Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
                          const AttentionParams& params, ConstMatrix q, const KvStore& store,
                          Matrix out) = 0;

@@ -162,6 +162,7 @@ struct Attend {
   void LoadTile(int64_t begin);
   KeyRange Visible(int64_t row) const;
   void ScoreGroup(int64_t row, int64_t count);
+  void AddAlibi(int64_t row, int64_t begin, int64_t end);
   void SoftmaxRow(int64_t row, KeyRange range);
   void ValueGroup(int64_t row, int64_t count);
   void StoreRow(int64_t row) const;
@@ -262,8 +263,20 @@ void Attend::ScoreGroup(int64_t row, int64_t count) {
     }
   }
   for (int64_t r = 0; r < count; ++r) {
+    if (task.alibi_slopes != nullptr) AddAlibi(row + r, begin, end);
     const KeyRange range = Visible(row + r);
     if (range.lo < range.hi) SoftmaxRow(row + r, range);
+  }
+}
+
+// Vectors [begin, end) of the row's scores; distances are exact.
+void Attend::AddAlibi(int64_t row, int64_t begin, int64_t end) {
+  const Vec slope = Set1(task.alibi_slopes[row % task.group] * kLog2E);
+  const auto nearest = static_cast<int32_t>(tile_begin - position[row]);
+  for (int64_t i = begin; i < end; ++i) {
+    const VecInt ahead = LaneIndex() + (nearest + static_cast<int32_t>(i * kLanes));
+    float* at = p + row * kTileKeys + i * kLanes;
+    Store(at, Fma(slope, __builtin_convertvector(ahead, Vec), Load(at)));
   }
 }
 

@@ -63,6 +63,7 @@ struct AttentionTask {
   int64_t head_dim = 0;
   float scale = 0;
   float softcap = 0;
+  const float* alibi_slopes = nullptr;  // [group]; null: off
   int64_t sliding_window = 0;
 
   const void* cache = nullptr;  // the layer's first block, at this kv head

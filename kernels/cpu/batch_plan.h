@@ -47,7 +47,7 @@ class CpuBatchPlan : public BatchPlan {
   explicit CpuBatchPlan(std::span<const SequenceStep> steps);
 
   int64_t tokens() const override { return static_cast<int64_t>(positions_.size()); }
-  int64_t position(int64_t row) const { return positions_[static_cast<size_t>(row)]; }
+  int64_t position(int64_t row) const override { return positions_[static_cast<size_t>(row)]; }
   const std::vector<Sequence>& sequences() const { return sequences_; }
   const std::vector<BlockRun>& runs() const { return runs_; }
   std::span<const int32_t> blocks() const { return blocks_; }

@@ -155,6 +155,9 @@ void CpuBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
         "Attention: the store has another shape");
   Check(params.heads > 0 && params.heads % params.kv_heads == 0,
         "Attention: heads is not a multiple of kv_heads");
+  Check(params.alibi_slopes.empty() ||
+            static_cast<int64_t>(params.alibi_slopes.size()) == params.heads,
+        "Attention: one slope for each head");
   Check(params.sliding_window >= 0 && params.softcap >= 0, "Attention: negative parameter");
   Check(q.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
         "Attention: q is F32, out F32 or BF16");
@@ -192,6 +195,9 @@ void CpuBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
                     .head_dim = params.head_dim,
                     .scale = params.scale,
                     .softcap = params.softcap,
+                    .alibi_slopes = params.alibi_slopes.empty()
+                                        ? nullptr
+                                        : params.alibi_slopes.data() + kv_head * group,
                     .sliding_window = params.sliding_window,
                     .cache = kv.Block(layer, 0) + kv_head * head_bytes,
                     .block_stride = kv.block_bytes(),

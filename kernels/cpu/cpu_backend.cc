@@ -61,7 +61,7 @@ void CopyRow(ConstMatrix from, Matrix to, int64_t row) {
 }
 
 void Copy(Exec& exec, ConstMatrix from, Matrix to) {
-  Check(from.rows == to.rows && from.cols == to.cols, "Upload, Download: shapes differ");
+  Check(from.rows == to.rows && from.cols == to.cols, "Upload, Download, Convert: shapes differ");
   if (from.size() == 0) return;
   const int64_t rows = RowsPerTask(from.cols);
   PoolOf(exec).ParallelFor((from.rows + rows - 1) / rows, [&](int64_t task, int) {
@@ -86,6 +86,12 @@ Tensor CpuBackend::Empty(DType dtype, int64_t rows, int64_t cols) {
 void CpuBackend::Upload(Exec& exec, ConstMatrix host, Matrix device) { Copy(exec, host, device); }
 
 void CpuBackend::Download(Exec& exec, ConstMatrix device, Matrix host) { Copy(exec, device, host); }
+
+void CpuBackend::Convert(Exec& exec, ConstMatrix x, Matrix out) {
+  Check(x.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
+        "Convert: x is F32, out F32 or BF16");
+  Copy(exec, x, out);
+}
 
 void CpuBackend::Zero(Exec& exec, Matrix x) {
   if (x.size() == 0) return;

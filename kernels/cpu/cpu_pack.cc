@@ -1,4 +1,4 @@
-// Packing weights into panels, and EmbedRows.
+// Packing weights into panels, EmbedRows and AddRows.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -295,6 +295,25 @@ void CpuBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_
       const ConstMatrix row = table.Rows(ids[static_cast<size_t>(t)], 1);
       kernels.widen(type, row.data, scale, out.cols, out.Row<float>(t));
     }
+  });
+}
+
+void CpuBackend::AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
+  Check(out.dtype == DType::kF32 && out.rows == static_cast<int64_t>(ids.size()) &&
+            out.cols == table.cols,
+        "AddRows: out is [ids, hidden] F32");
+  for (const int32_t id : ids) Check(id >= 0 && id < table.rows, "AddRows: id outside the table");
+  if (out.size() == 0) return;
+  const MatMulKernels& kernels = SelectMatMulKernels(isa_);
+  const PanelType type = DensePanelType(table.dtype);
+  ThreadPool& pool = PoolOf(exec);
+  Workspace::Scope scope(exec.workspace);
+  const Matrix wide = scope.Take(DType::kF32, pool.threads(), out.cols);
+  pool.ParallelFor(out.rows, [&](int64_t t, int thread) {
+    auto* row = wide.Row<float>(thread);
+    kernels.widen(type, table.Rows(ids[static_cast<size_t>(t)], 1).data, 1.0f, out.cols, row);
+    auto* sum = out.Row<float>(t);
+    for (int64_t i = 0; i < out.cols; ++i) sum[i] += row[i];
   });
 }
 

@@ -24,6 +24,8 @@ class ReferenceBackend : public Backend {
                                               Compute compute) override;
   void EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
                  Matrix out) override;
+  void AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, Matrix out) override;
+  void Convert(Exec& exec, ConstMatrix x, Matrix out) override;
   void Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matrix out) override;
   void MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias, MatMulMode mode,
               Matrix y) override;

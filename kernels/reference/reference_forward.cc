@@ -55,7 +55,7 @@ class ReferencePlan : public BatchPlan {
     }
   }
   int64_t tokens() const override { return static_cast<int64_t>(rows_.size()); }
-  int64_t position(int64_t row) const { return rows_[static_cast<size_t>(row)].position; }
+  int64_t position(int64_t row) const override { return rows_[static_cast<size_t>(row)].position; }
   // The physical block that holds a position of the row's sequence.
   int64_t Block(int64_t row, int64_t position) const {
     const std::vector<int32_t>& table = tables_[rows_[static_cast<size_t>(row)].sequence];
@@ -247,6 +247,10 @@ void ReferenceBackend::Attention(Exec&, const BatchPlan& plan, int64_t layer,
         }
         double score = dot * double{params.scale};
         if (params.softcap > 0) score = params.softcap * std::tanh(score / params.softcap);
+        if (!params.alibi_slopes.empty()) {
+          score -= double{params.alibi_slopes[static_cast<size_t>(h)]} *
+                   static_cast<double>(position - p);
+        }
         weights.push_back(score);
         max = std::max(max, score);
       }

@@ -86,6 +86,16 @@ void ReferenceBackend::EmbedRows(Exec&, ConstMatrix table, std::span<const int32
   }
 }
 
+void ReferenceBackend::AddRows(Exec&, ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
+  Check(out.rows == static_cast<int64_t>(ids.size()) && out.cols == table.cols,
+        "AddRows: out is [ids, hidden]");
+  for (int64_t t = 0; t < out.rows; ++t) {
+    const int32_t id = ids[static_cast<size_t>(t)];
+    Check(id >= 0 && id < table.rows, "AddRows: id outside the table");
+    for (int64_t i = 0; i < out.cols; ++i) out.Row<float>(t)[i] += Read(table, id, i);
+  }
+}
+
 void ReferenceBackend::MatMul(Exec&, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                               MatMulMode mode, Matrix y) {
   Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");

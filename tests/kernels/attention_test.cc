@@ -1,5 +1,6 @@
 // Attention on the paged cache of floats, on every backend against the reference.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -72,6 +73,38 @@ TEST_P(AttentionTest, SoftCap) {
   ExpectMatchesReference(MakeBatch(60, params, {5, 100}));
   params.sliding_window = 40;
   ExpectMatchesReference(MakeBatch(61, params, {5, 100}));
+}
+
+// Of 6 heads over 2: no two alike, so that a slope of another head is seen.
+constexpr std::array<float, 6> kSlopes = {0.5f, 0.25f, 0.1f, 0.03f, 0.9f, 0.004f};
+
+TEST_P(AttentionTest, Alibi) {
+  AttentionParams params = Heads(6, 2, 32);
+  params.alibi_slopes = kSlopes;
+  ExpectMatchesReference(MakeBatch(62, params, kLengths));
+  ExpectMatchesReference(MakeBatch(63, params, {33, 200}, DType::kBF16));
+  params.sliding_window = 40;
+  params.softcap = 1.5f;
+  ExpectMatchesReference(MakeBatch(64, params, {5, 100}));
+  const Batch batch = MakeBatch(66, params, {1, 17, 131, 70});
+  const Tensor want = Run(batch, AtOnce(batch));
+  EXPECT_TRUE(SameBits(Run(batch, TokenByToken(batch)), want));
+  EXPECT_TRUE(SameBits(Run(batch, RandomChunks(batch, 7, 20)), want));
+}
+
+// Equal keys: the weights are powers of e^-slope, the nearest key's the largest.
+TEST_P(AttentionTest, AlibiByHand) {
+  AttentionParams params = Heads(1, 1, 16);
+  const float slope = std::log(2.0f);
+  params.alibi_slopes = std::span(&slope, 1);
+  Batch batch = MakeBatch(67, params, {3});
+  Fill(batch.k, 0);
+  for (int64_t t = 0; t < 3; ++t) {
+    std::fill_n(batch.v.Row<float>(t), 16, static_cast<float>(t));  // 0, 1, 2
+  }
+  const Tensor got = Run(batch, AtOnce(batch));
+  EXPECT_NEAR(got.Row<float>(1)[3], 1 / 1.5, 1e-6);           // weights 1, 1/2
+  EXPECT_NEAR(got.Row<float>(2)[3], (2 + 0.5) / 1.75, 1e-6);  // weights 1, 1/2, 1/4
 }
 
 TEST_P(AttentionTest, LargeScores) {

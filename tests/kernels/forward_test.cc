@@ -167,6 +167,24 @@ QUANTMILL_ALL_BACKENDS(NormTest);
 
 // ---- rope ----
 
+class ConvertTest : public BackendTest {};
+
+TEST_P(ConvertTest, MatchesReference) {
+  Random random(7);
+  const Tensor x = NormalMatrix(random, DType::kF32, 5, 67);
+  x.Row<float>(2)[3] = static_cast<float>(kNaN);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Tensor got = Empty(dtype, 5, 67);
+    const Tensor want = HostTensor(dtype, 5, 67);
+    backend().Convert(exec(), OnDevice(x), got);
+    reference().Convert(reference_exec(), x, want);
+    EXPECT_TRUE(SameBits(OnHost(got), want)) << quantmill::NameOf(dtype);
+    EXPECT_TRUE(std::isnan(test::At(want, 2, 3)));
+    EXPECT_EQ(test::At(want, 0, 0), RoundTo(dtype, x.Row<float>(0)[0]));
+  }
+}
+QUANTMILL_ALL_BACKENDS(ConvertTest);
+
 class RopeTest : public BackendTest {
  protected:
   static std::vector<float> Frequencies(int64_t rotary_dim) {

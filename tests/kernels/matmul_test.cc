@@ -1,4 +1,4 @@
-// PackDense, PackQuantized, EmbedRows and MatMul on every backend against the reference.
+// PackDense, PackQuantized, EmbedRows, AddRows and MatMul on every backend against the reference.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -376,6 +376,20 @@ TEST_P(MatMulTest, EmbedRows) {
   }
 }
 
+TEST_P(MatMulTest, AddRows) {
+  const std::vector<int32_t> ids = {4, 0, 0, 6, 1};
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const int64_t hidden : {0, 1, 15, 64, 131}) {
+      const Tensor table = NormalMatrix(random_, dtype, 7, hidden);
+      const Tensor want = NormalMatrix(random_, DType::kF32, 5, hidden);
+      const Tensor got = OnDevice(want);
+      backend().AddRows(exec(), OnDevice(table), ids, got);
+      reference().AddRows(reference_exec(), table, ids, want);
+      EXPECT_TRUE(SameBits(OnHost(got), want)) << quantmill::NameOf(dtype) << ", " << hidden;
+    }
+  }
+}
+
 TEST_P(MatMulTest, EmbedRowsChecksIds) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const Tensor table = OnDevice(NormalMatrix(random_, DType::kF32, 7, 4));
@@ -383,6 +397,7 @@ TEST_P(MatMulTest, EmbedRowsChecksIds) {
   for (const int32_t id : {-1, 7}) {
     const std::vector<int32_t> ids = {id};
     EXPECT_DEATH(backend().EmbedRows(exec(), table, ids, 1, out), "EmbedRows");
+    EXPECT_DEATH(backend().AddRows(exec(), table, ids, out), "AddRows");
   }
 }
 

@@ -185,6 +185,7 @@ inline Tensor RunOn(Backend& backend, Exec& exec, const Batch& batch, const Sche
 // What |got - want| may be, element by element. With u = 2^-24 and natural units:
 //   a score: head_dim products and sums, and three roundings of q * scale (in base 2);
 //            a soft cap adds the error of tanh, 2^-21, and two roundings, of the capped score;
+//            ALiBi the rounding of its slope in base 2 (twice), and of the sum;
 //   a weight: e to the error of its score; the rounding of score - maximum; 2^-22 of exp itself;
 //            once per tile another such factor, whose exponents add up to at most the range of
 //            scores;
@@ -221,6 +222,12 @@ inline Tensor Bounds(const Batch& batch) {
           if (a.softcap > 0) {
             score = a.softcap * std::tanh(score / a.softcap);
             error += (0x1p-21 + 2 * kU) * std::abs(score);
+          }
+          if (!a.alibi_slopes.empty()) {
+            const double shift =
+                double{a.alibi_slopes[static_cast<size_t>(h)]} * static_cast<double>(t - p);
+            score -= shift;
+            error += 2 * kU * shift + kU * std::abs(score);
           }
           scores.push_back(score);
           score_error = std::max(score_error, error);
