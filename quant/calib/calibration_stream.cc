@@ -192,7 +192,9 @@ int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
                                         const StreamOptions& options) {
   const int64_t element = SizeOf(ActivationType(options.compute));
   const int64_t rows = WindowsPerChunk(window, options) * window;
-  const int64_t attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim * SizeOf(DType::kF32);
+  const bool fused = !spec.blocks.front().query_key_value.name.empty();  // then taken apart
+  const int64_t attention =
+      (spec.heads + 2 * spec.kv_heads) * spec.head_dim * SizeOf(DType::kF32) * (fused ? 2 : 1);
   const int64_t mlp = 2 * spec.ffn * SizeOf(DType::kF32);  // of at most 1,024 rows at a time
   const int64_t recomputed = (options.keep_mlp ? 0 : spec.ffn * element) +
                              (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);

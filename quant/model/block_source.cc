@@ -7,15 +7,6 @@
 #include "kernels/core/error.h"
 
 namespace quantmill {
-namespace {
-
-const std::vector<float>& Ones() {
-  static const std::vector<float> kNone;
-  return kNone;
-}
-
-}  // namespace
-
 BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, BlockFolding folding)
     : source_(source), block_(block), folding_(std::move(folding)) {
   for (const Site site : kSites) {
@@ -26,10 +17,11 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
     std::vector<float>& effective = effective_[static_cast<size_t>(site)];
     for (const BF16 s : scales) effective.push_back(ToFloat(s));
   }
-  FoldVector(Site::kAttentionIn, block.attention_norm);
-  FoldVector(Site::kMlpIn, block.mlp_norm);
-  if (block.value.bias) FoldVector(Site::kAttentionOut, block.value.name + ".bias");
-  if (block.up.bias) FoldVector(Site::kMlpOut, block.up.name + ".bias");
+  const int64_t hidden = source.spec().hidden;
+  FoldVector(Site::kAttentionIn, block.attention_norm, {0, hidden, hidden, 1});
+  FoldVector(Site::kMlpIn, block.mlp_norm, {0, hidden, hidden, 1});
+  FoldBias(Site::kAttentionOut, block.value);
+  FoldBias(Site::kMlpOut, block.up);
   for (const Site site : kSites) {
     const std::vector<float>& effective = effective_[static_cast<size_t>(site)];
     if (effective.empty()) continue;
@@ -41,23 +33,28 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
   }
 }
 
-void BlockSource::FoldVector(Site site, const std::string& name) {
+void BlockSource::FoldBias(Site site, const LinearSpec& producer) {
+  const StoredRows stored = block_.Stored(producer);
+  if (stored.linear->bias) FoldVector(site, stored.linear->name + ".bias", stored.rows);
+}
+
+// Scale j is of element rows.Row(j).
+void BlockSource::FoldVector(Site site, const std::string& name, const RowRuns& rows) {
   std::vector<float>& scales = effective_[static_cast<size_t>(site)];
   if (scales.empty()) return;
   const DType dtype = source_.checkpoint().View(name).dtype;
   const Tensor dense = source_.ReadVector(name);
   std::vector<float>& stored = changed_[name];
+  stored.assign(dense.Row<float>(0), dense.Row<float>(0) + dense.cols());
   for (size_t j = 0; j < scales.size(); ++j) {
-    const float value = dense.Row<float>(0)[j];
+    float& value = stored[static_cast<size_t>(rows.Row(static_cast<int64_t>(j)))];
     const float divided = RoundTo(dtype, value / scales[j]);
-    if (value == 0) {
-      stored.push_back(value);
-    } else if (divided == 0 || !std::isfinite(divided)) {
-      stored.push_back(value);
+    if (value == 0) continue;
+    if (divided == 0 || !std::isfinite(divided)) {
       scales[j] = 1;
     } else {
-      stored.push_back(divided);
       scales[j] = value / divided;
+      value = divided;
     }
   }
 }
@@ -76,12 +73,20 @@ const std::vector<float>& BlockSource::ColumnScales(const LinearSpec& linear) co
   return columns_[static_cast<size_t>(SiteOf(linear))];
 }
 
-const std::vector<float>& BlockSource::RowScales(const LinearSpec& linear) const {
-  if (linear.name == block_.value.name) {
-    return effective_[static_cast<size_t>(Site::kAttentionOut)];
+// [out], or empty: ones.
+std::vector<float> BlockSource::RowScales(const LinearSpec& linear) const {
+  for (const auto& [producer, site] :
+       {std::pair(&block_.value, Site::kAttentionOut), std::pair(&block_.up, Site::kMlpOut)}) {
+    const std::vector<float>& scales = effective_[static_cast<size_t>(site)];
+    const auto [stored, rows] = block_.Stored(*producer);
+    if (scales.empty() || stored->name != linear.name) continue;
+    std::vector<float> all(static_cast<size_t>(linear.out), 1.0f);
+    for (size_t j = 0; j < scales.size(); ++j) {
+      all[static_cast<size_t>(rows.Row(static_cast<int64_t>(j)))] = scales[j];
+    }
+    return all;
   }
-  if (linear.name == block_.up.name) return effective_[static_cast<size_t>(Site::kMlpOut)];
-  return Ones();
+  return {};
 }
 
 bool BlockSource::Folds(const LinearSpec& linear) const {
@@ -91,7 +96,7 @@ bool BlockSource::Folds(const LinearSpec& linear) const {
 Tensor BlockSource::Weight(const LinearSpec& linear) const {
   const ConstMatrix stored = source_.DenseWeight(linear);
   const std::vector<float>& columns = ColumnScales(linear);
-  const std::vector<float>& rows = RowScales(linear);
+  const std::vector<float> rows = RowScales(linear);
   Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
   for (int64_t o = 0; o < linear.out; ++o) {
     auto* row = weight.Row<float>(o);

@@ -35,9 +35,9 @@ class BlockSource {
   // Whether Weight(linear) differs from the checkpoint's.
   bool Folds(const LinearSpec& linear) const;
   // [out, in] F32 host memory: (w[o, i] * s'_i of the linear's own site) / s'_o of the site that
-  // reads its output (value, up). Exactly the checkpoint's where !Folds(linear). The stored tensor
-  // is checked to be finite and its pages are released. Error(kBadInput) naming the tensor also if
-  // a folded weight overflows.
+  // reads its output (the rows of value, up; others / 1). Exactly the checkpoint's where
+  // !Folds(linear). The stored tensor is checked to be finite and its pages are released.
+  // Error(kBadInput) naming the tensor also if a folded weight overflows.
   Tensor Weight(const LinearSpec& linear) const;
   // s' of the columns of the linear's own site, [in]; empty: ones.
   const std::vector<float>& ColumnScales(const LinearSpec& linear) const;
@@ -52,8 +52,9 @@ class BlockSource {
   const std::map<std::string, std::vector<float>>& changed_vectors() const { return changed_; }
 
  private:
-  void FoldVector(Site site, const std::string& name);
-  const std::vector<float>& RowScales(const LinearSpec& linear) const;
+  void FoldVector(Site site, const std::string& name, const RowRuns& rows);
+  void FoldBias(Site site, const LinearSpec& producer);
+  std::vector<float> RowScales(const LinearSpec& linear) const;
   Site SiteOf(const LinearSpec& linear) const;
 
   const ModelSource& source_;

@@ -1,6 +1,25 @@
 #include "quant/model/decoder_spec.h"
 
+#include <initializer_list>
+
+#include "kernels/core/error.h"
+
 namespace quantmill {
+namespace {
+
+using LinearList = std::vector<const LinearSpec*>;
+
+// Those that are stored under a name of their own.
+LinearList Named(std::initializer_list<const LinearSpec*> linears) {
+  LinearList named;
+  named.reserve(linears.size());
+  for (const LinearSpec* linear : linears) {
+    if (!linear->name.empty()) named.push_back(linear);
+  }
+  return named;
+}
+
+}  // namespace
 
 const char* NameOf(Site site) {
   switch (site) {
@@ -16,7 +35,34 @@ const char* NameOf(Site site) {
   return "?";
 }
 
-std::vector<const LinearSpec*> BlockSpec::LinearsAt(Site site) const {
+void BlockSpec::FuseQueryKeyValue(const std::string& name, int64_t groups) {
+  Check(query.out % groups == 0 && key.out % groups == 0 && value.out % groups == 0,
+        "FuseQueryKeyValue: unequal groups");
+  query_key_value = {name, query.out + key.out + value.out, query.in, query.bias};
+  query_key_value_groups = groups;
+  for (LinearSpec* part : {&query, &key, &value}) part->name.clear();
+}
+
+void BlockSpec::FuseGateUp(const std::string& name) {
+  gate_up = {name, gate.out + up.out, gate.in, gate.bias};
+  for (LinearSpec* part : {&gate, &up}) part->name.clear();
+}
+
+StoredRows BlockSpec::Stored(const LinearSpec& part) const {
+  if (!part.name.empty()) return {&part, {0, part.out, part.out, 1}};
+  if (&part == &gate || &part == &up) {
+    return {&gate_up, {&part == &gate ? 0 : gate.out, part.out, part.out, 1}};
+  }
+  const int64_t groups = query_key_value_groups;
+  int64_t first = 0;
+  for (const LinearSpec* before : {&query, &key, &value}) {
+    if (before == &part) break;
+    first += before->out / groups;
+  }
+  return {&query_key_value, {first, part.out / groups, query_key_value.out / groups, groups}};
+}
+
+std::vector<const LinearSpec*> BlockSpec::PartsAt(Site site) const {
   switch (site) {
     case Site::kAttentionIn:
       return {&query, &key, &value};
@@ -30,8 +76,22 @@ std::vector<const LinearSpec*> BlockSpec::LinearsAt(Site site) const {
   return {};
 }
 
+std::vector<const LinearSpec*> BlockSpec::LinearsAt(Site site) const {
+  switch (site) {
+    case Site::kAttentionIn:
+      return Named({&query_key_value, &query, &key, &value});
+    case Site::kAttentionOut:
+      return {&output};
+    case Site::kMlpIn:
+      return Named({&gate_up, &gate, &up});
+    case Site::kMlpOut:
+      return {&down};
+  }
+  return {};
+}
+
 std::vector<const LinearSpec*> BlockSpec::Linears() const {
-  return {&query, &key, &value, &output, &gate, &up, &down};
+  return Named({&query_key_value, &query, &key, &value, &output, &gate_up, &gate, &up, &down});
 }
 
 std::vector<const LinearSpec*> DecoderSpec::Linears() const {

@@ -20,6 +20,28 @@ struct LinearSpec {
   bool bias = false;
 };
 
+// Rows of a linear: run r is rows [first + r * stride, first + r * stride + length), stride being
+// at least length.
+struct RowRuns {
+  int64_t first = 0;
+  int64_t length = 0;
+  int64_t stride = 0;
+  int64_t runs = 1;
+
+  int64_t rows() const { return length * runs; }
+  // The i-th of them.
+  int64_t Row(int64_t i) const { return first + i / length * stride + i % length; }
+  bool Contains(int64_t row) const {
+    return row >= first && row < first + runs * stride && (row - first) % stride < length;
+  }
+};
+
+// Where a projection is stored: some rows of a linear (or all).
+struct StoredRows {
+  const LinearSpec* linear = nullptr;
+  RowRuns rows;
+};
+
 // The four points of a block at which linear layers read one common input. Calibration collects one
 // set of statistics for each, and blocks run site by site.
 enum class Site : uint8_t { kAttentionIn, kAttentionOut, kMlpIn, kMlpOut };
@@ -37,8 +59,24 @@ struct BlockSpec {
   std::string query_norm;  // [head_dim], per head before rope; empty: none
   std::string key_norm;
   LinearSpec query, key, value, output, gate, up, down;
+  // Where q, k and v are rows of one stored linear (gate and up likewise), that linear has a name
+  // and its parts have none: only sizes. It is solved and stored as it is, since the rows of a
+  // linear are independent of each other.
+  LinearSpec query_key_value;
+  LinearSpec gate_up;  // [gate; up]
+  // The rows of query_key_value are this many equal groups, each [its q; its k; its v]: 1, or one
+  // for each key-value head.
+  int64_t query_key_value_groups = 1;
   int64_t sliding_window = 0;  // positions seen, own included; 0: all
 
+  // Make query, key and value (gate and up), described as if stored apart, rows of linear `name`.
+  void FuseQueryKeyValue(const std::string& name, int64_t groups);
+  void FuseGateUp(const std::string& name);
+
+  // What reads the input of `site`, part by part: {&query, &key, &value}, ...
+  std::vector<const LinearSpec*> PartsAt(Site site) const;
+  // Where a part is stored. Points into this.
+  StoredRows Stored(const LinearSpec& part) const;
   // The linears that read the input of `site`, in the order in which they are solved and stored.
   std::vector<const LinearSpec*> LinearsAt(Site site) const;
   std::vector<const LinearSpec*> Linears() const;  // all, in the order of kSites

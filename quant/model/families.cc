@@ -8,6 +8,7 @@ const std::vector<Family>& Families() {
   static const std::vector<Family> families = {
       {"llama", "LlamaForCausalLM", DescribeLlama},
       {"mistral", "MistralForCausalLM", DescribeMistral},
+      {"phi3", "Phi3ForCausalLM", DescribePhi3},
       {"qwen2", "Qwen2ForCausalLM", DescribeQwen2},
       {"qwen3", "Qwen3ForCausalLM", DescribeQwen3},
   };

@@ -28,6 +28,7 @@ DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& whe
 // One per family, defined in <family>.cc.
 DecoderSpec DescribeLlama(const ConfigReader& config);
 DecoderSpec DescribeMistral(const ConfigReader& config);
+DecoderSpec DescribePhi3(const ConfigReader& config);
 DecoderSpec DescribeQwen2(const ConfigReader& config);
 DecoderSpec DescribeQwen3(const ConfigReader& config);
 

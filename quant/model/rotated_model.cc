@@ -43,14 +43,16 @@ void RotateRowVectors(const Hadamard* hadamard, const Tensor& gain, Matrix panel
   });
 }
 
-// Each column y of each size() rows: y := Rt y.
-void RotateColumnVectors(const Hadamard& hadamard, Matrix panel, ThreadPool& pool,
-                         std::vector<Scratch>& scratch) {
+// Each column y of each size() rows that lie in `runs`: y := Rt y. The panel is rows `begin` and
+// following of a tensor.
+void RotateColumnVectors(const Hadamard& hadamard, const RowRuns& runs, int64_t begin, Matrix panel,
+                         ThreadPool& pool, std::vector<Scratch>& scratch) {
   const int64_t n = hadamard.size();
   const int64_t tiles = (panel.cols + kTileColumns - 1) / kTileColumns;
   pool.ParallelFor(panel.rows / n * tiles, [&](int64_t task, int thread) {
     auto& [values, mixing] = scratch[static_cast<size_t>(thread)];
     const int64_t first_row = task / tiles * n;
+    if (!runs.Contains(begin + first_row)) return;
     const int64_t first_column = task % tiles * kTileColumns;
     const int64_t lanes = std::min(kTileColumns, panel.cols - first_column);
     values.resize(static_cast<size_t>(n * lanes));
@@ -152,7 +154,9 @@ void RotatedWriter::WriteRotated(const TensorDeclaration& tensor, const RotatedT
     const Tensor panel = HostTensor(DType::kF32, rows, from.cols);
     for (int64_t r = 0; r < rows; ++r) WidenRow(from, row + r, panel.Row<float>(r));
     RotateRowVectors(change.columns, gain, panel, pool_, scratch_);
-    if (change.rows != nullptr) RotateColumnVectors(*change.rows, panel, pool_, scratch_);
+    if (change.rows != nullptr) {
+      RotateColumnVectors(*change.rows, change.row_runs, row, panel, pool_, scratch_);
+    }
     const std::vector<std::byte> stored =
         StoredAs(from.dtype, {panel.Row<float>(0), static_cast<size_t>(rows * from.cols)});
     CheckFinite({stored.data(), from.dtype, rows, from.cols, from.cols},

@@ -41,10 +41,10 @@ Rotation::Rotation(const ModelSource& source) {
   }
   head_ = Hadamard::OfSize(spec.head_dim, kSeed + 1);
 
-  tensors_[spec.embedding] = {spec.embedding, "", &*hidden_, nullptr, false};
+  tensors_[spec.embedding] = {.from = spec.embedding, .columns = &*hidden_};
   tensors_[spec.final_norm].ones = true;
-  tensors_[spec.lm_head.name + ".weight"] = {source.WeightName(spec.lm_head), spec.final_norm,
-                                             &*hidden_, nullptr, false};
+  tensors_[spec.lm_head.name + ".weight"] = {
+      .from = source.WeightName(spec.lm_head), .gain = spec.final_norm, .columns = &*hidden_};
   for (const BlockSpec& block : spec.blocks) AddBlock(block);
 }
 
@@ -52,29 +52,38 @@ void Rotation::AddBlock(const BlockSpec& block) {
   const Hadamard* head = head_ ? &*head_ : nullptr;
   tensors_[block.attention_norm].ones = true;
   tensors_[block.mlp_norm].ones = true;
-  AddReader(block.query, block.attention_norm, nullptr);
-  AddReader(block.key, block.attention_norm, nullptr);
-  AddReader(block.value, block.attention_norm, head);
+  for (const LinearSpec* linear : block.LinearsAt(Site::kAttentionIn)) {
+    AddReader(*linear, block.attention_norm);
+  }
+  if (head != nullptr) AddHeads(block.Stored(block.value));
   AddWriter(block.output, head);
-  AddReader(block.gate, block.mlp_norm, nullptr);
-  AddReader(block.up, block.mlp_norm, nullptr);
+  for (const LinearSpec* linear : block.LinearsAt(Site::kMlpIn)) AddReader(*linear, block.mlp_norm);
   AddWriter(block.down, nullptr);
 }
 
-void Rotation::AddReader(const LinearSpec& linear, const std::string& norm, const Hadamard* rows) {
+void Rotation::AddReader(const LinearSpec& linear, const std::string& norm) {
   const std::string weight = linear.name + ".weight";
-  tensors_[weight] = {weight, norm, &*hidden_, rows, false};
-  if (!linear.bias || rows == nullptr) return;
-  const std::string bias = linear.name + ".bias";
-  tensors_[bias] = {bias, "", nullptr, rows, false};
+  tensors_[weight] = {.from = weight, .gain = norm, .columns = &*hidden_};
+}
+
+void Rotation::AddHeads(const StoredRows& value) {
+  const auto turn = [&](const std::string& name) {
+    RotatedTensor& tensor = tensors_[name];
+    tensor.from = name;
+    tensor.rows = &*head_;
+    tensor.row_runs = value.rows;
+  };
+  turn(value.linear->name + ".weight");
+  if (value.linear->bias) turn(value.linear->name + ".bias");
 }
 
 void Rotation::AddWriter(const LinearSpec& linear, const Hadamard* columns) {
   const std::string weight = linear.name + ".weight";
-  tensors_[weight] = {weight, "", columns, &*hidden_, false};
+  const RowRuns all{0, linear.out, linear.out, 1};
+  tensors_[weight] = {.from = weight, .columns = columns, .rows = &*hidden_, .row_runs = all};
   if (!linear.bias) return;
   const std::string bias = linear.name + ".bias";
-  tensors_[bias] = {bias, "", nullptr, &*hidden_, false};
+  tensors_[bias] = {.from = bias, .rows = &*hidden_, .row_runs = all};
 }
 
 nlohmann::json Rotation::Json() const {

@@ -17,11 +17,12 @@ namespace quantmill {
 
 // How one tensor of the rotated model is made from tensors of the original.
 struct RotatedTensor {
-  std::string from;                   // the tensor whose values are read
-  std::string gain;                   // columns are multiplied by this norm's gain; empty: not
+  std::string from = {};              // the tensor whose values are read
+  std::string gain = {};              // columns are multiplied by this norm's gain; empty: not
   const Hadamard* columns = nullptr;  // W R, each size() columns on their own; null: not
-  const Hadamard* rows = nullptr;     // Rt W, each size() rows on their own; a 1-D tensor is a
-                                      // column. Null: not
+  const Hadamard* rows = nullptr;     // Rt W, each size() of row_runs on their own; a 1-D tensor
+                                      // is a column. Null: not
+  RowRuns row_runs = {};              // whole multiples of rows->size(), as all its sizes are
   bool ones = false;                  // a gain that was folded away: all ones, nothing is read
 };
 
@@ -52,7 +53,8 @@ class Rotation {
 
  private:
   void AddBlock(const BlockSpec& block);
-  void AddReader(const LinearSpec& linear, const std::string& norm, const Hadamard* rows);
+  void AddReader(const LinearSpec& linear, const std::string& norm);
+  void AddHeads(const StoredRows& value);
   void AddWriter(const LinearSpec& linear, const Hadamard* columns);
 
   std::optional<Hadamard> hidden_;

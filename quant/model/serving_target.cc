@@ -132,7 +132,7 @@ class Rules {
     if (by_input) {
       CheckInputsOfRank(*first);
     } else {
-      CheckOutputsOfRank(block, site, linears, *first);
+      CheckOutputsOfRank(block, site, *first);
     }
   }
 
@@ -201,23 +201,23 @@ class Rules {
     CheckShape(module, module.out, module.in / ranks());
   }
 
-  void CheckOutputsOfRank(const BlockSpec& block, Site site,
-                          const std::vector<const LinearSpec*>& linears,
-                          const QuantizedModule& module) {
+  // q, k and v (gate and up) are split one by one, stored as one or not.
+  void CheckOutputsOfRank(const BlockSpec& block, Site site, const QuantizedModule& module) {
     int64_t out = 0;
-    for (const LinearSpec* linear : linears) {
-      const bool is_kv = site == Site::kAttentionIn && linear != &block.query;
+    for (const LinearSpec* part : block.PartsAt(site)) {
+      const std::string& name = block.Stored(*part).linear->name;
+      const bool is_kv = site == Site::kAttentionIn && part != &block.query;
       const int64_t split = is_kv ? std::min(ranks(), spec_.kv_heads) : ranks();
-      if (linear->out % split != 0) {
-        refusals_.Add(linear->name, std::to_string(linear->out) + " outputs do not split over " +
-                                        std::to_string(split) + " processes; a smaller --tp may");
+      if (part->out % split != 0) {
+        refusals_.Add(name, std::to_string(part->out) + " outputs do not split over " +
+                                std::to_string(split) + " processes; a smaller --tp may");
         return;
       }
-      const int64_t shard = linear->out / split;
+      const int64_t shard = part->out / split;
       if (IsFp8Block(module.scheme) && shard % kFp8Block != 0) {
-        refusals_.Add(linear->name, std::to_string(shard) +
-                                        " outputs on a process are no multiple of the block's "
-                                        "128; --scheme fp8, or a smaller --tp");
+        refusals_.Add(name, std::to_string(shard) +
+                                " outputs on a process are no multiple of the block's "
+                                "128; --scheme fp8, or a smaller --tp");
       }
       out += shard;
     }

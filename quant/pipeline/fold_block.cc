@@ -38,8 +38,8 @@ int64_t WindowsFor(int64_t tokens, const CalibrationStream& stream) {
 }
 
 const LinearSpec* ProducerOf(const BlockSpec& block, Site site) {
-  if (site == Site::kAttentionOut) return &block.value;
-  if (site == Site::kMlpOut) return &block.up;
+  if (site == Site::kAttentionOut) return block.Stored(block.value).linear;
+  if (site == Site::kMlpOut) return block.Stored(block.up).linear;
   return nullptr;  // a norm
 }
 

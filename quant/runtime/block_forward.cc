@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 namespace quantmill {
 namespace {
@@ -9,6 +11,23 @@ namespace {
 // Tokens of the MLP computed at a time: gate and up are F32 and wide, so a whole batch of them
 // would be the largest thing in memory. Rows are independent, so the results do not depend on this.
 constexpr int64_t kMlpRows = 1024;
+
+// out[t] = the columns `runs` of all[t]. Both contiguous F32.
+void GatherColumns(Backend& backend, Exec& exec, Matrix all, const RowRuns& runs, Matrix out) {
+  // As a gather of rows: the widest pieces of which both are made.
+  const int64_t piece =
+      std::gcd(std::gcd(runs.first, runs.length), std::gcd(runs.stride, all.cols));
+  const int64_t pieces = all.cols / piece;
+  std::vector<int32_t> rows;
+  rows.reserve(static_cast<size_t>(out.size() / piece));
+  for (int64_t t = 0; t < all.rows; ++t) {
+    for (int64_t i = 0; i < out.cols; i += piece) {
+      rows.push_back(static_cast<int32_t>(t * pieces + runs.Row(i) / piece));
+    }
+  }
+  backend.EmbedRows(exec, all.Reshaped(all.rows * pieces, piece), rows, 1.0f,
+                    out.Reshaped(std::ssize(rows), piece));
+}
 
 }  // namespace
 
@@ -58,6 +77,23 @@ void BlockForward::Apply(const BlockSpec& block, const BlockWeights& weights,
   backend_.MatMul(exec_, input, *w.weight, w.bias, mode, output);
 }
 
+void BlockForward::ProjectHeads(const BlockSpec& block, const BlockWeights& weights,
+                                ConstMatrix input, Matrix q, Matrix k, Matrix v) {
+  const LinearSpec& fused = block.query_key_value;
+  if (fused.name.empty()) {
+    Apply(block, weights, block.query, input, MatMulMode::kStore, q);
+    Apply(block, weights, block.key, input, MatMulMode::kStore, k);
+    Apply(block, weights, block.value, input, MatMulMode::kStore, v);
+    return;
+  }
+  Workspace::Scope scope(exec_.workspace);
+  const Matrix all = scope.Take(DType::kF32, input.rows, fused.out);
+  Apply(block, weights, fused, input, MatMulMode::kStore, all);
+  GatherColumns(backend_, exec_, all, block.Stored(block.query).rows, q);
+  GatherColumns(backend_, exec_, all, block.Stored(block.key).rows, k);
+  GatherColumns(backend_, exec_, all, block.Stored(block.value).rows, v);
+}
+
 void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
                           const BlockContext& context, ConstMatrix input, Matrix carried) {
   const int64_t tokens = input.rows;
@@ -65,9 +101,7 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
   const Matrix q = scope.Take(DType::kF32, tokens, spec_.heads * spec_.head_dim);
   const Matrix k = scope.Take(DType::kF32, tokens, spec_.kv_heads * spec_.head_dim);
   const Matrix v = scope.Take(DType::kF32, tokens, spec_.kv_heads * spec_.head_dim);
-  Apply(block, weights, block.query, input, MatMulMode::kStore, q);
-  Apply(block, weights, block.key, input, MatMulMode::kStore, k);
-  Apply(block, weights, block.value, input, MatMulMode::kStore, v);
+  ProjectHeads(block, weights, input, q, k, v);
 
   const auto normalize_heads = [&](const Tensor& gain, Matrix x, int64_t heads) {
     if (gain.empty()) return;
@@ -101,10 +135,19 @@ void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weigh
   for (int64_t row = 0; row < input.rows; row += kMlpRows) {
     const int64_t rows = std::min(kMlpRows, input.rows - row);
     Workspace::Scope scope(exec_.workspace);
-    const Matrix gate = scope.Take(DType::kF32, rows, spec_.ffn);
-    const Matrix up = scope.Take(DType::kF32, rows, spec_.ffn);
-    Apply(block, weights, block.gate, input.Rows(row, rows), MatMulMode::kStore, gate);
-    Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
+    Matrix gate;
+    Matrix up;
+    if (block.gate_up.name.empty()) {
+      gate = scope.Take(DType::kF32, rows, spec_.ffn);
+      up = scope.Take(DType::kF32, rows, spec_.ffn);
+      Apply(block, weights, block.gate, input.Rows(row, rows), MatMulMode::kStore, gate);
+      Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
+    } else {
+      const Matrix both = scope.Take(DType::kF32, rows, block.gate_up.out);
+      Apply(block, weights, block.gate_up, input.Rows(row, rows), MatMulMode::kStore, both);
+      gate = both.Cols(0, spec_.ffn);
+      up = both.Cols(spec_.ffn, spec_.ffn);
+    }
     backend_.GatedActivation(exec_, spec_.activation, gate, up, carried.Rows(row, rows));
   }
 }

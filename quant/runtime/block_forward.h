@@ -58,6 +58,8 @@ class BlockForward {
                    Matrix carried);
   void Apply(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,
              ConstMatrix input, MatMulMode mode, Matrix output);
+  void ProjectHeads(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
+                    Matrix q, Matrix k, Matrix v);
 
   Backend& backend_;
   Exec& exec_;

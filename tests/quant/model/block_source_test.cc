@@ -45,6 +45,8 @@ class BlockSourceTest : public testing::Test {
       shapes[block + name + ".weight"] = {2, 2};
       shapes[block + name + ".bias"] = {2};
     }
+    shapes[block + "self_attn.qkv_proj.weight"] = {6, 2};  // of no use to most tests
+    shapes[block + "self_attn.qkv_proj.bias"] = {6};
     for (const char* name : {"input_layernorm.weight", "post_attention_layernorm.weight"}) {
       shapes[block + name] = {2};
     }
@@ -129,6 +131,27 @@ TEST_F(BlockSourceTest, BiasDecidesTheScaleOfItsRow) {
   EXPECT_EQ(output.Row<float>(0)[0], effective);
   EXPECT_EQ(output.Row<float>(0)[1], 3);
   EXPECT_FALSE(folded.Folds(block.query));
+}
+
+// Rows of value lie among others in a fused linear; those stay as they are.
+TEST_F(BlockSourceTest, FoldsTheRowsOfValueInAFusedLinear) {
+  const std::string fused = "model.layers.0.self_attn.qkv_proj";
+  const ModelSource source = Save({{fused + ".bias", {1, 1, 1, 1, 1, 0}}});
+  BlockSpec block = source.spec().blocks[0];
+  block.FuseQueryKeyValue(fused, 2);  // q0 k0 v0 q1 k1 v1
+  BlockFolding folding;
+  folding.at(Site::kAttentionOut) = {ToBF16(3), ToBF16(3)};
+  const BlockSource folded(source, block, folding);
+  const float third = ToFloat(ToF16(1.0f / 3));
+  const Tensor bias = folded.Vector(fused + ".bias");
+  const std::vector<float> stored(bias.Row<float>(0), bias.Row<float>(0) + bias.cols());
+  EXPECT_EQ(stored, (std::vector<float>{1, 1, third, 1, 1, 0}));
+  const Tensor weight = folded.Weight(block.query_key_value);
+  const std::array<float, 6> want = {1, 1, 1.0f / (1.0f / third), 1, 1, 1.0f / 3};
+  for (int64_t row = 0; row < 6; ++row) {
+    EXPECT_EQ(weight.Row<float>(row)[1], want[static_cast<size_t>(row)]) << row;
+  }
+  EXPECT_EQ(folded.Weight(block.output).Row<float>(0)[0], 1.0f / third);
 }
 
 TEST_F(BlockSourceTest, OverflowNamesTheTensor) {

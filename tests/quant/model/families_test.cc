@@ -60,6 +60,23 @@ TEST(Families, Biases) {
   EXPECT_FALSE(qwen2.blocks[0].output.bias);
 }
 
+TEST(Families, Phi3StoresQueryKeyValueAndGateUpAsOne) {
+  nlohmann::json config = TinyConfig("Phi3ForCausalLM");
+  config["sliding_window"] = 5;
+  const DecoderSpec spec = Describe(config);
+  const BlockSpec& block = spec.blocks[2];
+  std::vector<std::string> names;
+  for (const LinearSpec* linear : block.Linears()) names.push_back(linear->name);
+  const std::string prefix = "model.layers.2.";
+  EXPECT_EQ(names,
+            (std::vector<std::string>{prefix + "self_attn.qkv_proj", prefix + "self_attn.o_proj",
+                                      prefix + "mlp.gate_up_proj", prefix + "mlp.down_proj"}));
+  EXPECT_EQ(block.query_key_value.out, 32 + 2 * 16);
+  EXPECT_EQ(block.gate_up.out, 2 * 64);
+  EXPECT_EQ(block.gate_up.in, 32);
+  EXPECT_EQ(block.sliding_window, 5);
+}
+
 TEST(Families, HeadDimMayBeExplicitOrNull) {
   nlohmann::json config = TinyConfig("Qwen3ForCausalLM");
   config["head_dim"] = 16;

@@ -28,11 +28,17 @@ double Spread(const std::vector<float>& x) {
 }
 
 std::vector<std::string> GoldenNames() {
-  return {"llama_gqa",         "llama_mha_tied_bias",
-          "llama_mqa",         "llama_rope_llama3",
-          "llama_rope_linear", "llama_rope_yarn",
-          "mistral_window",    "qwen2",
-          "qwen2_window",      "qwen3"};
+  return {"llama_gqa",
+          "llama_mha_tied_bias",
+          "llama_mqa",
+          "llama_rope_llama3",
+          "llama_rope_linear",
+          "llama_rope_yarn",
+          "mistral_window",
+          "qwen2",
+          "qwen2_window",
+          "qwen3",
+          "phi3"};
 }
 
 class DecoderGolden : public BackendTest {};
@@ -107,6 +113,8 @@ TEST(DecoderFeatures, EachOneMatters) {
   EXPECT_GT(DifferenceWith("llama_rope_llama3", without("rope_theta")), 100 * kLogitTolerance);
   EXPECT_GT(DifferenceWith("mistral_window", without("sliding_window")), 100 * kLogitTolerance);
   EXPECT_GT(DifferenceWith("qwen2_window", without("max_window_layers")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("phi3", without("sliding_window")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("phi3", without("partial_rotary_factor")), 100 * kLogitTolerance);
   EXPECT_GT(DifferenceWith("llama_mha_tied_bias", without("attention_bias")),
             100 * kLogitTolerance);
   EXPECT_GT(DifferenceWith("llama_mha_tied_bias", without("mlp_bias")), 100 * kLogitTolerance);

@@ -6,13 +6,14 @@ Weights are F16 on disk; logits are computed by transformers in float32 from exa
 with its eager attention. Weights are scaled so that logits spread, norms and biases are randomised,
 so that a feature that is ignored (a window, a bias, a norm, a rope scaling) changes the logits.
 
-Needs: pip install torch transformers safetensors. Usage: make_golden.py [OUT]
+Needs: pip install torch transformers safetensors. Usage: make_golden.py [OUT [NAME...]]
 """
 import copy
 import json
 import os
 import shutil
 import sys
+import zlib
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,7 +40,11 @@ CONFIGS = {
     "qwen2_window": ("qwen2", dict(use_sliding_window=True, sliding_window=5,
                                    max_window_layers=1)),
     "qwen3": ("qwen3", dict(head_dim=16, rms_norm_eps=1e-6)),
+    "phi3": ("phi3", dict(sliding_window=9, partial_rotary_factor=0.5, pad_token_id=0)),
 }
+# So many models have their position for a seed; the others a hash of their names, so that one can
+# be added anywhere.
+NUMBERED = 10
 
 
 def randomise(model, seed):
@@ -87,8 +92,11 @@ def make(out, name, family, overrides, seed):
 
 def main():
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "golden")
-    for seed, (name, (family, overrides)) in enumerate(CONFIGS.items()):
-        make(out, name, family, overrides, seed)
+    wanted = sys.argv[2:]
+    for position, (name, (family, overrides)) in enumerate(CONFIGS.items()):
+        seed = position if position < NUMBERED else zlib.crc32(name.encode())
+        if not wanted or name in wanted:
+            make(out, name, family, overrides, seed)
 
 
 main()
