@@ -71,6 +71,8 @@ void AddGroups(const ModelSource& source, InspectReport& report) {
   const DecoderSpec& spec = source.spec();
   Grouping grouping(source);
   grouping.AddTensor(spec.tied ? "embedding and head" : "embedding", spec.embedding);
+  grouping.AddTensor("positions", spec.position_embedding);
+  for (const LinearSpec* linear : spec.Projections()) grouping.AddLinear("projections", *linear);
   for (const BlockSpec& block : spec.blocks) {
     for (const Site site : {Site::kAttentionIn, Site::kAttentionOut}) {
       for (const LinearSpec* linear : block.LinearsAt(site)) {
@@ -80,12 +82,14 @@ void AddGroups(const ModelSource& source, InspectReport& report) {
     for (const Site site : {Site::kMlpIn, Site::kMlpOut}) {
       for (const LinearSpec* linear : block.LinearsAt(site)) grouping.AddLinear("mlp", *linear);
     }
-    for (const std::string* norm :
-         {&block.attention_norm, &block.mlp_norm, &block.query_norm, &block.key_norm}) {
-      grouping.AddTensor("norms", *norm);
-    }
+    std::set<std::string> norms = {block.attention_norm, block.attention_norm_bias, block.mlp_norm,
+                                   block.mlp_norm_bias,  block.query_norm,          block.key_norm};
+    for (const std::string& norm : norms) grouping.AddTensor("norms", norm);
   }
-  grouping.AddTensor("norms", spec.final_norm);
+  for (const std::string* norm :
+       {&spec.embedding_norm, &spec.embedding_norm_bias, &spec.final_norm, &spec.final_norm_bias}) {
+    grouping.AddTensor("norms", *norm);
+  }
   if (!spec.tied) grouping.AddLinear("head", spec.lm_head);
   for (const std::string& name : source.unknown_tensors()) grouping.AddTensor("unknown", name);
   report.groups = grouping.groups();

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "quant/runtime/decoder_model.h"
+#include "quant/runtime/embedding.h"
 
 namespace quantmill {
 namespace {
@@ -60,8 +60,15 @@ CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSo
   }
 
   residual_ = backend.Empty(DType::kF32, tokens(), spec_.hidden);
+  pending_ = backend.Empty(DType::kF32, tokens(), BlockForward::PendingWidth(spec_));
   carried_ = backend.Empty(forward_.activation_type(), tokens(), KeptWidth(spec_, options));
-  Embed(backend, exec, source, windows.ids, residual_);
+  Embedding embedding(backend, exec, source, options.compute);
+  for (const Chunk& chunk : chunks_) {
+    const auto ids =
+        std::span(windows.ids)
+            .subspan(static_cast<size_t>(chunk.first_row), static_cast<size_t>(chunk.rows));
+    embedding.Run(*chunk.plan, ids, residual_.view().Rows(chunk.first_row, chunk.rows));
+  }
   source.checkpoint().Release(spec_.embedding);
 }
 
@@ -89,7 +96,7 @@ ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWei
   if (!Keeps(producer)) {
     Workspace::Scope inner(exec_.workspace);
     const ConstMatrix input = ChunkInput(block, weights, producer, chunk, inner);
-    forward_.Advance(block, weights, producer, ContextOf(chunk), input, residual, carried);
+    forward_.Advance(block, weights, producer, ContextOf(chunk), input, residual, carried, {});
   }
   return carried;
 }
@@ -125,8 +132,9 @@ void CalibrationStream::AdvanceChunk(const BlockSpec& block, const BlockWeights&
                                      const Chunk& chunk, ConstMatrix input,
                                      Workspace::Scope& scope) {
   const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
+  const Matrix pending = pending_.view().Rows(chunk.first_row, chunk.rows);
   const Matrix carried = ReadsCarried(site) ? Matrix{} : Carried(site, chunk, scope);
-  forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried);
+  forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried, pending);
 }
 
 void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weights, Site site) {
@@ -167,6 +175,7 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
   const Matrix normalized = scope.Take(type, count, spec_.hidden);
   const Matrix attended = scope.Take(type, count, forward_.InputWidth(Site::kAttentionOut));
   const Matrix activated = scope.Take(type, count, spec_.ffn);
+  const Matrix pending = scope.Take(DType::kF32, count, BlockForward::PendingWidth(spec_));
   const BlockContext context{plan, 0, cache_.store(),
                              visitor.keys_values ? &visitor.keys_values : nullptr};
   for (const Site site : kSites) {
@@ -175,7 +184,7 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
     const ConstMatrix input = forward_.Input(block, weights, site, residual, carried, normalized);
     if (visitor.input) visitor.input(site, input);
     if (site == Site::kMlpOut && !visitor.output) return;  // nobody looks at what follows
-    forward_.Advance(block, weights, site, context, input, residual, carried);
+    forward_.Advance(block, weights, site, context, input, residual, carried, pending);
   }
   visitor.output(residual);
 }
@@ -184,7 +193,8 @@ int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens, in
                                      const StreamOptions& options) {
   const int64_t element = SizeOf(ActivationType(options.compute));
   const KvShape cache = ChunkCacheShape(spec, window, options);
-  return tokens * (spec.hidden * SizeOf(DType::kF32) + KeptWidth(spec, options) * element) +
+  const int64_t residual = spec.hidden + BlockForward::PendingWidth(spec);
+  return tokens * (residual * SizeOf(DType::kF32) + KeptWidth(spec, options) * element) +
          KvBlockBytes(cache) * cache.blocks;
 }
 

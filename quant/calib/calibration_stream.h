@@ -129,6 +129,7 @@ class CalibrationStream {
   std::unique_ptr<BatchPlan> last_plan_;
   std::vector<Chunk> chunks_;
   Tensor residual_;  // [tokens, hidden] F32
+  Tensor pending_;   // see BlockForward; [tokens, PendingWidth] F32
   KeyValueObserver observer_;
   Tensor carried_;  // what the current producer hands on, for all tokens, if kept
 };

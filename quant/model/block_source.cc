@@ -12,6 +12,7 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
   for (const Site site : kSites) {
     const std::vector<BF16>& scales = folding_.at(site);
     if (scales.empty()) continue;
+    Check(IsFoldable(source.spec(), block, site), "BlockSource: a site that cannot be folded");
     Check(std::ssize(scales) == FoldedWidth(source.spec(), site),
           "BlockSource: a folding of another width");
     std::vector<float>& effective = effective_[static_cast<size_t>(site)];
@@ -19,7 +20,9 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
   }
   const int64_t hidden = source.spec().hidden;
   FoldVector(Site::kAttentionIn, block.attention_norm, {0, hidden, hidden, 1});
+  FoldNormBias(Site::kAttentionIn, block.attention_norm, block.attention_norm_bias);
   FoldVector(Site::kMlpIn, block.mlp_norm, {0, hidden, hidden, 1});
+  FoldNormBias(Site::kMlpIn, block.mlp_norm, block.mlp_norm_bias);
   FoldBias(Site::kAttentionOut, block.value);
   FoldBias(Site::kMlpOut, block.up);
   for (const Site site : kSites) {
@@ -36,6 +39,26 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
 void BlockSource::FoldBias(Site site, const LinearSpec& producer) {
   const StoredRows stored = block_.Stored(producer);
   if (stored.linear->bias) FoldVector(site, stored.linear->name + ".bias", stored.rows);
+}
+
+void BlockSource::FoldNormBias(Site site, const std::string& gain, const std::string& bias) {
+  std::vector<float>& scales = effective_[static_cast<size_t>(site)];
+  if (scales.empty() || bias.empty()) return;
+  const DType dtype = source_.checkpoint().View(bias).dtype;
+  const Tensor gains = source_.ReadVector(gain);
+  const Tensor dense = source_.ReadVector(bias);
+  std::vector<float>& stored = changed_[bias];
+  for (size_t j = 0; j < scales.size(); ++j) {
+    const float value = dense.Row<float>(0)[j];
+    const float divided = RoundTo(dtype, value / scales[j]);
+    if (value != 0 && (divided == 0 || !std::isfinite(divided))) {
+      changed_[gain][j] = gains.Row<float>(0)[j];
+      scales[j] = 1;
+      stored.push_back(value);
+    } else {
+      stored.push_back(divided);
+    }
+  }
 }
 
 // Scale j is of element rows.Row(j).

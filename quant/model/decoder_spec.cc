@@ -69,6 +69,7 @@ std::vector<const LinearSpec*> BlockSpec::PartsAt(Site site) const {
     case Site::kAttentionOut:
       return {&output};
     case Site::kMlpIn:
+      if (!gated()) return {&up};
       return {&gate, &up};
     case Site::kMlpOut:
       return {&down};
@@ -98,6 +99,45 @@ std::vector<const LinearSpec*> DecoderSpec::Linears() const {
   std::vector<const LinearSpec*> all;
   for (const BlockSpec& block : blocks) {
     for (const LinearSpec* linear : block.Linears()) all.push_back(linear);
+  }
+  return all;
+}
+
+void DecoderSpec::DropBasePrefix() {
+  base_dropped = true;
+  const auto drop = [this](std::string& name) {
+    if (name.starts_with(base_prefix)) name.erase(0, base_prefix.size());
+  };
+  for (std::string* name :
+       {&embedding, &project_in.name, &position_embedding, &embedding_norm, &embedding_norm_bias,
+        &final_norm, &final_norm_bias, &project_out.name, &lm_head.name}) {
+    drop(*name);
+  }
+  for (BlockSpec& block : blocks) {
+    for (std::string* name :
+         {&block.prefix, &block.attention, &block.attention_norm, &block.attention_norm_bias,
+          &block.mlp_norm, &block.mlp_norm_bias, &block.query_norm, &block.key_norm}) {
+      drop(*name);
+    }
+    for (LinearSpec* linear :
+         {&block.query_key_value, &block.query, &block.key, &block.value, &block.output,
+          &block.gate_up, &block.gate, &block.up, &block.down}) {
+      drop(linear->name);
+    }
+  }
+}
+
+std::vector<std::string> DecoderSpec::LoaderNames(const std::vector<std::string>& modules) const {
+  std::vector<std::string> names = modules;
+  if (!base_dropped) return names;
+  for (const std::string& module : modules) names.push_back(base_prefix + module);
+  return names;
+}
+
+std::vector<const LinearSpec*> DecoderSpec::Projections() const {
+  std::vector<const LinearSpec*> all;
+  for (const LinearSpec* linear : {&project_in, &project_out}) {
+    if (!linear->name.empty()) all.push_back(linear);
   }
   return all;
 }

@@ -50,12 +50,15 @@ inline constexpr std::array kSites = {Site::kAttentionIn, Site::kAttentionOut, S
 const char* NameOf(Site site);
 
 // x += output(attention(rope(norm(query)), rope(norm(key)), value)), each of attention_norm(x);
-// x += down(activation(gate) * up), both of mlp_norm(x).
+// x += down(activation(gate) * up), both of mlp_norm(x), or down(activation(up)) without a gate.
+// (DecoderSpec::order has the other orders.)
 struct BlockSpec {
   std::string prefix;          // "model.layers.0"
   std::string attention;       // the module of its projections: "model.layers.0.self_attn"
   std::string attention_norm;  // tensor names of gains, [hidden]
   std::string mlp_norm;
+  std::string attention_norm_bias;  // of layer norms; empty: none
+  std::string mlp_norm_bias;
   std::string query_norm;  // [head_dim], per head before rope; empty: none
   std::string key_norm;
   LinearSpec query, key, value, output, gate, up, down;
@@ -68,6 +71,8 @@ struct BlockSpec {
   // for each key-value head.
   int64_t query_key_value_groups = 1;
   int64_t sliding_window = 0;  // positions seen, own included; 0: all
+
+  bool gated() const { return gate.out > 0; }
 
   // Make query, key and value (gate and up), described as if stored apart, rows of linear `name`.
   void FuseQueryKeyValue(const std::string& name, int64_t groups);
@@ -88,8 +93,19 @@ struct RopeSpec {
   float amplitude = 1;          // multiplies cos and sin (yarn)
 };
 
+// How a block's two halves, attention and MLP, and their norms come together in the residual x.
+enum class BlockOrder : uint8_t {
+  kSequential,  // x += attention(norm(x)); x += mlp(norm(x))
+  kParallel,    // x += attention(norm(x)) + mlp(norm(x)), of the same x; the norms may be one
+  kPostNorm,    // x = norm(x + attention(x)); x = norm(x + mlp(x))
+};
+
 struct DecoderSpec {
   std::string architecture;  // as config.json spells it, e.g. "LlamaForCausalLM"
+  // What names of tensors begin with in most files of the family, and lack in some; empty: all have
+  // it. `base_dropped`: these names lack it.
+  std::string base_prefix;
+  bool base_dropped = false;
   int64_t hidden = 0;
   int64_t ffn = 0;
   int64_t heads = 0;
@@ -100,15 +116,30 @@ struct DecoderSpec {
   NormKind norm = NormKind::kRms;
   float norm_eps = 1e-5f;
   Activation activation = Activation::kSilu;
-  RopeSpec rope;
-  std::string embedding;   // tensor [vocab, hidden]
-  std::string final_norm;  // tensor [hidden]
+  BlockOrder order = BlockOrder::kSequential;
+  RopeSpec rope;                    // rotary_dim 0: none
+  std::vector<float> alibi_slopes;  // [heads], see AttentionParams; empty: none
+  std::string embedding;            // tensor [vocab, embedding_width()]
+  LinearSpec project_in;            // of embedded tokens; no name: none
+  std::string position_embedding;   // tensor [max_positions + position_offset, hidden] of what is
+  int64_t position_offset = 0;      // added at row position + offset; empty: none
+  std::string embedding_norm;       // tensors [hidden]; of the sum; empty: none
+  std::string embedding_norm_bias;
+  std::string final_norm;  // tensors [hidden]; empty: none
+  std::string final_norm_bias;
+  LinearSpec project_out;  // of the stream that leaves the last norm; no name: none
   LinearSpec lm_head;      // weight tensor is `embedding` when tied
   bool tied = false;
   std::vector<BlockSpec> blocks;
 
+  void DropBasePrefix();  // from every name
+  int64_t embedding_width() const { return project_in.name.empty() ? hidden : project_in.in; }
   int64_t layers() const { return static_cast<int64_t>(blocks.size()); }
   std::vector<const LinearSpec*> Linears() const;  // of all blocks; not lm_head
+  // project_in and project_out, where there are any: not quantized, as small as they are.
+  std::vector<const LinearSpec*> Projections() const;
+  // What loaders may call these modules: with the base's prefix too, where the names lack it.
+  std::vector<std::string> LoaderNames(const std::vector<std::string>& modules) const;
 };
 
 }  // namespace quantmill

@@ -11,6 +11,7 @@ const std::vector<Family>& Families() {
       {"phi3", "Phi3ForCausalLM", DescribePhi3},
       {"qwen2", "Qwen2ForCausalLM", DescribeQwen2},
       {"qwen3", "Qwen3ForCausalLM", DescribeQwen3},
+      {"opt", "OPTForCausalLM", DescribeOpt},
   };
   return families;
 }
@@ -34,6 +35,16 @@ DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& whe
   }
   throw Error(ErrorCode::kBadInput, where,
               "architecture '" + architecture + "' is not supported; supported: " + known);
+}
+
+DecoderSpec DescribeDecoder(const Checkpoint& checkpoint) {
+  DecoderSpec spec =
+      DescribeDecoder(checkpoint.config(), (checkpoint.folder() / "config.json").string());
+  if (!spec.base_prefix.empty() && !checkpoint.Has(spec.embedding) &&
+      checkpoint.Has(spec.embedding.substr(spec.base_prefix.size()))) {
+    spec.DropBasePrefix();
+  }
+  return spec;
 }
 
 }  // namespace quantmill

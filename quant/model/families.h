@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/checkpoint.h"
 #include "quant/model/config_reader.h"
 #include "quant/model/decoder_spec.h"
 
@@ -24,6 +25,9 @@ const std::vector<Family>& Families();
 // The description that config.json gives. `where` is the path for errors. An architecture that is
 // not in the registry is Error(kBadInput) naming it and those that are.
 DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& where);
+// The same of a checkpoint, with the names of its tensors: files saved from a model without its
+// head lack the prefix that the others' names have ("model.", "transformer.").
+DecoderSpec DescribeDecoder(const Checkpoint& checkpoint);
 
 // One per family, defined in <family>.cc.
 DecoderSpec DescribeLlama(const ConfigReader& config);
@@ -31,6 +35,7 @@ DecoderSpec DescribeMistral(const ConfigReader& config);
 DecoderSpec DescribePhi3(const ConfigReader& config);
 DecoderSpec DescribeQwen2(const ConfigReader& config);
 DecoderSpec DescribeQwen3(const ConfigReader& config);
+DecoderSpec DescribeOpt(const ConfigReader& config);
 
 }  // namespace quantmill
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
+#include "quant/model/activation.h"
 
 namespace quantmill {
 namespace {
@@ -62,6 +63,19 @@ bool BlockFolding::identity() const {
   return std::all_of(scales_.begin(), scales_.end(), [](const auto& s) { return s.empty(); });
 }
 
+bool IsFoldable(const DecoderSpec& spec, const BlockSpec& block, Site site) {
+  switch (site) {
+    case Site::kAttentionIn:
+    case Site::kMlpIn:
+      return spec.order != BlockOrder::kPostNorm && block.attention_norm != block.mlp_norm;
+    case Site::kAttentionOut:
+      return true;
+    case Site::kMlpOut:
+      return block.gated() || CommutesWithScales(spec.activation);
+  }
+  return false;
+}
+
 int64_t FoldedWidth(const DecoderSpec& spec, Site site) {
   switch (site) {
     case Site::kAttentionIn:
@@ -90,13 +104,16 @@ nlohmann::json FoldingJson(const BlockFolding& folding) {
 }
 
 BlockFolding ParseFolding(const nlohmann::json& json, const DecoderSpec& spec,
-                          const std::string& where) {
+                          const BlockSpec& block, const std::string& where) {
   if (!json.is_object()) Fail(where, "a block is no object");
   BlockFolding folding;
   for (const auto& [key, value] : json.items()) {
     const auto* const site =
         std::find_if(kSites.begin(), kSites.end(), [&](Site s) { return key == KeyOf(s); });
     if (site == kSites.end()) Fail(where, "unknown key '" + key + "'");
+    if (!IsFoldable(spec, block, *site)) {
+      Fail(where, "'" + key + "' cannot be folded into this model");
+    }
     const auto digits = static_cast<size_t>(FoldedWidth(spec, *site)) * kDigits;
     if (!value.is_string() || value.get_ref<const std::string&>().size() != digits) {
       Fail(where, "'" + key + "' is no text of " + std::to_string(digits) + " digits");

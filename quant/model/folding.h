@@ -13,11 +13,11 @@ namespace quantmill {
 
 // For each site of one block a vector s: column j of the site's linears is multiplied by s_j, and
 // what produces input j divided by it, so that the block computes what it did:
-//   kAttentionIn, kMlpIn   the gain of the norm                                    [hidden]
+//   kAttentionIn, kMlpIn   the gain of the norm, and its bias                      [hidden]
 //   kAttentionOut          row j of value, and its bias           [kv_heads * head_dim]: the query
 //                          heads that read one key-value head share its scales
 //   kMlpOut                row j of up, and its bias (exact because down reads
-//                          activation(gate) * up)                                  [ffn]
+//                          activation(gate) * up, or ReLU(up))                     [ffn]
 // Values are BF16, so that the record of a folding is small; positive and finite. BlockSource
 // (block_source.h) applies one.
 class BlockFolding {
@@ -33,6 +33,11 @@ class BlockFolding {
   std::array<std::vector<BF16>, kSites.size()> scales_;
 };
 
+// Whether a site of the block can be folded at all. Not where something else reads the norm (one
+// norm for both halves, or behind them), nor at the down projection of a plain MLP whose activation
+// does not let scales through.
+bool IsFoldable(const DecoderSpec& spec, const BlockSpec& block, Site site);
+
 // Length of the vector of `site`, as above.
 int64_t FoldedWidth(const DecoderSpec& spec, Site site);
 
@@ -44,9 +49,10 @@ int64_t FoldedIndex(const DecoderSpec& spec, Site site, int64_t column);
 nlohmann::json FoldingJson(const BlockFolding& folding);
 
 // The inverse. Throws Error(kBadInput, where) naming the key for another key, a text of the wrong
-// length, a digit that is none, or a value that is not positive and finite.
+// length, a digit that is none, a value that is not positive and finite, or a site of `block` that
+// is not foldable.
 BlockFolding ParseFolding(const nlohmann::json& json, const DecoderSpec& spec,
-                          const std::string& where);
+                          const BlockSpec& block, const std::string& where);
 
 }  // namespace quantmill
 

@@ -1,20 +1,10 @@
 #include "quant/model/llama_layout.h"
 
+#include "quant/model/activation.h"
 #include "quant/model/rope.h"
 
 namespace quantmill {
 namespace {
-
-Activation ReadActivation(const ConfigReader& config) {
-  const std::string name = config.TextOr("hidden_act", "silu");
-  if (name == "silu" || name == "swish") return Activation::kSilu;
-  if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") {
-    return Activation::kGeluTanh;
-  }
-  if (name == "gelu") return Activation::kGelu;
-  if (name == "relu") return Activation::kRelu;
-  config.Fail("hidden_act", "'" + name + "' is not supported");
-}
 
 BlockSpec LlamaBlock(const DecoderSpec& spec, const LlamaVariation& v, int64_t layer) {
   const std::string prefix = "model.layers." + std::to_string(layer);
@@ -59,7 +49,7 @@ DecoderSpec LlamaLayout(const ConfigReader& config, const LlamaVariation& variat
   spec.vocab = config.Size("vocab_size");
   spec.max_positions = config.SizeOr("max_position_embeddings", 2048);
   spec.norm_eps = static_cast<float>(config.NumberOr("rms_norm_eps", 1e-6));
-  spec.activation = ReadActivation(config);
+  spec.activation = ReadActivation(config, "hidden_act", "silu");
   spec.rope = ReadRope(config, spec.head_dim, spec.max_positions);
   spec.embedding = "model.embed_tokens.weight";
   spec.final_norm = "model.norm.weight";

@@ -82,8 +82,7 @@ ModelSource ModelSource::Open(const std::string& model) {
   ModelSource source;
   source.path_ = model;
   source.checkpoint_ = std::make_unique<Checkpoint>(Checkpoint::Open(model));
-  source.spec_ = DescribeDecoder(source.checkpoint_->config(),
-                                 (source.checkpoint_->folder() / "config.json").string());
+  source.spec_ = DescribeDecoder(*source.checkpoint_);
   source.artifact_ = OpenArtifactReader(*source.checkpoint_);
   source.CheckTensors();
   return source;
@@ -108,13 +107,26 @@ void ModelSource::CheckTensors() {
     }
     if (linear.bias) check.Expect(linear.name + ".bias", {linear.out});
   };
-  check.Expect(spec_.embedding, {spec_.vocab, spec_.hidden});
-  check.Expect(spec_.final_norm, {spec_.hidden});
+  const auto expect_vector = [&](const std::string& name, int64_t size) {
+    if (!name.empty()) check.Expect(name, {size});
+  };
+  check.Expect(spec_.embedding, {spec_.vocab, spec_.embedding_width()});
+  if (!spec_.position_embedding.empty()) {
+    check.Expect(spec_.position_embedding,
+                 {spec_.max_positions + spec_.position_offset, spec_.hidden});
+  }
+  for (const std::string* norm : {&spec_.embedding_norm, &spec_.embedding_norm_bias,
+                                  &spec_.final_norm, &spec_.final_norm_bias}) {
+    expect_vector(*norm, spec_.hidden);
+  }
+  for (const LinearSpec* linear : spec_.Projections()) expect_linear(*linear);
   for (const BlockSpec& block : spec_.blocks) {
-    check.Expect(block.attention_norm, {spec_.hidden});
-    check.Expect(block.mlp_norm, {spec_.hidden});
-    if (!block.query_norm.empty()) check.Expect(block.query_norm, {spec_.head_dim});
-    if (!block.key_norm.empty()) check.Expect(block.key_norm, {spec_.head_dim});
+    for (const std::string* norm : {&block.attention_norm, &block.attention_norm_bias,
+                                    &block.mlp_norm, &block.mlp_norm_bias}) {
+      expect_vector(*norm, spec_.hidden);
+    }
+    expect_vector(block.query_norm, spec_.head_dim);
+    expect_vector(block.key_norm, spec_.head_dim);
     for (const LinearSpec* linear : block.Linears()) expect_linear(*linear);
     if (kv_scheme().type != KvScheme::Type::kNone) {
       ReadKvScales(block);  // a few numbers: their absence is better told now

@@ -125,8 +125,8 @@ void ArtifactOutput::CopyDenseTensors() {
 
 void ArtifactOutput::WriteConfig() {
   nlohmann::json config = source_.checkpoint().config();
-  config["quantization_config"] =
-      format_.QuantizationConfig(plan_.modules.all(), plan_.dense, plan_.recipe.kv);
+  config["quantization_config"] = format_.QuantizationConfig(
+      plan_.modules.all(), source_.spec().LoaderNames(plan_.dense), plan_.recipe.kv);
   folder_.WriteText("config.json", config.dump(2) + "\n");
 }
 

@@ -243,8 +243,9 @@ std::vector<std::string> Conversion::DenseLinears() const {
     if (!source_.SchemeOf(linear)) dense.push_back(linear.name);
   };
   for (const LinearSpec* linear : source_.spec().Linears()) add(*linear);
+  for (const LinearSpec* linear : source_.spec().Projections()) add(*linear);
   add(source_.spec().lm_head);
-  return dense;
+  return source_.spec().LoaderNames(dense);
 }
 
 // The source's record, of these files and schemes: errors of weights stay, since values do.

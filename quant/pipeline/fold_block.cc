@@ -124,6 +124,7 @@ class FoldSearch {
 };
 
 bool FoldSearch::CanFold(Site site) const {
+  if (!IsFoldable(source_.spec(), block_, site)) return false;
   const LinearSpec* producer = ProducerOf(block_, site);
   if (producer != nullptr && plan_.Find(producer->name) == nullptr) return false;
   const std::vector<const LinearSpec*> linears = block_.LinearsAt(site);

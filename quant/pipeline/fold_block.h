@@ -21,7 +21,8 @@ inline constexpr int64_t kFoldingStatisticsTokens = 16384;
 // the block and stays there. Candidates are scored on statistics of the dense block, then the best
 // of each site is tried on the block's output with rounded layers and kept only where that is
 // closer to the dense block's than without it. Sites of which a layer (or what produces their
-// input) stays dense are left alone. Events: "outlier_channels", "folding_kept_identity".
+// input) stays dense are left alone, and those that are not foldable (folding.h). Events:
+// "outlier_channels", "folding_kept_identity".
 BlockFolding ChooseFolding(Backend& backend, Exec& exec, const ModelSource& source,
                            const BlockSpec& block, CalibrationStream& stream,
                            const QuantizePlan& plan, std::vector<Event>& events);

@@ -176,6 +176,7 @@ void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
           {linear->name, rule != nullptr ? *rule->scheme : plain, linear->out, linear->in});
     }
   }
+  for (const LinearSpec* linear : spec.Projections()) plan.dense.push_back(linear->name);
   if (!plan.recipe.quantize_head) plan.dense.push_back(spec.lm_head.name);
   rules.RequireAllMatched(NamesOf(linears));
 }

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <span>
 
-#include "quant/runtime/decoder_model.h"
+#include "quant/runtime/embedding.h"
+#include "quant/runtime/head.h"
 
 namespace quantmill {
 namespace {
@@ -33,7 +34,12 @@ ProbeStreams::ProbeStreams(Backend& backend, Exec& exec, const ModelSource& sour
   const SequenceStep step = sequence_.Append(windows.length, 0);
   plan_ = backend.PlanBatch(exec, std::span(&step, 1));
   residuals_.push_back(backend.Empty(DType::kF32, windows.tokens(), source.spec().hidden));
-  Embed(backend, exec, source, windows.ids, residuals_.back());
+  Embedding embedding(backend, exec, source, compute);
+  for (int64_t row = 0; row < windows.tokens(); row += windows.length) {
+    const auto ids = std::span(windows.ids)
+                         .subspan(static_cast<size_t>(row), static_cast<size_t>(windows.length));
+    embedding.Run(*plan_, ids, residuals_.back().view().Rows(row, windows.length));
+  }
   source.checkpoint().Release(source.spec().embedding);
 }
 
@@ -56,17 +62,12 @@ void ProbeStreams::Run(size_t stream, const BlockSpec& block, const BlockWeights
 
 std::vector<double> ProbeStreams::Divergences(const ModelSource& source) {
   const DecoderSpec& spec = source.spec();
-  const Tensor gain = LoadVector(backend_, exec_, source, spec.final_norm);
-  const LinearWeights head = LoadLinear(backend_, exec_, source, spec.lm_head, compute_);
-  NormParams norm;
-  norm.kind = spec.norm;
-  norm.eps = spec.norm_eps;
-  norm.gain = gain;
+  Head head(backend_, exec_, source, compute_);
   const auto logits_of = [&](size_t stream, int64_t row, int64_t rows, Workspace::Scope& scope) {
     const Matrix hidden = scope.Take(ActivationType(compute_), rows, spec.hidden);
     const Matrix logits = scope.Take(DType::kF32, rows, spec.vocab);
-    backend_.Norm(exec_, residuals_[stream].view().Rows(row, rows), norm, hidden);
-    backend_.MatMul(exec_, hidden, *head.weight, head.bias, MatMulMode::kStore, logits);
+    head.Normalize(residuals_[stream].view().Rows(row, rows), hidden);
+    head.Logits(hidden, logits);
     return logits;
   };
   std::vector<double> sums(residuals_.size(), 0);

@@ -47,26 +47,50 @@ int64_t BlockForward::InputWidth(Site site) const {
 ConstMatrix BlockForward::Input(const BlockSpec& /*block*/, const BlockWeights& weights, Site site,
                                 ConstMatrix residual, ConstMatrix carried, Matrix scratch) {
   if (site == Site::kAttentionOut || site == Site::kMlpOut) return carried;
+  if (spec_.order != BlockOrder::kPostNorm) {
+    Normalize(weights, site == Site::kAttentionIn, residual, scratch);
+    return scratch;
+  }
+  if (scratch.dtype == residual.dtype) return residual;
+  backend_.Convert(exec_, residual, scratch);
+  return scratch;
+}
+
+void BlockForward::Normalize(const BlockWeights& weights, bool attention, ConstMatrix x,
+                             Matrix out) {
   NormParams norm;
   norm.kind = spec_.norm;
   norm.eps = spec_.norm_eps;
-  norm.gain = site == Site::kAttentionIn ? weights.attention_norm : weights.mlp_norm;
-  backend_.Norm(exec_, residual, norm, scratch);
-  return scratch;
+  norm.gain = attention ? weights.attention_norm : weights.mlp_norm;
+  norm.bias = attention ? weights.attention_norm_bias : weights.mlp_norm_bias;
+  backend_.Norm(exec_, x, norm, out);
+}
+
+void BlockForward::AddToResidual(const BlockSpec& block, const BlockWeights& weights, Site site,
+                                 ConstMatrix input, Matrix residual, Matrix pending) {
+  const bool attention = site == Site::kAttentionOut;
+  const LinearSpec& linear = attention ? block.output : block.down;
+  if (spec_.order == BlockOrder::kParallel) {
+    if (attention) backend_.Convert(exec_, residual, pending);
+    Apply(block, weights, linear, input, MatMulMode::kAdd, pending);
+    if (!attention) backend_.Convert(exec_, pending, residual);
+    return;
+  }
+  Apply(block, weights, linear, input, MatMulMode::kAdd, residual);
+  if (spec_.order == BlockOrder::kPostNorm) Normalize(weights, attention, residual, residual);
 }
 
 void BlockForward::Advance(const BlockSpec& block, const BlockWeights& weights, Site site,
                            const BlockContext& context, ConstMatrix input, Matrix residual,
-                           Matrix carried) {
+                           Matrix carried, Matrix pending) {
   switch (site) {
     case Site::kAttentionIn:
       return Attend(block, weights, context, input, carried);
-    case Site::kAttentionOut:
-      return Apply(block, weights, block.output, input, MatMulMode::kAdd, residual);
     case Site::kMlpIn:
       return ActivateMlp(block, weights, input, carried);
+    case Site::kAttentionOut:
     case Site::kMlpOut:
-      return Apply(block, weights, block.down, input, MatMulMode::kAdd, residual);
+      return AddToResidual(block, weights, site, input, residual, pending);
   }
 }
 
@@ -116,8 +140,10 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
 
   const RopeParams rope{spec_.head_dim, spec_.rope.rotary_dim, spec_.rope.inv_freq,
                         spec_.rope.amplitude};
-  backend_.Rope(exec_, context.plan, rope, q);
-  backend_.Rope(exec_, context.plan, rope, k);
+  if (rope.rotary_dim > 0) {
+    backend_.Rope(exec_, context.plan, rope, q);
+    backend_.Rope(exec_, context.plan, rope, k);
+  }
   if (context.observer != nullptr) (*context.observer)(k, v);
   backend_.AppendKv(exec_, context.plan, context.layer, k, v, context.store);
 
@@ -127,6 +153,7 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
   params.head_dim = spec_.head_dim;
   params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec_.head_dim)));
   params.sliding_window = block.sliding_window;
+  params.alibi_slopes = spec_.alibi_slopes;
   backend_.Attention(exec_, context.plan, context.layer, params, q, context.store, carried);
 }
 
@@ -135,6 +162,12 @@ void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weigh
   for (int64_t row = 0; row < input.rows; row += kMlpRows) {
     const int64_t rows = std::min(kMlpRows, input.rows - row);
     Workspace::Scope scope(exec_.workspace);
+    if (!block.gated()) {
+      const Matrix up = scope.Take(DType::kF32, rows, spec_.ffn);
+      Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
+      backend_.GatedActivation(exec_, spec_.activation, up, {}, carried.Rows(row, rows));
+      continue;
+    }
     Matrix gate;
     Matrix up;
     if (block.gate_up.name.empty()) {
@@ -159,11 +192,12 @@ void BlockForward::Run(const BlockSpec& block, const BlockWeights& weights,
   const Matrix normalized = scope.Take(activation_type(), tokens, spec_.hidden);
   const Matrix attended = scope.Take(activation_type(), tokens, InputWidth(Site::kAttentionOut));
   const Matrix activated = scope.Take(activation_type(), tokens, spec_.ffn);
+  const Matrix pending = scope.Take(DType::kF32, tokens, PendingWidth(spec_));
   for (const Site site : kSites) {
     const bool attention = site == Site::kAttentionIn || site == Site::kAttentionOut;
     const Matrix carried = attention ? attended : activated;
     const ConstMatrix input = Input(block, weights, site, residual, carried, normalized);
-    Advance(block, weights, site, context, input, residual, carried);
+    Advance(block, weights, site, context, input, residual, carried, pending);
   }
 }
 

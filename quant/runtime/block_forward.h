@@ -27,7 +27,8 @@ struct BlockContext {
 //     input = Input(site, residual, carried);   Advance(site, input, residual, carried).
 // `residual` is [tokens, hidden] F32; `carried` holds what one site hands to the next: the
 // attention output after kAttentionIn, the activated MLP after kMlpIn ([tokens, CarriedWidth(site)]
-// of ActivationType(compute)).
+// of ActivationType(compute)). `pending`, [tokens, PendingWidth()] F32, holds from kAttentionOut to
+// kMlpOut what the residual becomes, where the MLP still reads what it was (kParallel).
 class BlockForward {
  public:
   BlockForward(Backend& backend, Exec& exec, const DecoderSpec& spec, Compute compute)
@@ -36,16 +37,21 @@ class BlockForward {
   DType activation_type() const { return ActivationType(compute_); }
   // Columns of the linears' input at `site`.
   int64_t InputWidth(Site site) const;
+  static int64_t PendingWidth(const DecoderSpec& spec) {
+    return spec.order == BlockOrder::kParallel ? spec.hidden : 0;
+  }
 
   // The input of the site's linears, [tokens, InputWidth(site)] of activation_type(): `residual`
-  // normalized into `scratch` (same shape), or `carried` itself.
+  // normalized into `scratch` (same shape; under kPostNorm, converted or itself), or `carried`
+  // itself.
   ConstMatrix Input(const BlockSpec& block, const BlockWeights& weights, Site site,
                     ConstMatrix residual, ConstMatrix carried, Matrix scratch);
 
   // Runs the site's linears on `input` and what follows them up to the next site. kAttentionIn and
   // kMlpIn write `carried` ([tokens, InputWidth of the next site]); the others add to `residual`.
   void Advance(const BlockSpec& block, const BlockWeights& weights, Site site,
-               const BlockContext& context, ConstMatrix input, Matrix residual, Matrix carried);
+               const BlockContext& context, ConstMatrix input, Matrix residual, Matrix carried,
+               Matrix pending);
 
   // All four sites.
   void Run(const BlockSpec& block, const BlockWeights& weights, const BlockContext& context,
@@ -56,6 +62,9 @@ class BlockForward {
               ConstMatrix input, Matrix carried);
   void ActivateMlp(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
                    Matrix carried);
+  void Normalize(const BlockWeights& weights, bool attention, ConstMatrix x, Matrix out);
+  void AddToResidual(const BlockSpec& block, const BlockWeights& weights, Site site,
+                     ConstMatrix input, Matrix residual, Matrix pending);
   void Apply(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,
              ConstMatrix input, MatMulMode mode, Matrix output);
   void ProjectHeads(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,

@@ -38,6 +38,7 @@ Tensor LoadBias(Backend& backend, Exec& exec, const ModelSource& source, const L
 
 Tensor LoadVector(Backend& backend, Exec& exec, const ModelSource& source,
                   const std::string& name) {
+  if (name.empty()) return {};
   return OnDevice(backend, exec, source.ReadVector(name));
 }
 
@@ -64,6 +65,8 @@ BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSou
   BlockWeights weights;
   weights.attention_norm = load(block.attention_norm);
   weights.mlp_norm = load(block.mlp_norm);
+  weights.attention_norm_bias = load(block.attention_norm_bias);
+  weights.mlp_norm_bias = load(block.mlp_norm_bias);
   weights.query_norm = load(block.query_norm);
   weights.key_norm = load(block.key_norm);
   for (const LinearSpec* linear : block.Linears()) {

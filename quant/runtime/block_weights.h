@@ -25,6 +25,8 @@ LinearWeights LoadLinear(Backend& backend, Exec& exec, const ModelSource& source
 struct BlockWeights {
   Tensor attention_norm;  // [1, hidden] F32, backend memory; likewise below
   Tensor mlp_norm;
+  Tensor attention_norm_bias;  // or empty
+  Tensor mlp_norm_bias;
   Tensor query_norm;  // [1, head_dim], or empty
   Tensor key_norm;
   std::vector<LinearWeights> linears;  // in the order of BlockSpec::Linears()
@@ -43,7 +45,7 @@ BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, 
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const ModelSource& source,
                        const BlockSpec& block, Compute compute);
 
-// A vector of the checkpoint in the backend's memory, [1, n] F32.
+// A vector of the checkpoint in the backend's memory, [1, n] F32; empty where `name` is.
 Tensor LoadVector(Backend& backend, Exec& exec, const ModelSource& source, const std::string& name);
 
 }  // namespace quantmill

@@ -10,6 +10,8 @@
 #include "quant/model/model_source.h"
 #include "quant/runtime/block_forward.h"
 #include "quant/runtime/block_weights.h"
+#include "quant/runtime/embedding.h"
+#include "quant/runtime/head.h"
 #include "quant/runtime/kv_cache.h"
 #include "quant/runtime/kv_precision.h"
 
@@ -46,15 +48,11 @@ class DecoderModel {
   const ModelSource& source_;
   Compute compute_;
   KvShape kv_shape_;  // without blocks
+  Embedding embedding_;
   BlockForward forward_;
   std::vector<BlockWeights> blocks_;
-  Tensor final_norm_;
-  LinearWeights head_;
+  Head head_;
 };
-
-// The rows of `ids` in the embedding table of `source`, as [tokens, hidden] F32.
-void Embed(Backend& backend, Exec& exec, const ModelSource& source, std::span<const int32_t> ids,
-           Matrix out);
 
 }  // namespace quantmill
 

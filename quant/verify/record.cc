@@ -33,10 +33,12 @@ std::map<std::string, BlockFolding> ReadFolding(const nlohmann::json& json, cons
   if (!json.contains("folding")) return folding;
   if (!json.at("folding").is_object()) Fail(where, "'folding' is no object");
   for (const auto& [prefix, block] : json.at("folding").items()) {
-    const bool known = std::any_of(spec.blocks.begin(), spec.blocks.end(),
-                                   [&](const BlockSpec& b) { return b.prefix == prefix; });
-    if (!known) Fail(where, "'folding' names '" + prefix + "', which is no block of the model");
-    folding.emplace(prefix, ParseFolding(block, spec, where));
+    const auto found = std::find_if(spec.blocks.begin(), spec.blocks.end(),
+                                    [&](const BlockSpec& b) { return b.prefix == prefix; });
+    if (found == spec.blocks.end()) {
+      Fail(where, "'folding' names '" + prefix + "', which is no block of the model");
+    }
+    folding.emplace(prefix, ParseFolding(block, spec, *found, where));
   }
   return folding;
 }

@@ -84,7 +84,7 @@ class Verification {
                const VerifyOptions& options)
       : checkpoint_(Checkpoint::Open(artifact)),
         reader_(OpenArtifactReader(checkpoint_)),
-        spec_(DescribeDecoder(checkpoint_.config(), PathOf("config.json"))),
+        spec_(DescribeDecoder(checkpoint_)),
         reference_(reference),
         pool_(pool),
         options_(options) {

@@ -17,6 +17,15 @@ DecoderSpec SmallSpec() {
   return spec;
 }
 
+// As Llama's: each half has a norm, the MLP a gate.
+BlockSpec SmallBlock() {
+  BlockSpec block;
+  block.attention_norm = "a";
+  block.mlp_norm = "m";
+  block.gate.out = 5;
+  return block;
+}
+
 BlockFolding SmallFolding() {
   BlockFolding folding;
   folding.at(Site::kAttentionIn) = {ToBF16(1), ToBF16(0.5f), ToBF16(3)};
@@ -38,13 +47,37 @@ TEST(FoldingTest, WidthsAndSharedHeads) {
   EXPECT_EQ(FoldedIndex(spec, Site::kMlpOut, 4), 4);
 }
 
+TEST(FoldingTest, WhatElseReadsANormOrDoesNotScaleIsNotFolded) {
+  const auto foldable = [](const DecoderSpec& spec, const BlockSpec& block) {
+    std::string sites;
+    for (const Site site : kSites) sites += IsFoldable(spec, block, site) ? '1' : '0';
+    return sites;
+  };
+  DecoderSpec spec = SmallSpec();
+  BlockSpec block = SmallBlock();
+  EXPECT_EQ(foldable(spec, block), "1111");
+  spec.order = BlockOrder::kPostNorm;
+  EXPECT_EQ(foldable(spec, block), "0101");
+  spec.order = BlockOrder::kParallel;
+  EXPECT_EQ(foldable(spec, block), "1111");
+  block.mlp_norm = block.attention_norm;
+  EXPECT_EQ(foldable(spec, block), "0101");
+  block.gate = {};
+  spec.activation = Activation::kGelu;
+  EXPECT_EQ(foldable(spec, block), "0100");
+  spec.activation = Activation::kRelu;
+  EXPECT_EQ(foldable(spec, block), "0101");
+  const nlohmann::json json = {{"attention_in", "3f803f004040"}};
+  EXPECT_THROW(ParseFolding(json, spec, block, "file"), Error);
+}
+
 TEST(FoldingTest, RecordIsSpelledAndReadBack) {
   const nlohmann::json json = FoldingJson(SmallFolding());
   EXPECT_EQ(json, (nlohmann::json{{"attention_in", "3f803f004040"},
                                   {"attention_out", "3f80400040804100"}}));
-  EXPECT_EQ(ParseFolding(json, SmallSpec(), "file"), SmallFolding());
+  EXPECT_EQ(ParseFolding(json, SmallSpec(), SmallBlock(), "file"), SmallFolding());
   EXPECT_EQ(FoldingJson({}), nlohmann::json::object());
-  EXPECT_TRUE(ParseFolding(nlohmann::json::object(), SmallSpec(), "file").identity());
+  EXPECT_TRUE(ParseFolding(nlohmann::json::object(), SmallSpec(), SmallBlock(), "file").identity());
   EXPECT_FALSE(SmallFolding().identity());
 }
 
@@ -66,7 +99,7 @@ TEST(FoldingTest, DamagedRecordIsRefused) {
   };
   for (const nlohmann::json& json : damaged) {
     try {
-      ParseFolding(json, SmallSpec(), "quantmill.json");
+      ParseFolding(json, SmallSpec(), SmallBlock(), "quantmill.json");
       ADD_FAILURE() << json;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kBadInput) << json;

@@ -38,7 +38,9 @@ std::vector<std::string> GoldenNames() {
           "qwen2",
           "qwen2_window",
           "qwen3",
-          "phi3"};
+          "phi3",
+          "opt",
+          "opt_350m"};
 }
 
 class DecoderGolden : public BackendTest {};
@@ -83,8 +85,23 @@ TEST_P(DecoderGolden, BF16IsCloseToF32) {
 
 QUANTMILL_ALL_BACKENDS(DecoderGolden);
 
+void ZeroTensor(const std::filesystem::path& file, const std::string& name) {
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  uint64_t header_size = 0;
+  stream.read(reinterpret_cast<char*>(&header_size), sizeof(header_size));
+  std::string header(header_size, ' ');
+  stream.read(header.data(), static_cast<std::streamsize>(header_size));
+  const nlohmann::json offsets = nlohmann::json::parse(header).at(name).at("data_offsets");
+  const auto begin = offsets[0].get<int64_t>();
+  const std::string zeros(static_cast<size_t>(offsets[1].get<int64_t>() - begin), '\0');
+  stream.seekp(static_cast<std::streamoff>(sizeof(header_size) + header_size) + begin);
+  stream << zeros;
+}
+
 // The golden models are sensitive to each feature: dropping it breaks the tolerance.
-double DifferenceWith(const std::string& name, const std::function<void(nlohmann::json&)>& edit) {
+// `edit` sees config.json; `zeroed`: a tensor that becomes all zeros.
+double DifferenceWith(const std::string& name, const std::function<void(nlohmann::json&)>& edit,
+                      const std::string& zeroed = "") {
   const std::filesystem::path folder =
       std::filesystem::path(testing::TempDir()) / ("golden_without_" + name);
   std::filesystem::remove_all(folder);
@@ -93,6 +110,7 @@ double DifferenceWith(const std::string& name, const std::function<void(nlohmann
   nlohmann::json config = nlohmann::json::parse(std::ifstream(folder / "config.json"));
   edit(config);
   std::ofstream(folder / "config.json") << config;
+  if (!zeroed.empty()) ZeroTensor(folder / "model.safetensors", zeroed);
   const Expected expected = ReadExpected(name);
   BackendRun run(CpuBackend(AvailableIsas().front(), 1));
   const ModelSource source = ModelSource::Open(folder.string());
@@ -128,10 +146,34 @@ TEST(DecoderFeatures, EachOneMatters) {
       << "norms of q and k";
 }
 
+TEST(DecoderFeatures, EachOneOfOptMatters) {
+  const auto without = [](const std::string& name, const std::string& tensor) {
+    return DifferenceWith(
+        name, [](nlohmann::json&) {}, tensor);
+  };
+  const std::string decoder = "model.decoder.";
+  for (const char* tensor : {"embed_positions.weight", "final_layer_norm.bias",
+                             "layers.0.self_attn_layer_norm.bias", "layers.1.final_layer_norm.bias",
+                             "layers.0.fc1.bias", "layers.0.self_attn.out_proj.bias"}) {
+    EXPECT_GT(without("opt", decoder + tensor), 100 * kLogitTolerance) << tensor;
+  }
+  const auto set = [](const std::string& key, const nlohmann::json& value) {
+    return [key, value](nlohmann::json& config) { config[key] = value; };
+  };
+  EXPECT_GT(DifferenceWith("opt", set("activation_function", "gelu")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("opt", set("enable_bias", false)), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("opt_350m",
+                           [](nlohmann::json& config) {
+                             config["do_layer_norm_before"] = true;
+                             config["_remove_final_layer_norm"] = true;
+                           }),
+            100 * kLogitTolerance);
+}
+
 // The oracle itself runs the models too: sums in double.
 TEST(DecoderReference, AgreesWithTransformers) {
   BackendRun run(ReferenceBackend());
-  for (const char* name : {"llama_gqa", "qwen3", "mistral_window"}) {
+  for (const char* name : {"llama_gqa", "qwen3", "mistral_window", "opt", "opt_350m"}) {
     const Expected expected = ReadExpected(name);
     const ModelSource source = ModelSource::Open(GoldenFolder(name));
     DecoderModel model(run.backend(), run.exec(), source, Compute::kF32);

@@ -46,16 +46,26 @@ CONFIGS = {
 # be added anywhere.
 NUMBERED = 10
 
+# Families with keys of their own; `drop`: a prefix that the names of their tensors lack in the
+# file, as some checkpoints have it.
+OPT = dict(hidden_size=32, ffn_dim=80, num_hidden_layers=2, num_attention_heads=4, vocab_size=96,
+           max_position_embeddings=64, bos_token_id=2, eos_token_id=2, pad_token_id=1)
+OWN_KEYS = {
+    "opt": ("opt", OPT, ""),
+    "opt_350m": ("opt", OPT | dict(do_layer_norm_before=False, word_embed_proj_dim=20,
+                                   num_hidden_layers=3), "model."),
+}
+
 
 def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
-            if "norm" in name:
-                p.copy_(1.0 + 0.3 * noise)
-            elif name.endswith("bias"):
+            if name.endswith("bias"):
                 p.copy_(0.5 * noise)
+            elif p.dim() == 1:  # a norm
+                p.copy_(1.0 + 0.3 * noise)
             elif "embed" in name:
                 p.copy_(noise)
             else:
@@ -63,25 +73,25 @@ def randomise(model, seed):
             p.copy_(p.half().float())
 
 
-def make(out, name, family, overrides, seed):
+def make(out, name, family, written, seed, drop=""):
     folder = os.path.join(out, name)
     shutil.rmtree(folder, ignore_errors=True)
-    config = AutoConfig.for_model(family, **copy.deepcopy(BASE | overrides))
+    config = AutoConfig.for_model(family, **copy.deepcopy(written))
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32).eval()
     randomise(model, seed)
-    ids = torch.randint(0, BASE["vocab_size"], (1, TOKENS),
+    ids = torch.randint(0, written["vocab_size"], (1, TOKENS),
                         generator=torch.Generator().manual_seed(seed + 1000))
     with torch.no_grad():
         logits = model(ids).logits[0].float()
     os.makedirs(folder)
-    state = {k: v.half().contiguous() for k, v in model.state_dict().items()
+    state = {k.removeprefix(drop): v.half().contiguous() for k, v in model.state_dict().items()
              if not (config.tie_word_embeddings and k == "lm_head.weight")}
     save_file(state, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     save_file({"ids": ids[0].to(torch.int32), "logits": logits.contiguous()},
               os.path.join(folder, "expected.safetensors"))
     # The keys that checkpoints of these families carry, not this transformers version's dialect.
-    written = BASE | overrides | dict(architectures=[type(model).__name__], model_type=family)
+    written = written | dict(architectures=[type(model).__name__], model_type=family)
     with open(os.path.join(folder, "config.json"), "w") as f:
         json.dump(written, f, indent=1, sort_keys=True)
         f.write("\n")
@@ -96,7 +106,10 @@ def main():
     for position, (name, (family, overrides)) in enumerate(CONFIGS.items()):
         seed = position if position < NUMBERED else zlib.crc32(name.encode())
         if not wanted or name in wanted:
-            make(out, name, family, overrides, seed)
+            make(out, name, family, BASE | overrides, seed)
+    for name, (family, config, drop) in OWN_KEYS.items():
+        if not wanted or name in wanted:
+            make(out, name, family, config, zlib.crc32(name.encode()), drop)
 
 
 main()

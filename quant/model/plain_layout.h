@@ -1,0 +1,32 @@
+// What OPT, GPT-2, GPT-NeoX, Falcon and BLOOM have in common: layer norms with biases, an MLP
+// without a gate, sizes under keys of their own.
+#ifndef QUANTMILL_QUANT_MODEL_PLAIN_LAYOUT_H_
+#define QUANTMILL_QUANT_MODEL_PLAIN_LAYOUT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quant/model/config_reader.h"
+#include "quant/model/decoder_spec.h"
+
+namespace quantmill {
+
+// Sets heads, kv_heads and head_dim. REQUIRES: spec.hidden is set. Error(kBadInput) unless `key`
+// divides it.
+void ReadHeads(const ConfigReader& config, const std::string& key, DecoderSpec& spec);
+
+// config[key], a number of layers.
+int64_t ReadLayers(const ConfigReader& config, const std::string& key);
+
+// `module` + ".weight" and ".bias" are a layer norm.
+void SetAttentionNorm(const std::string& module, BlockSpec& block);
+void SetMlpNorm(const std::string& module, BlockSpec& block);
+
+// ALiBi's slopes (Press et al. 2021, section 3): for n = 2^k heads the powers of 2^(-8 / n); for
+// other numbers those of the power of two below, then every second one of twice as many.
+std::vector<float> AlibiSlopes(int64_t heads);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_MODEL_PLAIN_LAYOUT_H_
