@@ -62,11 +62,11 @@ std::vector<float> Output(BackendRun& run, const ModelSource& source, const Bloc
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((i * i + 5 * i) % 96);
   const auto tokens = std::ssize(ids);
   Tensor residual = run.Empty(DType::kF32, tokens, spec.hidden);
-  Embed(run.backend(), run.exec(), source, ids, residual);
   KvCache cache(run.backend(), run.exec(), {1, 4, spec.kv_heads, spec.head_dim});
   KvSequence sequence(cache);
   const SequenceStep step = sequence.Append(tokens, 0);
   const auto plan = run.backend().PlanBatch(run.exec(), {&step, 1});
+  Embedding(run.backend(), run.exec(), source, Compute::kF32).Run(*plan, ids, residual);
   BlockForward forward(run.backend(), run.exec(), spec, Compute::kF32);
   forward.Run(block, weights, {*plan, 0, cache.store()}, residual);
   std::vector<float> out(static_cast<size_t>(tokens * spec.hidden));
