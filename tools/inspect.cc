@@ -82,8 +82,9 @@ void AddGroups(const ModelSource& source, InspectReport& report) {
     for (const Site site : {Site::kMlpIn, Site::kMlpOut}) {
       for (const LinearSpec* linear : block.LinearsAt(site)) grouping.AddLinear("mlp", *linear);
     }
-    std::set<std::string> norms = {block.attention_norm, block.attention_norm_bias, block.mlp_norm,
-                                   block.mlp_norm_bias,  block.query_norm,          block.key_norm};
+    std::set<std::string> norms = {
+        block.attention_norm,      block.attention_norm_bias, block.mlp_norm,   block.mlp_norm_bias,
+        block.attention_post_norm, block.mlp_post_norm,       block.query_norm, block.key_norm};
     for (const std::string& norm : norms) grouping.AddTensor("norms", norm);
   }
   for (const std::string* norm :

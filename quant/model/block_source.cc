@@ -18,10 +18,9 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
     std::vector<float>& effective = effective_[static_cast<size_t>(site)];
     for (const BF16 s : scales) effective.push_back(ToFloat(s));
   }
-  const int64_t hidden = source.spec().hidden;
-  FoldVector(Site::kAttentionIn, block.attention_norm, {0, hidden, hidden, 1});
+  FoldGain(Site::kAttentionIn, block.attention_norm);
   FoldNormBias(Site::kAttentionIn, block.attention_norm, block.attention_norm_bias);
-  FoldVector(Site::kMlpIn, block.mlp_norm, {0, hidden, hidden, 1});
+  FoldGain(Site::kMlpIn, block.mlp_norm);
   FoldNormBias(Site::kMlpIn, block.mlp_norm, block.mlp_norm_bias);
   FoldBias(Site::kAttentionOut, block.value);
   FoldBias(Site::kMlpOut, block.up);
@@ -38,7 +37,12 @@ BlockSource::BlockSource(const ModelSource& source, const BlockSpec& block, Bloc
 
 void BlockSource::FoldBias(Site site, const LinearSpec& producer) {
   const StoredRows stored = block_.Stored(producer);
-  if (stored.linear->bias) FoldVector(site, stored.linear->name + ".bias", stored.rows);
+  if (stored.linear->bias) FoldVector(site, stored.linear->name + ".bias", stored.rows, 0);
+}
+
+void BlockSource::FoldGain(Site site, const std::string& name) {
+  const int64_t hidden = source_.spec().hidden;
+  FoldVector(site, name, {0, hidden, hidden, 1}, source_.spec().gain_offset);
 }
 
 void BlockSource::FoldNormBias(Site site, const std::string& gain, const std::string& bias) {
@@ -61,8 +65,9 @@ void BlockSource::FoldNormBias(Site site, const std::string& gain, const std::st
   }
 }
 
-// Scale j is of element rows.Row(j).
-void BlockSource::FoldVector(Site site, const std::string& name, const RowRuns& rows) {
+// Scale j is of element rows.Row(j), which is stored less `offset`.
+void BlockSource::FoldVector(Site site, const std::string& name, const RowRuns& rows,
+                             float offset) {
   std::vector<float>& scales = effective_[static_cast<size_t>(site)];
   if (scales.empty()) return;
   const DType dtype = source_.checkpoint().View(name).dtype;
@@ -70,14 +75,16 @@ void BlockSource::FoldVector(Site site, const std::string& name, const RowRuns& 
   std::vector<float>& stored = changed_[name];
   stored.assign(dense.Row<float>(0), dense.Row<float>(0) + dense.cols());
   for (size_t j = 0; j < scales.size(); ++j) {
-    float& value = stored[static_cast<size_t>(rows.Row(static_cast<int64_t>(j)))];
-    const float divided = RoundTo(dtype, value / scales[j]);
+    float& element = stored[static_cast<size_t>(rows.Row(static_cast<int64_t>(j)))];
+    const float value = element + offset;
     if (value == 0) continue;
+    const float rounded = RoundTo(dtype, value / scales[j] - offset);
+    const float divided = rounded + offset;
     if (divided == 0 || !std::isfinite(divided)) {
       scales[j] = 1;
     } else {
       scales[j] = value / divided;
-      value = divided;
+      element = rounded;
     }
   }
 }

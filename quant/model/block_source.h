@@ -21,10 +21,12 @@ namespace quantmill {
 // Norm gains and biases are stored in the checkpoint's type T, which holds v / s only nearly; so
 // what is folded is the scale that the stored value really has:
 //   stored_j = T(v_j / s_j);   s'_j = v_j / stored_j
-// Where v_j is 0, s'_j = s_j. Where T(v_j / s_j) is 0 or infinite though v_j is neither, nothing is
-// folded: stored_j = v_j, s'_j = 1. A layer norm's gain decides s'_j; its bias is divided by that
-// and rounded to T: the one value that is folded nearly (and nothing is where it cannot be
-// divided). Where nothing is stored for j (value and up without a bias), s'_j = s_j.
+// Gains are stored less c, DecoderSpec::gain_offset; there v_j = gain_j + c and
+//   stored_j = T(v_j / s_j - c);   s'_j = v_j / (stored_j + c)
+// Where v_j is 0, s'_j = s_j. Where what v_j becomes is 0 or infinite though v_j is neither,
+// nothing is folded: the stored value stays, s'_j = 1. A layer norm's gain decides s'_j; its bias
+// is divided by that and rounded to T: the one value that is folded nearly (and nothing is where it
+// cannot be divided). Where nothing is stored for j (value and up without a bias), s'_j = s_j.
 class BlockSource {
  public:
   BlockSource(const ModelSource& source, const BlockSpec& block, BlockFolding folding = {});
@@ -53,7 +55,8 @@ class BlockSource {
   const std::map<std::string, std::vector<float>>& changed_vectors() const { return changed_; }
 
  private:
-  void FoldVector(Site site, const std::string& name, const RowRuns& rows);
+  void FoldGain(Site site, const std::string& name);
+  void FoldVector(Site site, const std::string& name, const RowRuns& rows, float offset);
   void FoldBias(Site site, const LinearSpec& producer);
   void FoldNormBias(Site site, const std::string& gain, const std::string& bias);
   std::vector<float> RowScales(const LinearSpec& linear) const;

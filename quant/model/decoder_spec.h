@@ -59,6 +59,9 @@ struct BlockSpec {
   std::string mlp_norm;
   std::string attention_norm_bias;  // of layer norms; empty: none
   std::string mlp_norm_bias;
+  // Gains of norms of what attention and MLP give, before it is added to x; empty: none.
+  std::string attention_post_norm;
+  std::string mlp_post_norm;
   std::string query_norm;  // [head_dim], per head before rope; empty: none
   std::string key_norm;
   LinearSpec query, key, value, output, gate, up, down;
@@ -90,7 +93,15 @@ struct BlockSpec {
 struct RopeSpec {
   int64_t rotary_dim = 0;
   std::vector<float> inv_freq;  // rotary_dim / 2
-  float amplitude = 1;          // multiplies cos and sin (yarn)
+  float amplitude = 1;          // multiplies cos and sin (yarn, longrope)
+  // Frequencies of sequences longer than original_positions (longrope); empty: the same.
+  std::vector<float> long_inv_freq;
+  int64_t original_positions = 0;
+
+  // Of a step in which the longest sequence reaches `positions`.
+  const std::vector<float>& FrequenciesFor(int64_t positions) const {
+    return long_inv_freq.empty() || positions <= original_positions ? inv_freq : long_inv_freq;
+  }
 };
 
 // How a block's two halves, attention and MLP, and their norms come together in the residual x.
@@ -115,11 +126,17 @@ struct DecoderSpec {
   int64_t max_positions = 0;
   NormKind norm = NormKind::kRms;
   float norm_eps = 1e-5f;
+  float gain_offset = 0;  // added to the stored gain of every norm
   Activation activation = Activation::kSilu;
   BlockOrder order = BlockOrder::kSequential;
+  float attention_scale = 0;    // multiplies q . k; 0: 1 / sqrt(head_dim)
+  float attention_softcap = 0;  // of its scores; 0: none
+  float logit_softcap = 0;
   RopeSpec rope;                    // rotary_dim 0: none
+  RopeSpec window_rope;             // of blocks with a sliding window; rotary_dim 0: `rope`
   std::vector<float> alibi_slopes;  // [heads], see AttentionParams; empty: none
   std::string embedding;            // tensor [vocab, embedding_width()]
+  float embedding_scale = 1;        // multiplies its rows; rounded to its type first
   LinearSpec project_in;            // of embedded tokens; no name: none
   std::string position_embedding;   // tensor [max_positions + position_offset, hidden] of what is
   int64_t position_offset = 0;      // added at row position + offset; empty: none

@@ -6,6 +6,8 @@ namespace quantmill {
 
 const std::vector<Family>& Families() {
   static const std::vector<Family> families = {
+      {"gemma2", "Gemma2ForCausalLM", DescribeGemma2},
+      {"gemma3", "Gemma3ForCausalLM", DescribeGemma3},
       {"llama", "LlamaForCausalLM", DescribeLlama},
       {"mistral", "MistralForCausalLM", DescribeMistral},
       {"phi3", "Phi3ForCausalLM", DescribePhi3},

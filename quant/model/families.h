@@ -30,6 +30,8 @@ DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& whe
 DecoderSpec DescribeDecoder(const Checkpoint& checkpoint);
 
 // One per family, defined in <family>.cc.
+DecoderSpec DescribeGemma2(const ConfigReader& config);
+DecoderSpec DescribeGemma3(const ConfigReader& config);
 DecoderSpec DescribeLlama(const ConfigReader& config);
 DecoderSpec DescribeMistral(const ConfigReader& config);
 DecoderSpec DescribePhi3(const ConfigReader& config);

@@ -121,8 +121,9 @@ void ModelSource::CheckTensors() {
   }
   for (const LinearSpec* linear : spec_.Projections()) expect_linear(*linear);
   for (const BlockSpec& block : spec_.blocks) {
-    for (const std::string* norm : {&block.attention_norm, &block.attention_norm_bias,
-                                    &block.mlp_norm, &block.mlp_norm_bias}) {
+    for (const std::string* norm :
+         {&block.attention_norm, &block.attention_norm_bias, &block.attention_post_norm,
+          &block.mlp_norm, &block.mlp_norm_bias, &block.mlp_post_norm}) {
       expect_vector(*norm, spec_.hidden);
     }
     expect_vector(block.query_norm, spec_.head_dim);

@@ -49,6 +49,39 @@ double ScaleYarn(const ConfigReader& scaling, double theta, int64_t max_position
   return get_mscale(1.0);
 }
 
+std::vector<double> Factors(const ConfigReader& scaling, const char* key, size_t count) {
+  const auto found = scaling.json().find(key);
+  const bool fits = found != scaling.json().end() && found->is_array() && found->size() == count;
+  if (!fits) scaling.Fail(key, "needs " + std::to_string(count) + " numbers");
+  std::vector<double> factors;
+  for (const nlohmann::json& factor : *found) {
+    if (!factor.is_number() || !(factor.get<double>() > 0)) {
+      scaling.Fail(key, "needs positive numbers, found " + factor.dump());
+    }
+    factors.push_back(factor.get<double>());
+  }
+  return factors;
+}
+
+// LongRoPE (Ding et al. 2024), as transformers computes it: each frequency is divided by a factor
+// of its own, by others in sequences longer than the original context. Returns the amplitude.
+double ScaleLong(const ConfigReader& scaling, const ConfigReader& config, int64_t max_positions,
+                 std::vector<double>& inv, RopeSpec& rope) {
+  constexpr const char* kOriginal = "original_max_position_embeddings";
+  rope.original_positions =
+      config.Has(kOriginal) ? config.Size(kOriginal) : scaling.Size(kOriginal);
+  const std::vector<double> small = Factors(scaling, "short_factor", inv.size());
+  const std::vector<double> large = Factors(scaling, "long_factor", inv.size());
+  for (size_t i = 0; i < inv.size(); ++i) {
+    rope.long_inv_freq.push_back(static_cast<float>(inv[i] / large[i]));
+    inv[i] /= small[i];
+  }
+  const auto original = static_cast<double>(rope.original_positions);
+  const double factor = scaling.NumberOr("factor", static_cast<double>(max_positions) / original);
+  if (scaling.Has("attention_factor")) return scaling.Number("attention_factor");
+  return factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original));
+}
+
 }  // namespace
 
 RopeScaling FindRopeScaling(const ConfigReader& config) {
@@ -89,14 +122,20 @@ std::vector<double> Llama3Divisors(const ConfigReader& scaling, double theta, in
 RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_positions) {
   const std::optional<ConfigReader> modern = config.Child("rope_parameters");
   const RopeScaling scaling = FindRopeScaling(config);
-  const double theta = scaling.theta;
   const ConfigReader& partial = modern && modern->Has("partial_rotary_factor") ? *modern : config;
   const double fraction = partial.NumberOr("partial_rotary_factor", 1.0);
-  RopeSpec rope;
-  rope.rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * fraction);
-  if (rope.rotary_dim <= 0 || rope.rotary_dim > head_dim || rope.rotary_dim % 2 != 0) {
+  const auto rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * fraction);
+  if (rotary_dim <= 0 || rotary_dim > head_dim || rotary_dim % 2 != 0) {
     config.Fail("partial_rotary_factor", "gives a rotary width that is not even and within a head");
   }
+  return MakeRope(scaling, rotary_dim, max_positions, config);
+}
+
+RopeSpec MakeRope(const RopeScaling& scaling, int64_t rotary_dim, int64_t max_positions,
+                  const ConfigReader& config) {
+  const double theta = scaling.theta;
+  RopeSpec rope;
+  rope.rotary_dim = rotary_dim;
   std::vector<double> inv = PlainFrequencies(theta, rope.rotary_dim);
   double amplitude = 1;
   if (scaling.type == "linear") {
@@ -108,9 +147,12 @@ RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_posi
     for (size_t i = 0; i < inv.size(); ++i) inv[i] /= divisors[i];
   } else if (scaling.type == "yarn") {
     amplitude = ScaleYarn(*scaling.settings, theta, max_positions, inv);
+  } else if (scaling.type == "longrope" || scaling.type == "su") {
+    amplitude = ScaleLong(*scaling.settings, config, max_positions, inv, rope);
   } else if (scaling.type != "default") {
-    scaling.settings->Fail(
-        "rope_type", "'" + scaling.type + "' is not supported (default, linear, llama3, yarn)");
+    scaling.settings->Fail("rope_type", "'" + scaling.type +
+                                            "' is not supported (default, linear, llama3, yarn, "
+                                            "longrope)");
   }
   rope.inv_freq.assign(inv.begin(), inv.end());
   rope.amplitude = static_cast<float>(amplitude);

@@ -25,9 +25,14 @@ RopeScaling FindRopeScaling(const ConfigReader& config);
 // original context are stretched by the factor, short ones kept, the band between interpolated.
 std::vector<double> Llama3Divisors(const ConfigReader& scaling, double theta, int64_t rotary_dim);
 
-// Reads rope_theta, partial_rotary_factor and rope_scaling (or transformers 5's rope_parameters):
-// types default, linear, llama3, yarn. Others (dynamic, longrope, mrope) change with the sequence
-// or need more than frequencies: Error(kBadInput) naming the type.
+// The frequencies of the first `rotary_dim` elements of a head, which are even in number. Types
+// default, linear, llama3, yarn, longrope (also spelled su); others (dynamic, mrope) change with
+// the sequence or need more than frequencies: Error(kBadInput) naming the type. `config` is where
+// longrope's original_max_position_embeddings may be as well.
+RopeSpec MakeRope(const RopeScaling& scaling, int64_t rotary_dim, int64_t max_positions,
+                  const ConfigReader& config);
+
+// Reads rope_theta, partial_rotary_factor and rope_scaling (or transformers 5's rope_parameters).
 RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_positions);
 
 }  // namespace quantmill

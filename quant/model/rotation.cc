@@ -20,6 +20,13 @@ void CheckRotatable(const ModelSource& source) {
     Refuse(spec.architecture +
            " has norms that subtract the mean, which a rotation changes; leave --rotate out");
   }
+  for (const BlockSpec& block : spec.blocks) {
+    if (block.attention_post_norm.empty() && block.mlp_post_norm.empty()) continue;
+    Refuse(
+        spec.architecture +
+        " has norms behind attention and MLP, whose gains are of channels that a rotation mixes; "
+        "leave --rotate out");
+  }
   for (const std::string& name : source.unknown_tensors()) {
     const std::vector<int64_t>& shape = source.checkpoint().Info(name).shape;
     if (std::ranges::find(shape, spec.hidden) == shape.end()) continue;

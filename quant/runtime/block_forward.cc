@@ -5,6 +5,8 @@
 #include <numeric>
 #include <vector>
 
+#include "quant/runtime/norm.h"
+
 namespace quantmill {
 namespace {
 
@@ -58,18 +60,32 @@ ConstMatrix BlockForward::Input(const BlockSpec& /*block*/, const BlockWeights& 
 
 void BlockForward::Normalize(const BlockWeights& weights, bool attention, ConstMatrix x,
                              Matrix out) {
-  NormParams norm;
-  norm.kind = spec_.norm;
-  norm.eps = spec_.norm_eps;
-  norm.gain = attention ? weights.attention_norm : weights.mlp_norm;
-  norm.bias = attention ? weights.attention_norm_bias : weights.mlp_norm_bias;
+  const NormParams norm = attention
+                              ? NormOf(spec_, weights.attention_norm, weights.attention_norm_bias)
+                              : NormOf(spec_, weights.mlp_norm, weights.mlp_norm_bias);
   backend_.Norm(exec_, x, norm, out);
+}
+
+void BlockForward::AddNormalized(const BlockSpec& block, const BlockWeights& weights,
+                                 const LinearSpec& linear, const Tensor& gain, ConstMatrix input,
+                                 Matrix residual) {
+  Workspace::Scope scope(exec_.workspace);
+  const Matrix added = scope.Take(DType::kF32, residual.rows, residual.cols);
+  Apply(block, weights, linear, input, MatMulMode::kStore, added);
+  backend_.Norm(exec_, added, NormOf(spec_, gain), added);
+  std::vector<int32_t> rows(static_cast<size_t>(residual.rows));
+  std::iota(rows.begin(), rows.end(), 0);
+  backend_.AddRows(exec_, added, rows, residual);
 }
 
 void BlockForward::AddToResidual(const BlockSpec& block, const BlockWeights& weights, Site site,
                                  ConstMatrix input, Matrix residual, Matrix pending) {
   const bool attention = site == Site::kAttentionOut;
   const LinearSpec& linear = attention ? block.output : block.down;
+  const Tensor& post_norm = attention ? weights.attention_post_norm : weights.mlp_post_norm;
+  if (!post_norm.empty()) {
+    return AddNormalized(block, weights, linear, post_norm, input, residual);
+  }
   if (spec_.order == BlockOrder::kParallel) {
     if (attention) backend_.Convert(exec_, residual, pending);
     Apply(block, weights, linear, input, MatMulMode::kAdd, pending);
@@ -118,6 +134,16 @@ void BlockForward::ProjectHeads(const BlockSpec& block, const BlockWeights& weig
   GatherColumns(backend_, exec_, all, block.Stored(block.value).rows, v);
 }
 
+RopeParams BlockForward::RopeFor(const BlockSpec& block, const BatchPlan& plan) const {
+  const bool windowed = block.sliding_window > 0 && spec_.window_rope.rotary_dim > 0;
+  const RopeSpec& rope = windowed ? spec_.window_rope : spec_.rope;
+  int64_t positions = 0;
+  for (int64_t row = 0; row < plan.tokens() && !rope.long_inv_freq.empty(); ++row) {
+    positions = std::max(positions, plan.position(row) + 1);
+  }
+  return {spec_.head_dim, rope.rotary_dim, rope.FrequenciesFor(positions), rope.amplitude};
+}
+
 void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
                           const BlockContext& context, ConstMatrix input, Matrix carried) {
   const int64_t tokens = input.rows;
@@ -129,17 +155,13 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
 
   const auto normalize_heads = [&](const Tensor& gain, Matrix x, int64_t heads) {
     if (gain.empty()) return;
-    NormParams norm;
-    norm.eps = spec_.norm_eps;
-    norm.gain = gain;
     const Matrix per_head = x.Reshaped(tokens * heads, spec_.head_dim);
-    backend_.Norm(exec_, per_head, norm, per_head);
+    backend_.Norm(exec_, per_head, NormOf(spec_, gain), per_head);
   };
   normalize_heads(weights.query_norm, q, spec_.heads);
   normalize_heads(weights.key_norm, k, spec_.kv_heads);
 
-  const RopeParams rope{spec_.head_dim, spec_.rope.rotary_dim, spec_.rope.inv_freq,
-                        spec_.rope.amplitude};
+  const RopeParams rope = RopeFor(block, context.plan);
   if (rope.rotary_dim > 0) {
     backend_.Rope(exec_, context.plan, rope, q);
     backend_.Rope(exec_, context.plan, rope, k);
@@ -151,7 +173,10 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
   params.heads = spec_.heads;
   params.kv_heads = spec_.kv_heads;
   params.head_dim = spec_.head_dim;
-  params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec_.head_dim)));
+  params.scale = spec_.attention_scale != 0
+                     ? spec_.attention_scale
+                     : static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec_.head_dim)));
+  params.softcap = spec_.attention_softcap;
   params.sliding_window = block.sliding_window;
   params.alibi_slopes = spec_.alibi_slopes;
   backend_.Attention(exec_, context.plan, context.layer, params, q, context.store, carried);

@@ -63,6 +63,9 @@ class BlockForward {
   void ActivateMlp(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
                    Matrix carried);
   void Normalize(const BlockWeights& weights, bool attention, ConstMatrix x, Matrix out);
+  void AddNormalized(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,
+                     const Tensor& gain, ConstMatrix input, Matrix residual);
+  RopeParams RopeFor(const BlockSpec& block, const BatchPlan& plan) const;
   void AddToResidual(const BlockSpec& block, const BlockWeights& weights, Site site,
                      ConstMatrix input, Matrix residual, Matrix pending);
   void Apply(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,

@@ -67,6 +67,8 @@ BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSou
   weights.mlp_norm = load(block.mlp_norm);
   weights.attention_norm_bias = load(block.attention_norm_bias);
   weights.mlp_norm_bias = load(block.mlp_norm_bias);
+  weights.attention_post_norm = load(block.attention_post_norm);
+  weights.mlp_post_norm = load(block.mlp_post_norm);
   weights.query_norm = load(block.query_norm);
   weights.key_norm = load(block.key_norm);
   for (const LinearSpec* linear : block.Linears()) {

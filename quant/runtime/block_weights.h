@@ -27,6 +27,8 @@ struct BlockWeights {
   Tensor mlp_norm;
   Tensor attention_norm_bias;  // or empty
   Tensor mlp_norm_bias;
+  Tensor attention_post_norm;
+  Tensor mlp_post_norm;
   Tensor query_norm;  // [1, head_dim], or empty
   Tensor key_norm;
   std::vector<LinearWeights> linears;  // in the order of BlockSpec::Linears()

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "quant/runtime/norm.h"
 
 namespace quantmill {
 
@@ -42,11 +43,13 @@ void Embedding::CheckInputs(const BatchPlan& plan, std::span<const int32_t> ids)
 void Embedding::Look(std::span<const int32_t> ids, Matrix out) {
   const DecoderSpec& spec = source_.spec();
   const ConstMatrix table = source_.checkpoint().View(spec.embedding);
-  if (project_in_.weight == nullptr) return backend_.EmbedRows(exec_, table, ids, 1.0f, out);
+  // As the models' own code has it, whose scale is a tensor of the model's type.
+  const float scale = RoundTo(table.dtype, spec.embedding_scale);
+  if (project_in_.weight == nullptr) return backend_.EmbedRows(exec_, table, ids, scale, out);
   Workspace::Scope scope(exec_.workspace);
   const Matrix rows = scope.Take(DType::kF32, out.rows, spec.embedding_width());
   const Matrix input = scope.Take(ActivationType(compute_), out.rows, spec.embedding_width());
-  backend_.EmbedRows(exec_, table, ids, 1.0f, rows);
+  backend_.EmbedRows(exec_, table, ids, scale, rows);
   backend_.Convert(exec_, rows, input);
   backend_.MatMul(exec_, input, *project_in_.weight, project_in_.bias, MatMulMode::kStore, out);
 }
@@ -67,12 +70,7 @@ void Embedding::Run(const BatchPlan& plan, std::span<const int32_t> ids, Matrix 
   Look(ids, out);
   if (!spec.position_embedding.empty()) AddPositions(plan, out);
   if (norm_.empty()) return;
-  NormParams norm;
-  norm.kind = spec.norm;
-  norm.eps = spec.norm_eps;
-  norm.gain = norm_;
-  norm.bias = norm_bias_;
-  backend_.Norm(exec_, out, norm, out);
+  backend_.Norm(exec_, out, NormOf(spec, norm_, norm_bias_), out);
 }
 
 }  // namespace quantmill

@@ -11,9 +11,9 @@
 
 namespace quantmill {
 
-// Rows of the embedding, then, where the description has them: a projection to the stream's width,
-// learned positions, a norm. `backend`, `exec` and `source` must outlive it: the tables are read
-// from the mapped file.
+// Rows of the embedding, scaled, then, where the description has them: a projection to the stream's
+// width, learned positions, a norm. `backend`, `exec` and `source` must outlive it: the tables are
+// read from the mapped file.
 class Embedding {
  public:
   Embedding(Backend& backend, Exec& exec, const ModelSource& source, Compute compute);

@@ -27,6 +27,11 @@ void NextLogits(Backend& backend, Exec& exec, DecoderModel& decoder, std::span<c
   backend.Download(exec, row, MutableViewOf(logits.data(), 1, decoder.spec().vocab));
 }
 
+// Whether a sequence of `positions` is the first that takes other frequencies (longrope).
+bool OutgrowsRope(const DecoderSpec& spec, int64_t positions) {
+  return !spec.rope.long_inv_freq.empty() && positions == spec.rope.original_positions + 1;
+}
+
 }  // namespace
 
 GenerationResult Generate(Backend& backend, Exec& exec, DecoderModel& decoder,
@@ -52,7 +57,15 @@ GenerationResult Generate(Backend& backend, Exec& exec, DecoderModel& decoder,
     if (result.stopped) break;
     result.ids.push_back(id);
     if (!on_token(id) || static_cast<int64_t>(result.ids.size()) == options.max_tokens) break;
-    NextLogits(backend, exec, decoder, {&id, 1}, cache, sequence, logits);
+    if (OutgrowsRope(decoder.spec(), sequence.length() + 1)) {
+      // The keys so far were rotated for a short sequence.
+      std::vector<int32_t> all(prompt.begin(), prompt.end());
+      all.insert(all.end(), result.ids.begin(), result.ids.end());
+      sequence.Clear();
+      NextLogits(backend, exec, decoder, all, cache, sequence, logits);
+    } else {
+      NextLogits(backend, exec, decoder, {&id, 1}, cache, sequence, logits);
+    }
     ++result.decoded_tokens;
   }
   result.decode_seconds = SecondsSince(start);

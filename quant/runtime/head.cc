@@ -1,5 +1,7 @@
 #include "quant/runtime/head.h"
 
+#include "quant/runtime/norm.h"
+
 namespace quantmill {
 
 Head::Head(Backend& backend, Exec& exec, const ModelSource& source, Compute compute)
@@ -19,15 +21,15 @@ int64_t Head::weight_bytes() const {
 
 void Head::Normalize(ConstMatrix residual, Matrix hidden) {
   if (norm_.empty()) return backend_.Convert(exec_, residual, hidden);
-  NormParams norm;
-  norm.kind = spec_.norm;
-  norm.eps = spec_.norm_eps;
-  norm.gain = norm_;
-  norm.bias = norm_bias_;
-  backend_.Norm(exec_, residual, norm, hidden);
+  backend_.Norm(exec_, residual, NormOf(spec_, norm_, norm_bias_), hidden);
 }
 
 void Head::Logits(ConstMatrix hidden, Matrix logits) {
+  Project(hidden, logits);
+  if (spec_.logit_softcap > 0) backend_.SoftCap(exec_, spec_.logit_softcap, logits);
+}
+
+void Head::Project(ConstMatrix hidden, Matrix logits) {
   if (project_out_.weight == nullptr) {
     return backend_.MatMul(exec_, hidden, *head_.weight, head_.bias, MatMulMode::kStore, logits);
   }

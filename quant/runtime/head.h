@@ -11,8 +11,8 @@
 namespace quantmill {
 
 // The final norm; then, where the description has it, a projection to the embedding's width; then
-// lm_head. `backend` and `exec` must outlive it, `source` the constructor's call and its
-// description.
+// lm_head and, where the description has it, a soft cap. `backend` and `exec` must outlive it,
+// `source` the constructor's call and its description.
 class Head {
  public:
   Head(Backend& backend, Exec& exec, const ModelSource& source, Compute compute);
@@ -25,6 +25,8 @@ class Head {
   int64_t weight_bytes() const;  // of packed linears
 
  private:
+  void Project(ConstMatrix hidden, Matrix logits);
+
   Backend& backend_;
   Exec& exec_;
   const DecoderSpec& spec_;

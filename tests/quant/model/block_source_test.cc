@@ -154,6 +154,25 @@ TEST_F(BlockSourceTest, FoldsTheRowsOfValueInAFusedLinear) {
   EXPECT_EQ(folded.Weight(block.output).Row<float>(0)[0], 1.0f / third);
 }
 
+// A gain that is stored less 1: 1 + w / 3 is what columns make up for.
+TEST_F(BlockSourceTest, GainsStoredLessOne) {
+  ModelSource source = Save({{kGain, {0.5f, -1}}});
+  const_cast<DecoderSpec&>(source.spec()).gain_offset = 1;  // NOLINT(*-const-cast): not const
+  const BlockSpec& block = source.spec().blocks[0];
+  BlockFolding folding;
+  folding.at(Site::kAttentionIn) = {ToBF16(3), ToBF16(3)};
+  const BlockSource folded(source, block, folding);
+  const Tensor gain = folded.Vector(kGain);
+  EXPECT_EQ(gain.Row<float>(0)[0], -0.5f);
+  EXPECT_EQ(gain.Row<float>(0)[1], -1) << "a gain of 0 stays";
+  EXPECT_EQ(folded.Weight(block.query).Row<float>(0)[0], 3);
+  folding.at(Site::kAttentionIn) = {ToBF16(7), ToBF16(1)};
+  const BlockSource nearly(source, block, folding);
+  const float stored = ToFloat(ToF16(1.5f / 7 - 1));
+  EXPECT_EQ(nearly.Vector(kGain).Row<float>(0)[0], stored);
+  EXPECT_EQ(nearly.Weight(block.query).Row<float>(0)[0], 1.5f / (stored + 1));
+}
+
 TEST_F(BlockSourceTest, OverflowNamesTheTensor) {
   const ModelSource source =
       Save({{"model.layers.0.self_attn.o_proj.weight", {60000, 1, 1, 1}}, {kBias, {0, 0}}});

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace quantmill {
 namespace {
 
@@ -75,6 +77,57 @@ TEST(Families, Phi3StoresQueryKeyValueAndGateUpAsOne) {
   EXPECT_EQ(block.gate_up.out, 2 * 64);
   EXPECT_EQ(block.gate_up.in, 32);
   EXPECT_EQ(block.sliding_window, 5);
+}
+
+nlohmann::json GemmaConfig(const std::string& architecture) {
+  nlohmann::json config = TinyConfig(architecture);
+  config["head_dim"] = 16;
+  config["max_position_embeddings"] = 8192;
+  config["num_hidden_layers"] = 6;
+  return config;
+}
+
+std::vector<int64_t> Windows(const nlohmann::json& config) {
+  std::vector<int64_t> windows;
+  for (const BlockSpec& block : Describe(config).blocks) windows.push_back(block.sliding_window);
+  return windows;
+}
+
+TEST(Families, Gemma2DefaultsAreTheClasss) {
+  nlohmann::json config = GemmaConfig("Gemma2ForCausalLM");
+  const DecoderSpec spec = Describe(config);
+  EXPECT_TRUE(spec.tied);
+  EXPECT_EQ(spec.attention_softcap, 50);
+  EXPECT_EQ(spec.logit_softcap, 30);
+  EXPECT_EQ(spec.attention_scale, 1.0f / 16);
+  EXPECT_EQ(spec.activation, Activation::kGeluTanh);
+  EXPECT_EQ(spec.blocks[1].mlp_norm, "model.layers.1.pre_feedforward_layernorm.weight");
+  EXPECT_EQ(Windows(config), (std::vector<int64_t>{4096, 0, 4096, 0, 4096, 0}));
+  config["attn_logit_softcapping"] = nullptr;  // unlike a key that is absent
+  EXPECT_EQ(Describe(config).attention_softcap, 0);
+  config.erase("head_dim");
+  EXPECT_NE(ErrorOf(config).find("head_dim"), std::string::npos);
+}
+
+TEST(Families, Gemma3HasTwoRopes) {
+  nlohmann::json config = GemmaConfig("Gemma3ForCausalLM");
+  config["sliding_window"] = 512;
+  config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  const DecoderSpec spec = Describe(config);
+  EXPECT_EQ(spec.attention_softcap, 0);
+  EXPECT_EQ(Windows(config), (std::vector<int64_t>{512, 512, 512, 512, 512, 0}));
+  EXPECT_FLOAT_EQ(spec.rope.inv_freq[1], std::pow(1e6f, -1.0f / 8) / 8);
+  EXPECT_FLOAT_EQ(spec.window_rope.inv_freq[1], std::pow(1e4f, -1.0f / 8));
+  // The same as transformers 5 writes it.
+  nlohmann::json nested = GemmaConfig("Gemma3ForCausalLM");
+  nested["sliding_window"] = 512;
+  nested["rope_parameters"] = {
+      {"full_attention", {{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 1e6}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 1e4}}}};
+  EXPECT_EQ(Describe(nested).rope.inv_freq, spec.rope.inv_freq);
+  EXPECT_EQ(Describe(nested).window_rope.inv_freq, spec.window_rope.inv_freq);
+  config["use_bidirectional_attention"] = true;
+  EXPECT_NE(ErrorOf(config).find("use_bidirectional_attention"), std::string::npos);
 }
 
 TEST(Families, HeadDimMayBeExplicitOrNull) {

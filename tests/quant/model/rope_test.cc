@@ -41,6 +41,27 @@ TEST(Rope, Llama3PublishedValues) {
   EXPECT_NEAR(rope.inv_freq[40], 3.42810e-5, 1e-10);
 }
 
+TEST(Rope, LongRopeHasFactorsForShortAndLongSequences) {
+  nlohmann::json config = {{"rope_theta", 1e4},
+                           {"original_max_position_embeddings", 4096},
+                           {"rope_scaling",
+                            {{"type", "longrope"},
+                             {"short_factor", {1.0, 2.0, 1.0, 4.0}},
+                             {"long_factor", {2.0, 10.0, 1.0, 8.0}}}}};
+  const RopeSpec rope = Read(config, 8, 131072);
+  EXPECT_FLOAT_EQ(rope.FrequenciesFor(4096)[1], 0.05f);
+  EXPECT_FLOAT_EQ(rope.FrequenciesFor(4097)[1], 0.01f);
+  EXPECT_FLOAT_EQ(rope.FrequenciesFor(4097)[0], 0.5f);
+  // sqrt(1 + ln 32 / ln 4096) = sqrt(1 + 5 / 12)
+  EXPECT_FLOAT_EQ(rope.amplitude, std::sqrt(17.0f / 12.0f));
+  EXPECT_EQ(Read(config, 8, 4096).amplitude, 1.0f) << "no longer context, no factor";
+  for (const nlohmann::json& bad :
+       {nlohmann::json{1.0, 2.0, 1.0}, nlohmann::json{1.0, 2.0, 1.0, 0.0}, nlohmann::json("x")}) {
+    config["rope_scaling"]["long_factor"] = bad;
+    EXPECT_THROW(Read(config, 8, 131072), Error) << bad;
+  }
+}
+
 // formats.md section 8.1: theta 1e6, d 128, original 32768, factor 4: low 23, high 40.
 TEST(Rope, YarnPublishedValues) {
   const RopeSpec rope =
@@ -71,7 +92,7 @@ TEST(Rope, Transformers5Parameters) {
 }
 
 TEST(Rope, RefusesWhatItCannotDo) {
-  for (const char* type : {"dynamic", "longrope", "mrope"}) {
+  for (const char* type : {"dynamic", "proportional", "mrope"}) {
     try {
       Read({{"rope_scaling", {{"rope_type", type}, {"factor", 2.0}}}}, 8);
       FAIL() << type;

@@ -133,8 +133,8 @@ TEST_P(FoldingGolden, WithoutScalesNothingChanges) {
 
 INSTANTIATE_TEST_SUITE_P(Families, FoldingGolden,
                          testing::Values("llama_gqa", "llama_mha_tied_bias", "llama_mqa",
-                                         "mistral_window", "qwen2", "qwen3", "phi3", "opt",
-                                         "opt_350m"),
+                                         "mistral_window", "qwen2", "qwen3", "phi3", "gemma2",
+                                         "gemma3", "opt", "opt_350m"),
                          [](const auto& family) { return std::string(family.param); });
 
 }  // namespace

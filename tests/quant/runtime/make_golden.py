@@ -24,6 +24,8 @@ BASE = dict(hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_atten
             num_key_value_heads=2, vocab_size=96, max_position_embeddings=128,
             tie_word_embeddings=False, torch_dtype="float16", bos_token_id=1, eos_token_id=2)
 
+LONG_ROPE = dict(num_hidden_layers=1, pad_token_id=0, rope_scaling=dict(
+    type="longrope", short_factor=[1.0, 1.1, 1.3, 1.6], long_factor=[1.0, 1.7, 2.9, 4.0]))
 CONFIGS = {
     "llama_gqa": ("llama", dict(rms_norm_eps=1e-5)),
     "llama_mha_tied_bias": ("llama", dict(num_key_value_heads=4, tie_word_embeddings=True,
@@ -41,6 +43,17 @@ CONFIGS = {
                                    max_window_layers=1)),
     "qwen3": ("qwen3", dict(head_dim=16, rms_norm_eps=1e-6)),
     "phi3": ("phi3", dict(sliding_window=9, partial_rotary_factor=0.5, pad_token_id=0)),
+    # 48 tokens are within the original context of the first, and beyond that of the second.
+    "phi3_short_rope": ("phi3", LONG_ROPE | dict(original_max_position_embeddings=64)),
+    "phi3_long_rope": ("phi3", LONG_ROPE | dict(original_max_position_embeddings=32)),
+    "gemma2": ("gemma2", dict(head_dim=16, query_pre_attn_scalar=24, attn_logit_softcapping=2.0,
+                              final_logit_softcapping=6.0, sliding_window=9, pad_token_id=0,
+                              hidden_activation="gelu_pytorch_tanh", tie_word_embeddings=True)),
+    "gemma3": ("gemma3_text", dict(head_dim=16, query_pre_attn_scalar=24, sliding_window=7,
+                                   num_hidden_layers=3, sliding_window_pattern=3, pad_token_id=0,
+                                   rope_theta=1000.0, rope_local_base_freq=50.0,
+                                   rope_scaling=dict(rope_type="linear", factor=3.0),
+                                   tie_word_embeddings=True)),
 }
 # So many models have their position for a seed; the others a hash of their names, so that one can
 # be added anywhere.
@@ -59,18 +72,23 @@ OWN_KEYS = {
 
 def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
+    gain_center = 0.0 if model.config.model_type.startswith("gemma") else 1.0
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
             if name.endswith("bias"):
                 p.copy_(0.5 * noise)
             elif p.dim() == 1:  # a norm
-                p.copy_(1.0 + 0.3 * noise)
+                p.copy_(gain_center + 0.3 * noise)
             elif "embed" in name:
                 p.copy_(noise)
             else:
                 p.copy_(1.7 * noise / p.shape[1] ** 0.5)
             p.copy_(p.half().float())
+        # As it is in a model that is loaded in the type of its file.
+        for name, buffer in model.named_buffers():
+            if name.endswith("embed_scale"):
+                buffer.copy_(buffer.half().float())
 
 
 def make(out, name, family, written, seed, drop=""):

@@ -182,6 +182,19 @@ TEST_F(RotationRefusal, UnknownTensorsThatMayReadTheStreamAreNamed) {
             std::string::npos);
 }
 
+TEST_F(RotationRefusal, NormsBehindAttentionAndMlp) {
+  for (const char* name : {"gemma2", "gemma3"}) {
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    try {
+      const Rotation rotation(source);
+      ADD_FAILURE() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      EXPECT_NE(error.message().find("norms behind attention"), std::string::npos);
+    }
+  }
+}
+
 TEST(Rotation, LeavesNothingBehind) {
   const std::filesystem::path folder =
       std::filesystem::path(testing::TempDir()) / "rotation_leaves_nothing";
