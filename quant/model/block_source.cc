@@ -124,7 +124,8 @@ bool BlockSource::Folds(const LinearSpec& linear) const {
 }
 
 Tensor BlockSource::Weight(const LinearSpec& linear) const {
-  const ConstMatrix stored = source_.DenseWeight(linear);
+  const DenseMatrix dense = source_.DenseWeight(linear);
+  const ConstMatrix stored = dense;
   const std::vector<float>& columns = ColumnScales(linear);
   const std::vector<float> rows = RowScales(linear);
   Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);

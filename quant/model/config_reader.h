@@ -26,6 +26,7 @@ class ConfigReader {
   // A nested object, or nothing.
   std::optional<ConfigReader> Child(const std::string& key) const;
   const nlohmann::json& json() const { return json_; }
+  const std::string& where() const { return where_; }
 
   [[noreturn]] void Fail(const std::string& key, const std::string& message) const;
 

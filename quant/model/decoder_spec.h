@@ -12,12 +12,18 @@
 
 namespace quantmill {
 
-// A linear layer y = W x (+ b). Tensors: name + ".weight" [out, in], name + ".bias" [out].
+// A linear layer y = W x (+ b). Tensors: name + ".weight" [out, in] ([in, out] if transposed, as
+// GPT-2's are while they are dense), name + ".bias" [out].
 struct LinearSpec {
   std::string name;  // module path, e.g. "model.layers.0.self_attn.q_proj"
   int64_t out = 0;
   int64_t in = 0;
   bool bias = false;
+  bool transposed = false;
+
+  std::vector<int64_t> stored_shape() const {
+    return transposed ? std::vector{in, out} : std::vector{out, in};
+  }
 };
 
 // Rows of a linear: run r is rows [first + r * stride, first + r * stride + length), stride being

@@ -14,6 +14,10 @@ const std::vector<Family>& Families() {
       {"qwen2", "Qwen2ForCausalLM", DescribeQwen2},
       {"qwen3", "Qwen3ForCausalLM", DescribeQwen3},
       {"opt", "OPTForCausalLM", DescribeOpt},
+      {"gpt2", "GPT2LMHeadModel", DescribeGpt2},
+      {"gpt_neox", "GPTNeoXForCausalLM", DescribeGptNeox},
+      {"falcon", "FalconForCausalLM", DescribeFalcon},
+      {"bloom", "BloomForCausalLM", DescribeBloom},
   };
   return families;
 }

@@ -38,6 +38,10 @@ DecoderSpec DescribePhi3(const ConfigReader& config);
 DecoderSpec DescribeQwen2(const ConfigReader& config);
 DecoderSpec DescribeQwen3(const ConfigReader& config);
 DecoderSpec DescribeOpt(const ConfigReader& config);
+DecoderSpec DescribeGpt2(const ConfigReader& config);
+DecoderSpec DescribeGptNeox(const ConfigReader& config);
+DecoderSpec DescribeFalcon(const ConfigReader& config);
+DecoderSpec DescribeBloom(const ConfigReader& config);
 
 }  // namespace quantmill
 

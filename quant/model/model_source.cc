@@ -103,7 +103,7 @@ void ModelSource::CheckTensors() {
     if (SchemeOf(linear)) {
       for (const std::string& name : artifact_->TensorsOf(linear.name)) check.Known(name);
     } else {
-      check.Expect(linear.name + ".weight", {linear.out, linear.in});
+      check.Expect(linear.name + ".weight", linear.stored_shape());
     }
     if (linear.bias) check.Expect(linear.name + ".bias", {linear.out});
   };
@@ -153,11 +153,11 @@ std::string ModelSource::WeightName(const LinearSpec& linear) const {
   return tied_head ? spec_.embedding : linear.name + ".weight";
 }
 
-ConstMatrix ModelSource::DenseWeight(const LinearSpec& linear) const {
+DenseMatrix ModelSource::DenseWeight(const LinearSpec& linear) const {
   const std::string name = WeightName(linear);
   const ConstMatrix weight = checkpoint_->View(name);
   CheckFinite(weight, checkpoint_->Location(name));
-  return weight;
+  return {weight, linear.transposed};
 }
 
 QuantizedLinear ModelSource::ReadQuantized(const LinearSpec& linear) const {

@@ -14,6 +14,7 @@
 #include "formats/artifact.h"
 #include "formats/checkpoint.h"
 #include "quant/model/decoder_spec.h"
+#include "quant/model/dense_matrix.h"
 
 namespace quantmill {
 
@@ -38,9 +39,10 @@ class ModelSource {
 
   // The scheme of a linear, or nothing when its weight is dense.
   std::optional<QuantScheme> SchemeOf(const LinearSpec& linear) const;
-  // The stored dense weight, mapped; the linear must not be quantized. Error(kBadInput) naming
-  // tensor, offset and element if one is NaN or infinite. Release it afterwards.
-  ConstMatrix DenseWeight(const LinearSpec& linear) const;
+  // The dense weight, mapped where it is stored [out, in]; the linear must not be quantized.
+  // Error(kBadInput) naming tensor, offset and element if one is NaN or infinite. Release it
+  // afterwards.
+  DenseMatrix DenseWeight(const LinearSpec& linear) const;
   QuantizedLinear ReadQuantized(const LinearSpec& linear) const;
   // The tensor that holds a dense linear's weight: the embedding for a tied lm_head.
   std::string WeightName(const LinearSpec& linear) const;

@@ -126,6 +126,7 @@ class Rules {
                                          "different schemes"));
       }
       if (module != nullptr) CheckScheme(*module);
+      if (module != nullptr && linear->transposed) CheckTransposed(*module);
     }
     if (first == nullptr || !serves()) return;
     const bool by_input = site == Site::kAttentionOut || site == Site::kMlpOut;
@@ -161,6 +162,20 @@ class Rules {
                          std::to_string(group) + "; " + GroupThatDivides(module.in) + " runs"));
     }
     if (!scheme.symmetric) CheckZeroPoints(module);
+  }
+
+  // GPT-2's layers are Conv1D, not Linear, in transformers; vLLM and SGLang transpose what is
+  // called "weight" as they read it, and nothing else.
+  void CheckTransposed(const QuantizedModule& module) {
+    const bool gptq = format_ == "gptq" || format_ == "gptq_v2";
+    if (!serves()) {
+      if (gptq) return;
+      refusals_.Add(module.name, Told("quantizes no layers of GPT-2's kind (Conv1D) but those of "
+                                      "gptq files: --format gptq"));
+    } else if (!IsWeightOnlyInteger(module.scheme) && module.scheme.code_type != CodeType::kFp4) {
+      refusals_.Add(module.name, Told("would read these weights transposed, as GPT-2's dense ones "
+                                      "are; w4a16 and w8a16 run"));
+    }
   }
 
   void CheckZeroPoints(const QuantizedModule& module) {

@@ -293,6 +293,15 @@ void Conversion::Prove() {
       });
 }
 
+// Those whose dense weights are stored [in, out].
+std::set<std::string> TransposedModules(const DecoderSpec& spec) {
+  std::set<std::string> names;
+  for (const LinearSpec* linear : spec.Linears()) {
+    if (linear->transposed) names.insert(linear->name);
+  }
+  return names;
+}
+
 ConvertReport NewReport(const ModelSource& source, const std::string& output,
                         const std::string& to) {
   ConvertReport report;
@@ -331,8 +340,12 @@ ConvertReport DequantizeArtifact(const ModelSource& source, DType dtype, const s
     const QuantizedModules input(source, pool);
     const std::vector<std::string> dense = out.DenseTensors();
     std::vector<TensorDeclaration> declarations;
+    const std::set<std::string> transposed = TransposedModules(source.spec());
     for (const QuantizedModule& module : input.modules()) {
-      declarations.push_back(Declare(module.name + ".weight", dtype, {module.out, module.in}));
+      const std::vector<int64_t> shape = transposed.contains(module.name)
+                                             ? std::vector{module.in, module.out}
+                                             : std::vector{module.out, module.in};
+      declarations.push_back(Declare(module.name + ".weight", dtype, shape));
     }
     for (const std::string& name : dense) {
       const TensorInfo& info = source.checkpoint().Info(name);
@@ -344,11 +357,12 @@ ConvertReport DequantizeArtifact(const ModelSource& source, DType dtype, const s
                   [&](size_t i, const QuantizedLinear& linear) {
                     const std::string& name = input.modules()[i].name;
                     progress("dequantizing", static_cast<int64_t>(i), layers, name);
-                    const Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
+                    Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
                     Dequantize(linear, weight);
+                    if (transposed.contains(name)) weight = Transposed(weight);
                     const std::vector<std::byte> stored = StoredAs(
                         dtype, {weight.Row<float>(0), static_cast<size_t>(linear.out * linear.in)});
-                    CheckFinite({stored.data(), dtype, linear.out, linear.in, linear.in},
+                    CheckFinite({stored.data(), dtype, weight.rows(), weight.cols(), weight.cols()},
                                 name + " as " + std::string(NameOf(dtype)));
                     writer.Write(name + ".weight", stored);
                   });

@@ -36,7 +36,8 @@ class MatrixRows {
     } else if (source.SchemeOf(matrix.linear)) {
       quantized_ = source.ReadQuantized(matrix.linear);
     } else {
-      dense_ = source.DenseWeight(matrix.linear);
+      Check(!matrix.linear.transposed, "convert: no family of gguf has transposed weights");
+      dense_ = source.DenseWeight(matrix.linear).view();  // of the mapped file
     }
   }
   ~MatrixRows() {

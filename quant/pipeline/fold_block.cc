@@ -156,7 +156,7 @@ FoldProblem FoldSearch::Problem(Site site) {
   int64_t first = 0;
   size_t taken = 0;
   for (const LinearSpec* linear : block_.LinearsAt(site)) {
-    const ConstMatrix stored = source_.DenseWeight(*linear);
+    const DenseMatrix stored = source_.DenseWeight(*linear);
     for (; taken < sample.size() && sample[taken] < first + linear->out; ++taken) {
       WidenRow(stored, sample[taken] - first,
                problem.weight.Row<float>(static_cast<int64_t>(taken)));

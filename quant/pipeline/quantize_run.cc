@@ -88,18 +88,19 @@ void QuantizeRun::RoundLayer(const LinearSpec& linear) {
   const QuantizedModule* module = plan_.Find(linear.name);
   if (module == nullptr) return;  // stays dense
   LayerSolution solution;
+  const DenseMatrix dense = source_.DenseWeight(linear);
   {
     Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
     {
       const Stopwatch watch(report_.seconds.load);
-      backend_.Upload(exec_, source_.DenseWeight(linear), weight);
+      backend_.Upload(exec_, dense, weight);
       exec_.stream.Synchronize();
     }
     const Stopwatch watch(report_.seconds.solve);
     solution.solved = SolveRtn(backend_, exec_, weight, module->scheme);
     solution.rounded_error = solution.solved.relative_error;
   }
-  Record(linear, source_.checkpoint().View(source_.WeightName(linear)), solution);
+  Record(linear, dense, solution);
   source_.Release(linear);
 }
 

@@ -185,7 +185,8 @@ class Measurement {
   std::unique_ptr<PackedLinear> MeasureLayer(const LinearSpec& linear, SiteSolver& solver,
                                              LayerGroup& group) {
     const Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
-    backend_.Upload(exec_, source_.DenseWeight(linear), weight);
+    const DenseMatrix dense = source_.DenseWeight(linear);
+    backend_.Upload(exec_, dense, weight);
     exec_.stream.Synchronize();
     std::unique_ptr<PackedLinear> probe;
     for (size_t i = 0; i < result_.candidates.size(); ++i) {

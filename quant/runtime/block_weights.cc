@@ -17,7 +17,7 @@ std::unique_ptr<PackedLinear> LoadWeight(Backend& backend, Exec& exec, const Mod
   if (source.SchemeOf(linear)) {
     weight = backend.PackQuantized(exec, source.ReadQuantized(linear), compute);
   } else {
-    weight = backend.PackDense(exec, source.DenseWeight(linear), compute);
+    weight = backend.PackDense(exec, source.DenseWeight(linear).view(), compute);
   }
   source.Release(linear);
   return weight;

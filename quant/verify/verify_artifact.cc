@@ -64,6 +64,7 @@ struct Layer {
   QuantScheme scheme;
   QuantizedModule module;
   std::optional<std::string> reference_weight;  // its dense tensor, if there is one of its shape
+  bool transposed = false;                      // that tensor
 
   // Codes and the touched pages of both files.
   int64_t bytes() const { return module.out * module.in * (reference_weight ? 6 : 3); }
@@ -72,7 +73,7 @@ struct Layer {
 // A layer while its batch is worked on.
 struct DecodedLayer {
   std::optional<QuantizedLinear> linear;
-  Tensor folded;  // the reference's weight, where input scales were folded
+  Tensor made;  // the reference's weight, where it is not as stored: folded, or transposed
   ConstMatrix dense;
   std::vector<RowSquares> rows;
   std::optional<Error> error;  // why `linear` is empty
@@ -129,7 +130,7 @@ class Verification {
   void CheckCache();
   void FindLayers();
   void FindLayer(const LinearSpec& linear);
-  std::optional<std::string> ReferenceWeight(const QuantizedModule& module);
+  std::optional<std::string> ReferenceWeight(const LinearSpec& linear);
   void CheckRecordedLayers();
   void CheckLayers();
   void CheckBatch(size_t begin, size_t end);
@@ -306,24 +307,25 @@ void Verification::FindLayer(const LinearSpec& linear) {
                                 module.out, module.in, linear.out, linear.in));
       return;
     }
-    layers_.push_back({linear.name, *scheme, module, ReferenceWeight(module)});
+    layers_.push_back({linear.name, *scheme, module, ReferenceWeight(linear), linear.transposed});
   } catch (const Error& error) {
     if (told_.insert(linear.name).second) problems_.Add(error);
   }
 }
 
-std::optional<std::string> Verification::ReferenceWeight(const QuantizedModule& module) {
+std::optional<std::string> Verification::ReferenceWeight(const LinearSpec& linear) {
   if (reference_ == nullptr) return std::nullopt;
-  const std::string name = module.name + ".weight";
+  const std::string name = linear.name + ".weight";
   const Checkpoint& reference = reference_->checkpoint();
   if (!reference.Has(name)) {
-    problems_.Add(ModulePlace(module.name), "the reference has no '" + name + "'");
+    problems_.Add(ModulePlace(linear.name), "the reference has no '" + name + "'");
     return std::nullopt;
   }
   const std::vector<int64_t>& shape = reference.Info(name).shape;
-  if (shape != std::vector<int64_t>{module.out, module.in}) {
-    problems_.Add(ModulePlace(module.name), fmt::format("is [{}, {}], but {} in the reference",
-                                                        module.out, module.in, ShapeString(shape)));
+  if (shape != linear.stored_shape()) {
+    problems_.Add(ModulePlace(linear.name),
+                  fmt::format("is {}, but {} in the reference", ShapeString(linear.stored_shape()),
+                              ShapeString(shape)));
     return std::nullopt;
   }
   return name;
@@ -403,10 +405,10 @@ void Verification::Decode(const Layer& layer, DecodedLayer& decoded) const {
       if (checkpoint_.Has(part)) checkpoint_.Release(part);
     }
     if (layer.reference_weight) {
-      if (folded_) decoded.folded = folded_->Weight(layer.name);
-      decoded.dense = decoded.folded.empty()
-                          ? reference_->checkpoint().View(*layer.reference_weight)
-                          : ConstMatrix(decoded.folded);
+      const ConstMatrix stored = reference_->checkpoint().View(*layer.reference_weight);
+      if (folded_) decoded.made = folded_->Weight(layer.name);
+      if (decoded.made.empty() && layer.transposed) decoded.made = Transposed(stored);
+      decoded.dense = decoded.made.empty() ? stored : ConstMatrix(decoded.made);
       decoded.rows.resize(static_cast<size_t>(layer.module.out));
     }
   } catch (const Error& error) {

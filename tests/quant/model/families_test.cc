@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "quant/model/plain_layout.h"
+
 namespace quantmill {
 namespace {
 
@@ -158,6 +160,106 @@ TEST(Families, SlidingWindows) {
   EXPECT_EQ(Describe(qwen).blocks[2].sliding_window, 0);
   qwen["layer_types"] = {"sliding_attention"};
   EXPECT_NE(ErrorOf(qwen).find("layer_types"), std::string::npos);
+}
+
+nlohmann::json OptConfig() {
+  return {{"architectures", {"OPTForCausalLM"}},
+          {"hidden_size", 32},
+          {"ffn_dim", 64},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 4},
+          {"vocab_size", 100},
+          {"max_position_embeddings", 40},
+          {"word_embed_proj_dim", 16},
+          {"do_layer_norm_before", false}};
+}
+
+TEST(Families, Opt) {
+  DecoderSpec spec = Describe(OptConfig());
+  EXPECT_EQ(spec.order, BlockOrder::kPostNorm);
+  EXPECT_EQ(spec.final_norm, "");
+  EXPECT_EQ(spec.embedding_width(), 16);
+  EXPECT_EQ(spec.lm_head.in, 16);
+  EXPECT_EQ(spec.position_offset, 2);
+  EXPECT_EQ(spec.Projections().size(), 2u);
+  EXPECT_FALSE(spec.blocks[0].gated());
+  EXPECT_EQ(spec.blocks[0].Linears().size(), 6u);
+  EXPECT_EQ(spec.blocks[1].up.name, "model.decoder.layers.1.fc1");
+  const std::vector<std::string> head = {"lm_head"};
+  EXPECT_EQ(spec.LoaderNames(head), head);
+  spec.DropBasePrefix();
+  EXPECT_EQ(spec.blocks[1].up.name, "decoder.layers.1.fc1");
+  EXPECT_EQ(spec.blocks[1].mlp_norm_bias, "decoder.layers.1.final_layer_norm.bias");
+  EXPECT_EQ(spec.project_in.name, "decoder.project_in");
+  EXPECT_EQ(spec.lm_head.name, "lm_head");
+  EXPECT_EQ(spec.LoaderNames({"decoder.project_in"}),
+            (std::vector<std::string>{"decoder.project_in", "model.decoder.project_in"}));
+}
+
+// How q, k and v lie in one linear differs by the generation.
+TEST(Families, FalconsLayouts) {
+  nlohmann::json config = {{"architectures", {"FalconForCausalLM"}},
+                           {"hidden_size", 32},
+                           {"num_hidden_layers", 1},
+                           {"num_attention_heads", 4},
+                           {"vocab_size", 100},
+                           {"num_kv_heads", 2}};
+  const DecoderSpec first = Describe(config);
+  EXPECT_EQ(first.kv_heads, 1);  // whatever num_kv_heads says
+  EXPECT_EQ(first.blocks[0].query_key_value.out, 32 + 2 * 8);
+  EXPECT_EQ(first.blocks[0].attention_norm, first.blocks[0].mlp_norm);
+  EXPECT_EQ(first.order, BlockOrder::kParallel);
+  config["new_decoder_architecture"] = true;
+  const DecoderSpec second = Describe(config);
+  EXPECT_EQ(second.kv_heads, 2);
+  EXPECT_EQ(second.blocks[0].query_key_value_groups, 2);
+  EXPECT_EQ(second.blocks[0].mlp_norm, "transformer.h.0.ln_mlp.weight");
+  config["parallel_attn"] = false;
+  EXPECT_NE(ErrorOf(config).find("parallel_attn"), std::string::npos);
+  config["new_decoder_architecture"] = false;
+  config["multi_query"] = false;
+  config["alibi"] = true;
+  const DecoderSpec rw = Describe(config);
+  EXPECT_EQ(rw.kv_heads, 4);
+  EXPECT_EQ(rw.blocks[0].query_key_value_groups, 4);
+  EXPECT_EQ(rw.rope.rotary_dim, 0);
+  EXPECT_FLOAT_EQ(rw.alibi_slopes[0], 0.25f / std::sqrt(8.0f));
+}
+
+// Press et al.'s own: 2^-1 ... 2^-8 for 8 heads; 12 take four from 16's.
+TEST(Families, AlibiSlopes) {
+  EXPECT_EQ(AlibiSlopes(8),
+            (std::vector<float>{0.5f, 0.25f, 0.125f, 0x1p-4f, 0x1p-5f, 0x1p-6f, 0x1p-7f, 0x1p-8f}));
+  const std::vector<float> twelve = AlibiSlopes(12);
+  ASSERT_EQ(twelve.size(), 12u);
+  EXPECT_EQ(twelve[7], 0x1p-8f);
+  EXPECT_FLOAT_EQ(twelve[8], std::exp2(-0.5f));
+  EXPECT_FLOAT_EQ(twelve[11], std::exp2(-3.5f));
+}
+
+TEST(Families, WhatIsNotComputedIsRefused) {
+  nlohmann::json gpt2 = {{"architectures", {"GPT2LMHeadModel"}},
+                         {"n_embd", 32},
+                         {"n_head", 4},
+                         {"n_layer", 1},
+                         {"vocab_size", 100}};
+  EXPECT_EQ(Describe(gpt2).blocks[0].up.stored_shape(), (std::vector<int64_t>{32, 128}));
+  gpt2["scale_attn_by_inverse_layer_idx"] = true;
+  EXPECT_NE(ErrorOf(gpt2).find("scale_attn_by_inverse_layer_idx"), std::string::npos);
+  nlohmann::json opt = OptConfig();
+  opt["layer_norm_elementwise_affine"] = false;
+  EXPECT_NE(ErrorOf(opt).find("layer_norm_elementwise_affine"), std::string::npos);
+  opt = OptConfig();
+  opt["num_attention_heads"] = 5;
+  EXPECT_NE(ErrorOf(opt).find("num_attention_heads"), std::string::npos);
+  nlohmann::json bloom = {{"architectures", {"BloomForCausalLM"}},
+                          {"n_embed", 32},
+                          {"n_head", 4},
+                          {"n_layer", 1},
+                          {"vocab_size", 100}};
+  EXPECT_EQ(Describe(bloom).ffn, 128);
+  bloom["apply_residual_connection_post_layernorm"] = true;
+  EXPECT_NE(ErrorOf(bloom).find("apply_residual"), std::string::npos);
 }
 
 TEST(Families, UnknownArchitectureIsRefusedByName) {

@@ -80,7 +80,8 @@ TEST_F(ModelSourceTest, OpensAndReads) {
   EXPECT_TRUE(source.unknown_tensors().empty());
   const LinearSpec& down = source.spec().blocks[0].down;
   EXPECT_FALSE(source.SchemeOf(down).has_value());
-  const ConstMatrix weight = source.DenseWeight(down);
+  const DenseMatrix stored = source.DenseWeight(down);
+  const ConstMatrix weight = stored;
   EXPECT_EQ(weight.rows, 8);
   EXPECT_EQ(weight.cols, 16);
   EXPECT_EQ(weight.Row<float>(7)[15], 0.5f);

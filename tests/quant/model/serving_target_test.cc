@@ -91,6 +91,16 @@ TEST_F(ServingTargetTest, WidthsWithoutAKernelAreNamedOnce) {
   ExpectRefused(Verdict(Stack::kSglang, Integers(4, 16)), "b0.q", "--group-size 128 runs");
 }
 
+TEST_F(ServingTargetTest, TransposedWeights) {
+  for (BlockSpec& block : spec_.blocks) block.down.transposed = true;
+  QuantScheme rounded_inputs = Integers(8, QuantScheme::kPerChannel);
+  rounded_inputs.input.type = InputScheme::Type::kInt8;
+  EXPECT_THAT(Verdict(Stack::kVllm, Integers(4)).refusals, IsEmpty());
+  ExpectRefused(Verdict(Stack::kVllm, rounded_inputs), "b0.down", "transposed");
+  ExpectRefused(Verdict(Stack::kTransformers, Integers(4)), "b0.down", "--format gptq");
+  EXPECT_THAT(Verdict(Stack::kTransformers, Integers(4), 1, "gptq").refusals, IsEmpty());
+}
+
 TEST_F(ServingTargetTest, ZeroPoints) {
   EXPECT_THAT(Verdict(Stack::kVllm, Integers(4, 128, false)).refusals, IsEmpty());
   EXPECT_THAT(Verdict(Stack::kSglang, Integers(4, 128, false), 1, "awq").refusals, IsEmpty());

@@ -45,7 +45,15 @@ std::vector<std::string> GoldenNames() {
           "gemma2",
           "gemma3",
           "opt",
-          "opt_350m"};
+          "opt_350m",
+          "gpt2",
+          "gpt_neox",
+          "gpt_neox_sequential",
+          "falcon_7b",
+          "falcon_40b",
+          "falcon_11b",
+          "falcon_rw",
+          "bloom"};
 }
 
 class DecoderGolden : public BackendTest {};
@@ -152,22 +160,46 @@ TEST(DecoderFeatures, EachOneMatters) {
       << "norms of q and k";
 }
 
-TEST(DecoderFeatures, EachOneOfOptMatters) {
-  const auto without = [](const std::string& name, const std::string& tensor) {
-    return DifferenceWith(
-        name, [](nlohmann::json&) {}, tensor);
+// What is added is switched off by zeros.
+TEST(DecoderFeatures, EachAddedTensorMatters) {
+  const std::vector<std::pair<const char*, std::vector<const char*>>> added = {
+      {"opt",
+       {"model.decoder.embed_positions.weight", "model.decoder.final_layer_norm.bias",
+        "model.decoder.layers.0.self_attn_layer_norm.bias",
+        "model.decoder.layers.1.final_layer_norm.bias", "model.decoder.layers.0.fc1.bias",
+        "model.decoder.layers.0.self_attn.out_proj.bias"}},
+      {"gpt2", {"wpe.weight", "h.0.attn.c_attn.bias", "h.1.mlp.c_proj.bias", "h.1.ln_1.bias"}},
+      {"gpt_neox",
+       {"gpt_neox.layers.0.attention.query_key_value.bias",
+        "gpt_neox.layers.0.post_attention_layernorm.bias", "gpt_neox.final_layer_norm.bias"}},
+      {"falcon_40b", {"transformer.h.0.ln_attn.bias", "transformer.h.0.ln_mlp.bias"}},
+      {"falcon_rw", {"transformer.h.1.mlp.dense_h_to_4h.bias"}},
+      {"bloom", {"transformer.word_embeddings_layernorm.bias"}},
   };
-  const std::string decoder = "model.decoder.";
-  for (const char* tensor : {"embed_positions.weight", "final_layer_norm.bias",
-                             "layers.0.self_attn_layer_norm.bias", "layers.1.final_layer_norm.bias",
-                             "layers.0.fc1.bias", "layers.0.self_attn.out_proj.bias"}) {
-    EXPECT_GT(without("opt", decoder + tensor), 100 * kLogitTolerance) << tensor;
+  for (const auto& [name, tensors] : added) {
+    for (const char* tensor : tensors) {
+      EXPECT_GT(DifferenceWith(
+                    name, [](nlohmann::json&) {}, tensor),
+                100 * kLogitTolerance)
+          << tensor;
+    }
   }
+}
+
+TEST(DecoderFeatures, EachOneOfTheOlderFamiliesMatters) {
   const auto set = [](const std::string& key, const nlohmann::json& value) {
     return [key, value](nlohmann::json& config) { config[key] = value; };
   };
   EXPECT_GT(DifferenceWith("opt", set("activation_function", "gelu")), 100 * kLogitTolerance);
   EXPECT_GT(DifferenceWith("opt", set("enable_bias", false)), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("gpt2", set("activation_function", "relu")), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("gpt_neox", set("use_parallel_residual", false)), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("gpt_neox", set("rotary_pct", 0.5)), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("gpt_neox", set("rotary_emb_base", 10000)), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("gpt_neox_sequential", set("use_parallel_residual", true)),
+            100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("falcon_7b", set("rope_theta", 100)), 100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("falcon_rw", set("alibi", false)), 100 * kLogitTolerance);
   EXPECT_GT(DifferenceWith("opt_350m",
                            [](nlohmann::json& config) {
                              config["do_layer_norm_before"] = true;
@@ -257,11 +289,27 @@ TEST(DecoderGenerate, GenerateBeyondTheOriginalContext) {
   }
 }
 
+// Learned positions end: one token too many is refused, and the message says how many there are.
+TEST(DecoderPositions, BeyondTheLearnedOnesAreRefused) {
+  BackendRun run(CpuBackend(AvailableIsas().front(), 1));
+  const ModelSource source = ModelSource::Open(GoldenFolder("opt"));
+  DecoderModel model(run.backend(), run.exec(), source, Compute::kF32);
+  EXPECT_EQ(RunInSteps(run, model, std::vector<int32_t>(64, 5), {64}).size(), 64u * 96);
+  try {
+    RunInSteps(run, model, std::vector<int32_t>(65, 5), {64, 1});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+    EXPECT_NE(error.message().find("64 learned positions"), std::string::npos) << error.message();
+  }
+}
+
 // The oracle itself runs the models too: sums in double.
 TEST(DecoderReference, AgreesWithTransformers) {
   BackendRun run(ReferenceBackend());
-  for (const char* name : {"llama_gqa", "qwen3", "mistral_window", "gemma2", "gemma3",
-                           "phi3_long_rope", "opt", "opt_350m"}) {
+  for (const char* name :
+       {"llama_gqa", "qwen3", "mistral_window", "gemma2", "gemma3", "phi3_long_rope", "opt",
+        "opt_350m", "gpt2", "gpt_neox", "falcon_7b", "falcon_40b", "falcon_rw", "bloom"}) {
     const Expected expected = ReadExpected(name);
     const ModelSource source = ModelSource::Open(GoldenFolder(name));
     DecoderModel model(run.backend(), run.exec(), source, Compute::kF32);

@@ -121,7 +121,7 @@ TEST_P(FoldingGolden, WithoutScalesNothingChanges) {
     for (const LinearSpec* linear : block.Linears()) {
       EXPECT_FALSE(source.Folds(*linear));
       const Tensor weight = source.Weight(*linear);
-      const ConstMatrix stored = source_.DenseWeight(*linear);
+      const DenseMatrix stored = source_.DenseWeight(*linear);
       std::vector<float> row(static_cast<size_t>(linear->in));
       for (int64_t o = 0; o < linear->out; ++o) {
         WidenRow(stored, o, row.data());
@@ -134,7 +134,8 @@ TEST_P(FoldingGolden, WithoutScalesNothingChanges) {
 INSTANTIATE_TEST_SUITE_P(Families, FoldingGolden,
                          testing::Values("llama_gqa", "llama_mha_tied_bias", "llama_mqa",
                                          "mistral_window", "qwen2", "qwen3", "phi3", "gemma2",
-                                         "gemma3", "opt", "opt_350m"),
+                                         "gemma3", "opt", "opt_350m", "gpt2", "gpt_neox",
+                                         "falcon_7b", "falcon_40b", "falcon_rw", "bloom"),
                          [](const auto& family) { return std::string(family.param); });
 
 }  // namespace

@@ -39,7 +39,7 @@ class FusedBlock {
     for (const auto& [apart, fused] : parts) {
       const RowRuns rows = spec_.Stored(*fused).rows;
       for (int64_t i = 0; i < apart->out; ++i) {
-        WidenRow(source_.DenseWeight(*apart), i, weight.Row<float>(rows.Row(i)));
+        WidenRow(source_.DenseWeight(*apart).view(), i, weight.Row<float>(rows.Row(i)));
         if (!apart->bias) continue;
         bias.Row<float>(0)[rows.Row(i)] =
             source_.ReadVector(apart->name + ".bias").Row<float>(0)[i];

@@ -61,12 +61,31 @@ NUMBERED = 10
 
 # Families with keys of their own; `drop`: a prefix that the names of their tensors lack in the
 # file, as some checkpoints have it.
-OPT = dict(hidden_size=32, ffn_dim=80, num_hidden_layers=2, num_attention_heads=4, vocab_size=96,
+OPT = dict(hidden_size=32, ffn_dim=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=96,
            max_position_embeddings=64, bos_token_id=2, eos_token_id=2, pad_token_id=1)
+GPT2 = dict(n_embd=32, n_head=4, n_layer=2, n_positions=64, vocab_size=96, bos_token_id=1,
+            eos_token_id=2)
+NEOX = dict(hidden_size=32, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+            vocab_size=96, max_position_embeddings=64, bos_token_id=1, eos_token_id=2)
+FALCON = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=96,
+              bos_token_id=1, eos_token_id=2)
+BLOOM = dict(hidden_size=24, n_layer=2, n_head=3, vocab_size=96, bos_token_id=1, eos_token_id=2)
 OWN_KEYS = {
     "opt": ("opt", OPT, ""),
     "opt_350m": ("opt", OPT | dict(do_layer_norm_before=False, word_embed_proj_dim=20,
                                    num_hidden_layers=3), "model."),
+    "gpt2": ("gpt2", GPT2, "transformer."),
+    "gpt_neox": ("gpt_neox", NEOX | dict(rotary_pct=0.25, rotary_emb_base=500), ""),
+    "gpt_neox_sequential": ("gpt_neox", NEOX | dict(use_parallel_residual=False, rotary_pct=0.5,
+                                                    attention_bias=False), ""),
+    "falcon_7b": ("falcon", FALCON | dict(ffn_hidden_size=96), ""),
+    "falcon_40b": ("falcon", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2,
+                                           ffn_hidden_size=96, tie_word_embeddings=False), ""),
+    "falcon_11b": ("falcon", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2,
+                                           num_ln_in_parallel_attn=1, ffn_hidden_size=96), ""),
+    "falcon_rw": ("falcon", FALCON | dict(alibi=True, bias=True, multi_query=False,
+                                          parallel_attn=False, ffn_hidden_size=96), ""),
+    "bloom": ("bloom", BLOOM, ""),
 }
 
 
@@ -80,10 +99,11 @@ def randomise(model, seed):
                 p.copy_(0.5 * noise)
             elif p.dim() == 1:  # a norm
                 p.copy_(gain_center + 0.3 * noise)
-            elif "embed" in name:
+            elif "embed" in name or ".wte." in name or ".wpe." in name:
                 p.copy_(noise)
             else:
-                p.copy_(1.7 * noise / p.shape[1] ** 0.5)
+                inputs = p.shape[0] if ".c_" in name else p.shape[1]  # GPT-2's are [in, out]
+                p.copy_(1.7 * noise / inputs ** 0.5)
             p.copy_(p.half().float())
         # As it is in a model that is loaded in the type of its file.
         for name, buffer in model.named_buffers():
@@ -95,7 +115,8 @@ def make(out, name, family, written, seed, drop=""):
     folder = os.path.join(out, name)
     shutil.rmtree(folder, ignore_errors=True)
     config = AutoConfig.for_model(family, **copy.deepcopy(written))
-    config._attn_implementation = "eager"
+    # Falcon's eager attention adds ALiBi twice (to the scores and, by way of the mask, once more).
+    config._attn_implementation = "sdpa" if written.get("alibi") else "eager"
     model = AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32).eval()
     randomise(model, seed)
     ids = torch.randint(0, written["vocab_size"], (1, TOKENS),
@@ -103,7 +124,10 @@ def make(out, name, family, written, seed, drop=""):
     with torch.no_grad():
         logits = model(ids).logits[0].float()
     os.makedirs(folder)
-    state = {k.removeprefix(drop): v.half().contiguous() for k, v in model.state_dict().items()
+    # transformers 5 calls the head of GPT-NeoX otherwise than its files do.
+    names = {"lm_head.weight": "embed_out.weight"} if family == "gpt_neox" else {}
+    state = {names.get(k, k.removeprefix(drop)): v.half().contiguous()
+             for k, v in model.state_dict().items()
              if not (config.tie_word_embeddings and k == "lm_head.weight")}
     save_file(state, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     save_file({"ids": ids[0].to(torch.int32), "logits": logits.contiguous()},
