@@ -31,6 +31,7 @@ void SetMlpNorm(const std::string& module, BlockSpec& block) {
 std::vector<float> AlibiSlopes(int64_t heads) {
   const auto power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(heads)));
   std::vector<float> slopes;
+  slopes.reserve(static_cast<size_t>(heads));
   for (int64_t i = 1; i <= power; ++i) {
     slopes.push_back(
         static_cast<float>(std::exp2(-8.0 * static_cast<double>(i) / static_cast<double>(power))));
