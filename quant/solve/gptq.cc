@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 
 namespace quantmill {
@@ -12,16 +13,24 @@ std::string Percent(double share) {
   return text.substr(0, text.find('.') + 3) + " % of the mean diagonal";
 }
 
-// Codes of dead inputs: those of weight 0 (float codes have 0 for it).
-void ClearDead(const std::vector<bool>& dead, QuantizedLinear& linear) {
+// The code of a dead input, whose weight is 0 (float codes have 0 for it).
+int8_t CodeOfZero(const QuantizedLinear& linear, std::span<const float> offsets, size_t group) {
+  if (!linear.scheme.symmetric) return linear.zero_points[group];
+  if (offsets.empty()) return 0;
+  const float nearest = std::rint(-offsets[group] / linear.scales[group]);
+  return static_cast<int8_t>(std::clamp(nearest, static_cast<float>(linear.scheme.min_code()),
+                                        static_cast<float>(linear.scheme.max_code())));
+}
+
+void ClearDead(const std::vector<bool>& dead, std::span<const float> offsets,
+               QuantizedLinear& linear) {
   const int64_t groups = linear.groups();
   const int64_t size = linear.scheme.GroupSizeFor(linear.in);
   for (int64_t i = 0; i < linear.in; ++i) {
     if (!dead[static_cast<size_t>(i)]) continue;
     for (int64_t o = 0; o < linear.out; ++o) {
       const auto group = static_cast<size_t>(o * groups + i / size);
-      linear.codes[static_cast<size_t>(o * linear.in + i)] =
-          linear.scheme.symmetric ? static_cast<int8_t>(0) : linear.zero_points[group];
+      linear.codes[static_cast<size_t>(o * linear.in + i)] = CodeOfZero(linear, offsets, group);
     }
   }
 }
@@ -114,7 +123,10 @@ SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, Co
   result.events = factor.events();
   result.damp = factor.damp();
   const Tensor codes = backend.Empty(DType::kI8, target.rows, target.cols);
-  const GptqProblem problem{target, factor.gram(), factor.order(),
+  const Tensor shifted =
+      grid.offsets.empty() ? Tensor() : LessOffsets(backend, exec, target, scheme, grid);
+  const ConstMatrix wanted = shifted.empty() ? target : ConstMatrix(shifted);
+  const GptqProblem problem{wanted, factor.gram(), factor.order(),
                             scheme, grid.scales,   grid.zero_points};
   bool solved = false;
   if (factor.ok()) {
@@ -129,12 +141,13 @@ SolveResult SolveGptq(Backend& backend, Exec& exec, const GptqFactor& factor, Co
   if (solved) {
     backend.RefineCodes(exec, problem, factor.damped_diagonal(), refine_sweeps, codes);
   } else {
-    backend.RoundToGrid(exec, target, scheme, grid.scales, grid.zero_points, codes);
+    backend.RoundToGrid(exec, wanted, scheme, grid.scales, grid.zero_points, codes);
   }
   result.linear = DownloadLinear(backend, exec, scheme, grid, codes);
-  if (solved) ClearDead(factor.dead(), result.linear);
+  result.offsets = DownloadOffsets(backend, exec, grid);
+  if (solved) ClearDead(factor.dead(), result.offsets, result.linear);
   result.relative_error =
-      RelativeError(backend, exec, target, result.linear, &factor.error_weights());
+      RelativeError(backend, exec, target, result.linear, &factor.error_weights(), result.offsets);
   return result;
 }
 

@@ -11,9 +11,15 @@ namespace {
 // enough that the copies stay small beside H.
 int64_t ChunkRows(int64_t in) { return in < 4096 ? 1024 : 512; }
 
-// delta = dequantized - weight, of row `o`.
-void FillDelta(const QuantizedLinear& linear, int64_t o, const float* weight, float* delta) {
+// delta = dequantized + offset - weight, of row `o`.
+void FillDelta(const QuantizedLinear& linear, std::span<const float> offsets, int64_t o,
+               const float* weight, float* delta) {
   DequantizeRow(linear, o, delta);
+  if (!offsets.empty()) {
+    const int64_t size = linear.scheme.GroupSizeFor(linear.in);
+    const float* row = &offsets[static_cast<size_t>(o * linear.groups())];
+    for (int64_t i = 0; i < linear.in; ++i) delta[i] += row[i / size];
+  }
   for (int64_t i = 0; i < linear.in; ++i) delta[i] -= weight[i];
 }
 
@@ -73,6 +79,34 @@ class Weigher {
 
 }  // namespace
 
+Tensor LessOffsets(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
+                   const Grid& grid) {
+  const std::vector<float> offsets = DownloadOffsets(backend, exec, grid);
+  const int64_t size = scheme.GroupSizeFor(weight.cols);
+  const int64_t groups = scheme.GroupsFor(weight.cols);
+  Tensor result = backend.Empty(DType::kF32, weight.rows, weight.cols);
+  const Tensor row = HostTensor(DType::kF32, 1, weight.cols);
+  auto* x = row.Row<float>(0);
+  for (int64_t o = 0; o < weight.rows; ++o) {
+    backend.Download(exec, weight.Rows(o, 1), row);
+    for (int64_t i = 0; i < weight.cols; ++i) {
+      x[i] -= offsets[static_cast<size_t>(o * groups + i / size)];
+    }
+    backend.Upload(exec, row, result.view().Rows(o, 1));
+    exec.stream.Synchronize();  // `row` is read until then
+  }
+  return result;
+}
+
+std::vector<float> DownloadOffsets(Backend& backend, Exec& exec, const Grid& grid) {
+  if (grid.offsets.empty()) return {};
+  const int64_t rows = grid.offsets.rows();
+  const int64_t groups = grid.offsets.cols();
+  std::vector<float> offsets(static_cast<size_t>(rows * groups));
+  backend.Download(exec, grid.offsets, MutableViewOf(offsets.data(), rows, groups));
+  return offsets;
+}
+
 QuantizedLinear DownloadLinear(Backend& backend, Exec& exec, const QuantScheme& scheme,
                                const Grid& grid, ConstMatrix codes) {
   QuantizedLinear linear;
@@ -101,7 +135,8 @@ QuantizedLinear DownloadLinear(Backend& backend, Exec& exec, const QuantScheme& 
 }
 
 double RelativeError(Backend& backend, Exec& exec, ConstMatrix weight,
-                     const QuantizedLinear& linear, const ErrorWeights* weights) {
+                     const QuantizedLinear& linear, const ErrorWeights* weights,
+                     std::span<const float> offsets) {
   const int64_t step = std::min(ChunkRows(weight.cols), weight.rows);
   const Tensor chunk = HostTensor(DType::kF32, step, weight.cols);
   std::optional<Weigher> weigher;
@@ -113,7 +148,7 @@ double RelativeError(Backend& backend, Exec& exec, ConstMatrix weight,
     const int64_t rows = std::min(step, weight.rows - first);
     backend.Download(exec, weight.Rows(first, rows), chunk.view().Rows(0, rows));
     for (int64_t r = 0; r < rows; ++r) {
-      FillDelta(linear, first + r, chunk.Row<float>(r), delta.data());
+      FillDelta(linear, offsets, first + r, chunk.Row<float>(r), delta.data());
       if (weigher) {
         weigher->SetRow(r, delta.data());
       } else {

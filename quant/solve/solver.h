@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct SolveEvent {
 
 struct SolveResult {
   QuantizedLinear linear;  // host memory
+  // [out, groups]: added to the values of `linear`, as Grid::offsets has it; empty: none.
+  std::vector<float> offsets;
   // Of the target that was solved for. With statistics: tr(dW H dW^T) / tr(W H W^T), H undamped,
   // dead inputs left out. Without (RTN alone): |dW|^2 / |W|^2. Of a zero weight: 0.
   double relative_error = 0;
@@ -43,6 +46,10 @@ struct Grid {
   Tensor scales;
   Tensor zero_points;  // [out, groups] I8; empty if symmetric
   float global_scale = 1;
+  // [out, groups] F32, real numbers that are added to every value of a group; empty: none. For
+  // formats that store them beside symmetric codes (GGUF's affine blocks): to choose codes for a
+  // target is to choose them, without offsets, for the target less the offsets.
+  Tensor offsets = {};
 };
 
 // Largest |w|. weight: [out, in] F32, backend memory.
@@ -62,6 +69,14 @@ Grid MinMax(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme&
 
 // ---- for solvers ----
 
+// A matrix like `weight` ([out, in] F32, backend memory) less the offsets of `grid`, which has
+// some.
+Tensor LessOffsets(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
+                   const Grid& grid);
+
+// [out, groups] in host memory; empty if the grid has none.
+std::vector<float> DownloadOffsets(Backend& backend, Exec& exec, const Grid& grid);
+
 // The QuantizedLinear of `codes` ([out, in] I8, backend memory) on `grid`, in host memory.
 QuantizedLinear DownloadLinear(Backend& backend, Exec& exec, const QuantScheme& scheme,
                                const Grid& grid, ConstMatrix codes);
@@ -75,9 +90,10 @@ struct ErrorWeights {
 };
 
 // SolveResult::relative_error of `linear` for `weight` ([out, in] F32, backend memory).
-// `weights` null: by plain squares. Works on a few rows at a time.
+// `weights` null: by plain squares. offsets: as in SolveResult. Works on a few rows at a time.
 double RelativeError(Backend& backend, Exec& exec, ConstMatrix weight,
-                     const QuantizedLinear& linear, const ErrorWeights* weights);
+                     const QuantizedLinear& linear, const ErrorWeights* weights,
+                     std::span<const float> offsets = {});
 
 }  // namespace quantmill
 

@@ -71,6 +71,39 @@ TEST_P(GptqTest, TwoByTwoByHand) {
   EXPECT_TRUE(got.events.empty());
 }
 
+// Offsets of a group move its target: the same codes as those of the moved target without them.
+TEST_P(GptqTest, OffsetsMoveTheTarget) {
+  const GptqFactor factor =
+      Prepare(Square({2, 1, 0, 1}, 2), {.damp_percent = 0, .act_order = true});
+  const QuantScheme scheme{.group_size = 2, .scale_dtype = DType::kF32};
+  const float one = 1;
+  const float offset = -2.5f;
+  const std::vector<float> weight = {1.4f - 2.5f, 5.2f - 2.5f};
+  Grid grid{OnDevice(ViewOf(&one, 1, 1)), {}, 1, OnDevice(ViewOf(&offset, 1, 1))};
+  const Tensor device = OnDevice(ViewOf(weight.data(), 1, 2));
+  const SolveResult got = SolveGptq(backend(), exec(), factor, device, scheme, grid, 2);
+  EXPECT_EQ(got.linear.codes, (std::vector<int8_t>{1, 6}));  // as TwoByTwoByHand
+  EXPECT_EQ(got.offsets, std::vector<float>{offset});
+  // The same d; w H w = 2 * 1.21 - 2 * 2.97 + 7.29.
+  EXPECT_NEAR(got.relative_error, 0.32 / 3.77, 1e-5);
+  const SolveResult rounded = SolveRtn(backend(), exec(), device, scheme, grid);
+  EXPECT_EQ(rounded.linear.codes, (std::vector<int8_t>{1, 5}));
+  EXPECT_NEAR(rounded.relative_error, (0.16 + 0.04) / (1.21 + 7.29), 1e-5);
+}
+
+// A dead input's value is the one nearest to 0 that the group's grid has.
+TEST_P(GptqTest, OffsetsOfDeadInputs) {
+  const GptqFactor factor = Prepare(Square({2, 0, 0, 0}, 2));
+  const QuantScheme scheme{.group_size = 2, .scale_dtype = DType::kF32};
+  const float one = 1;
+  const float offset = -2.6f;
+  const std::vector<float> weight = {0.5f, 3.0f};
+  Grid grid{OnDevice(ViewOf(&one, 1, 1)), {}, 1, OnDevice(ViewOf(&offset, 1, 1))};
+  const SolveResult got =
+      SolveGptq(backend(), exec(), factor, OnDevice(ViewOf(weight.data(), 1, 2)), scheme, grid);
+  EXPECT_EQ(got.linear.codes, (std::vector<int8_t>{3, 3}));
+}
+
 TEST_P(GptqTest, DiagonalGramIsRoundingToNearest) {
   Random random(1);
   const int64_t in = 200;
