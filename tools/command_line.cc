@@ -86,6 +86,7 @@ CommandLine::CommandLine()
   commands_.push_back(MakeRecipesCommand());
   commands_.push_back(MakeQuantizeCommand());
   commands_.push_back(MakeConvertCommand());
+  commands_.push_back(MakeImatrixCommand());
   commands_.push_back(MakeVerifyCommand());
   commands_.push_back(MakeEvalCommand());
   commands_.push_back(MakeGenerateCommand());

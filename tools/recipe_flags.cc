@@ -69,7 +69,11 @@ void RecipeFlags::RegisterWhat(CLI::App& command) {
       ->type_name("STACK");
   TakesInteger(add("--tp", tensor_parallel_, "processes that share each layer there;\ndefault: 1"),
                kTensorParallelRange);
-  add("--format", format_, "gptq, gptq_v2, awq or fp8; default:\ncompressed-tensors")
+  add("--format", format_, "gptq, gptq_v2, awq, fp8 or gguf; default:\ncompressed-tensors")
+      ->type_name("NAME");
+  add("--gguf-type", gguf_type_, "gguf: type of the layers; default: q4_k_m")->type_name("NAME");
+  add("--embedding-type", embedding_type_, "gguf: type of embedding and head")->type_name("NAME");
+  add("--gguf-pre", gguf_pre_, "gguf: llama.cpp's name for the pre-tokenizer,\nif it is not found")
       ->type_name("NAME");
 }
 
@@ -137,6 +141,9 @@ Recipe RecipeFlags::Resolve() const {
   flags.smoothing_alpha = SaidBy("--smoothing-alpha", smoothing_alpha_);
   flags.kv_scheme = SaidBy("--kv-scheme", kv_scheme_);
   flags.format = SaidBy("--format", format_);
+  flags.gguf_type = SaidBy("--gguf-type", gguf_type_);
+  flags.embedding_type = SaidBy("--embedding-type", embedding_type_);
+  flags.gguf_pre = SaidBy("--gguf-pre", gguf_pre_);
   flags.target = SaidBy("--target", target_);
   flags.tensor_parallel = SaidBy("--tp", tensor_parallel_);
   flags.act_order = SaidBy("--no-act-order", no_act_order_, false);

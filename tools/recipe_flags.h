@@ -44,6 +44,9 @@ class RecipeFlags {
   std::optional<double> smoothing_alpha_;
   std::optional<std::string> kv_scheme_;
   std::optional<std::string> format_;
+  std::optional<std::string> gguf_type_;
+  std::optional<std::string> embedding_type_;
+  std::optional<std::string> gguf_pre_;
   std::optional<std::string> target_;
   std::optional<int64_t> tensor_parallel_;
   bool no_act_order_ = false;

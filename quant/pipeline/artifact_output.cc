@@ -1,5 +1,7 @@
 #include "quant/pipeline/artifact_output.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -7,7 +9,9 @@
 
 #include "formats/sha256.h"
 #include "kernels/core/error.h"
+#include "kernels/core/thread_pool.h"
 #include "quant/pipeline/recipe_file.h"
+#include "quant/verify/verify_artifact.h"
 
 namespace quantmill {
 namespace {
@@ -93,8 +97,25 @@ std::vector<TensorDeclaration> ArtifactOutput::Declarations() {
   return declarations;
 }
 
-void ArtifactOutput::Write(const std::string& module, const QuantizedLinear& linear) {
-  format_.Write(module, linear, writer_);
+void ArtifactOutput::Write(const std::string& module, const LayerSolution& solution) {
+  format_.Write(module, solution.solved.linear, writer_);
+}
+
+void ArtifactOutput::Verify(
+    int threads, const std::function<void(int64_t, int64_t, const std::string&)>& progress) {
+  ThreadPool pool(threads);
+  VerifyOptions options;
+  options.progress = [&](int64_t done, int64_t total, const std::string& layer) {
+    progress(done, total, layer);
+    return false;
+  };
+  const VerifyReport verified = VerifyArtifact(path().string(), &source_, pool, options);
+  if (verified.passed()) return;
+  const Problem& first = verified.problems.front();
+  throw Error(ErrorCode::kVerification, first.where,
+              fmt::format("{} ({} problems in all; the output was not kept. This is a bug of "
+                          "quantmill or of the disk)",
+                          first.what, verified.problems.size()));
 }
 
 void ArtifactOutput::WriteFolding(const BlockSource& block) {

@@ -13,6 +13,7 @@
 #include "quant/model/block_source.h"
 #include "quant/model/model_source.h"
 #include "quant/pipeline/plan.h"
+#include "quant/pipeline/quantized_output.h"
 #include "quant/report/results.h"
 
 namespace quantmill {
@@ -21,9 +22,7 @@ namespace quantmill {
 // the input, or a folder around it, would destroy it.
 void CheckOutputPath(const ModelSource& source, const std::string& output);
 
-// Usage: construct; Write every module of the plan; Finish; (verify path()); Commit. Nothing
-// appears under the final name before Commit, and nothing is left when it is not reached.
-class ArtifactOutput {
+class ArtifactOutput : public QuantizedOutput {
  public:
   // Throws Error(kUsage) when `output` exists and `force` is false, Error(kEnvironment) when the
   // disk has no room for it.
@@ -31,21 +30,20 @@ class ArtifactOutput {
                  bool force);
 
   const std::filesystem::path& path() const { return folder_.path(); }
-  uint64_t weight_bytes() const { return writer_.total_bytes(); }
+  uint64_t weight_bytes() const override { return writer_.total_bytes(); }
 
-  void Write(const std::string& module, const QuantizedLinear& linear);
-  // Writes the block's folded norm gains and biases, and records the folding. Before Finish, once a
-  // block; not needed for an identity.
-  void WriteFolding(const BlockSource& block);
-  // The scales of one block's keys and values. For every block, if the recipe has a KV scheme.
-  void WriteKv(const BlockSpec& block, const KvScales& scales);
+  void Write(const std::string& module, const LayerSolution& solution) override;
+  void WriteFolding(const BlockSource& block) override;
+  void WriteKv(const BlockSpec& block, const KvScales& scales) override;
 
   // Copies what was not quantized byte for byte, writes config.json, the side files,
   // recipe.yaml (the resolved recipe) and quantmill.json (inputs' and files' SHA-256, resolved
   // recipe, calibration tokens' SHA-256, errors by layer, events; no times or paths, so that equal
   // runs give equal bytes).
-  void Finish(const std::string& calibration_sha256, const QuantizeReport& report);
-  void Commit() { folder_.Commit(); }
+  void Finish(const std::string& calibration_sha256, const QuantizeReport& report) override;
+  void Verify(int threads,
+              const std::function<void(int64_t, int64_t, const std::string&)>& progress) override;
+  void Commit() override { folder_.Commit(); }
 
  private:
   std::vector<TensorDeclaration> Declarations();

@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 
+#include "formats/gguf/block_grid.h"
 #include "formats/gguf/repack.h"
 #include "kernels/core/error.h"
 
@@ -41,12 +42,6 @@ const NamedType& Named(std::string_view name) {
 
 bool IsFloat(GgmlType type) { return InfoOf(type).block_elements == 1; }
 
-// Of a dense weight, as safetensors spells its type.
-GgmlType DenseTypeOf(std::string_view dtype) {
-  if (dtype == "F32") return GgmlType::kF32;
-  return dtype == "BF16" ? GgmlType::kBf16 : GgmlType::kF16;
-}
-
 // A type whose blocks rows of `in` elements fill.
 GgmlType Fitting(GgmlType type, int64_t in) {
   if (RowBytes(type, in)) return type;
@@ -76,6 +71,22 @@ const std::vector<std::string>& GgufTypeNames() {
 const std::vector<std::string>& GgufEmbeddingTypeNames() {
   static const std::vector<std::string> names = {"f16", "bf16", "f32", "q8_0", "q6_k"};
   return names;
+}
+
+const std::vector<std::string>& SolvedGgufTypeNames() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> solved;
+    for (const NamedType& type : kTypes) {
+      if (BlockGridOf(type.type)) solved.emplace_back(type.name);
+    }
+    return solved;
+  }();
+  return names;
+}
+
+GgmlType DenseGgmlType(std::string_view dtype) {
+  if (dtype == "F32") return GgmlType::kF32;
+  return dtype == "BF16" ? GgmlType::kBf16 : GgmlType::kF16;
 }
 
 GgufTypes ChooseGgufTypes(const GgufLayout& layout, std::string_view type,
@@ -116,7 +127,7 @@ GgufTypes KeepGgufTypes(const GgufLayout& layout, const ModelSource& source,
       chosen.types.push_back(Fitting(Named(embedding_type).type, matrix.linear.in));
     } else {
       const std::string name = embedding ? matrix.linear.name : source.WeightName(matrix.linear);
-      chosen.types.push_back(DenseTypeOf(source.checkpoint().Info(name).dtype));
+      chosen.types.push_back(DenseGgmlType(source.checkpoint().Info(name).dtype));
     }
   }
   Check(!counts.empty(), "an artifact without quantized modules");

@@ -16,6 +16,8 @@ namespace quantmill {
 // What --gguf-type and --embedding-type may say, in the order of --help.
 const std::vector<std::string>& GgufTypeNames();
 const std::vector<std::string>& GgufEmbeddingTypeNames();
+// Those of GgufTypeNames whose codes `quantize` chooses: evenly spaced levels.
+const std::vector<std::string>& SolvedGgufTypeNames();
 
 struct GgufTypes {
   std::vector<GgmlType> types;  // of layout.matrices
@@ -30,6 +32,9 @@ struct GgufTypes {
 // embedding and head, "": as said.
 GgufTypes ChooseGgufTypes(const GgufLayout& layout, std::string_view type,
                           std::string_view embedding_type);
+
+// What a dense weight is stored as; dtype: as safetensors spells it.
+GgmlType DenseGgmlType(std::string_view dtype);
 
 // Of an artifact: types that hold its codes (formats/gguf/repack.h, whose errors these are); what
 // is dense stays as it is stored, but for embedding and head where `embedding_type` is not "".

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "quant/pipeline/block_rows.h"
 #include "quant/pipeline/fold_block.h"
 #include "quant/pipeline/site_solver.h"
 
@@ -29,7 +30,8 @@ void AddItem(MemoryPlan& plan, std::string what, int64_t bytes) {
 }
 
 // The largest block as the forward holds it: codes of up to four bits in nibbles, others in bytes,
-// scales in F32; dense layers as they are stored.
+// scales in F32; dense layers as they are stored, blocks that have more than codes and scales in
+// F32.
 int64_t PackedBlockBytes(const ModelSource& source, const QuantizePlan& plan) {
   int64_t largest = 0;
   for (const BlockSpec& block : source.spec().blocks) {
@@ -38,6 +40,10 @@ int64_t PackedBlockBytes(const ModelSource& source, const QuantizePlan& plan) {
       const QuantizedModule* module = plan.Find(linear->name);
       if (module == nullptr) {
         bytes += Elements(*linear) * SizeOf(source.dense_dtype());
+        continue;
+      }
+      if (const auto blocks = plan.BlocksOf(linear->name); blocks && !HasOwnScales(*blocks)) {
+        bytes += Elements(*linear) * SizeOf(DType::kF32);
         continue;
       }
       bytes += Elements(*linear) * (module->scheme.bits <= 4 ? 1 : 2) / 2 +

@@ -2,13 +2,16 @@
 #ifndef QUANTMILL_QUANT_PIPELINE_PLAN_H_
 #define QUANTMILL_QUANT_PIPELINE_PLAN_H_
 
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "formats/artifact.h"
 #include "quant/calib/calibration_stream.h"
+#include "quant/model/gguf_layout.h"
 #include "quant/model/model_source.h"
+#include "quant/pipeline/gguf_types.h"
 #include "quant/pipeline/recipe.h"
 #include "quant/report/results.h"
 
@@ -28,15 +31,24 @@ class PlannedModules {
   std::unordered_map<std::string, size_t> index_;
 };
 
+// The file that a GGUF recipe makes. Embedding and dense layers are among its matrices too.
+struct GgufPlan {
+  GgufLayout layout;
+  GgufTypes types;  // of layout.matrices
+};
+
 struct QuantizePlan {
   Recipe recipe;                   // resolved: scale types, compute
   PlannedModules modules;          // what is quantized, and how
   std::vector<std::string> dense;  // linear modules left as they are, in the same order
+  std::optional<GgufPlan> gguf;    // where recipe.gguf
   StreamOptions stream;            // what is kept and what is recomputed, to fit the budget
   MemoryPlan memory;
 
   // The module of a linear layer, or null where it stays dense.
   const QuantizedModule* Find(const std::string& name) const { return modules.Find(name); }
+  // The type of its blocks in a GGUF file; nullopt in other formats. REQUIRES: Find(name).
+  std::optional<GgmlType> BlocksOf(const std::string& name) const;
 };
 
 // Which layers are quantized and how: the recipe's scheme, its rules, its head. The memory is not
@@ -47,6 +59,7 @@ struct QuantizePlan {
 //                        servers fuse (q, k, v; gate, up) in different schemes; a tied head; a
 //                        scheme that the format cannot hold; a model that cannot be rotated;
 //                        nothing left to quantize.
+// and for GGUF what DescribeGguf throws.
 QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe);
 
 // PlanModules, and what the run needs on `backend`. Throws besides

@@ -5,8 +5,11 @@
 #include <optional>
 #include <utility>
 
+#include "formats/gguf/block_grid.h"
 #include "kernels/core/error.h"
+#include "quant/model/config_reader.h"
 #include "quant/model/rotation.h"
+#include "quant/pipeline/block_rows.h"
 #include "quant/pipeline/plan.h"
 #include "quant/pipeline/schemes.h"
 
@@ -66,6 +69,14 @@ void CheckRowBlocks(const PlannedModules& modules) {
                             "dense with --keep-dense",
                             SchemeText(module.scheme), module.out, rows));
   }
+}
+
+[[noreturn]] void ThrowNothingLeft() {
+  throw Error(ErrorCode::kUsage, "--keep-dense", "the rules leave no layer to quantize");
+}
+
+ConfigReader ConfigOf(const ModelSource& source) {
+  return {source.checkpoint().config(), (source.checkpoint().folder() / "config.json").string()};
 }
 
 std::string SchemeOrDense(const QuantizedModule* module) {
@@ -181,7 +192,44 @@ void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
   rules.RequireAllMatched(NamesOf(linears));
 }
 
+// Layers in blocks of the types that llama-quantize would give them; those that rules keep dense
+// are stored as they are.
+void ChooseGgufSchemes(const ModelSource& source, QuantizePlan& plan) {
+  const GgufChoice& choice = *plan.recipe.gguf;
+  GgufPlan gguf;
+  gguf.layout = DescribeGguf(source.spec(), ConfigOf(source));
+  gguf.types = ChooseGgufTypes(gguf.layout, choice.type, choice.embedding_type);
+  RuleMatcher rules(plan.recipe.rules);
+  std::vector<std::string> names;
+  for (size_t i = 0; i < gguf.layout.matrices.size(); ++i) {
+    const GgufMatrix& matrix = gguf.layout.matrices[i];
+    if (matrix.layer < 0) continue;  // embedding and head are rounded
+    const LinearSpec& linear = matrix.linear;
+    names.push_back(linear.name);
+    GgmlType& type = gguf.types.types[i];
+    if (rules.Match(linear.name) != nullptr || !BlockGridOf(type)) {
+      if (BlockGridOf(type)) {
+        type = DenseGgmlType(source.checkpoint().Info(source.WeightName(linear)).dtype);
+      }
+      plan.dense.push_back(linear.name);
+    } else {
+      plan.modules.Add({linear.name, SchemeOfBlocks(type), linear.out, linear.in});
+    }
+  }
+  rules.RequireAllMatched(names);
+  plan.gguf = std::move(gguf);
+}
+
 }  // namespace
+
+std::optional<GgmlType> QuantizePlan::BlocksOf(const std::string& name) const {
+  if (!gguf) return std::nullopt;
+  const std::vector<GgufMatrix>& matrices = gguf->layout.matrices;
+  const auto found = std::ranges::find_if(
+      matrices, [&](const GgufMatrix& m) { return m.layer >= 0 && m.linear.name == name; });
+  Check(found != matrices.end(), "BlocksOf: no such layer");
+  return gguf->types.types[static_cast<size_t>(found - matrices.begin())];
+}
 
 void PlannedModules::Add(QuantizedModule module) {
   index_[module.name] = modules_.size();
@@ -202,12 +250,15 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
   if (recipe.rotate && source.derivation().is_null()) const Rotation throws_if_impossible(source);
   QuantizePlan plan;
   plan.recipe = recipe;
+  if (recipe.gguf) {
+    ChooseGgufSchemes(source, plan);
+    if (plan.modules.all().empty()) ThrowNothingLeft();
+    return plan;
+  }
   ResolveScales(source, plan.recipe);
   if (recipe.quantize_head && !recipe.rotate) CheckHead(source);
   ChooseSchemes(source, plan);
-  if (plan.modules.all().empty()) {
-    throw Error(ErrorCode::kUsage, "--keep-dense", "the rules leave no layer to quantize");
-  }
+  if (plan.modules.all().empty()) ThrowNothingLeft();
   CheckGroups(plan.modules);
   CheckRowBlocks(plan.modules);
   CheckFused(source.spec(), plan.modules);

@@ -98,10 +98,22 @@ class LayerLines {
   std::map<std::string, int> lines_of_;  // by name with '*'
 };
 
-int64_t PackedBytes(const QuantizedModule& module) {
+int64_t PackedBytes(const QuantizePlan& plan, const QuantizedModule& module) {
+  if (const std::optional<GgmlType> blocks = plan.BlocksOf(module.name)) {
+    return module.out * static_cast<int64_t>(RowBytes(*blocks, module.in).value());
+  }
   const double bits = module.scheme.BitsPerWeight(module.out, module.in) *
                       static_cast<double>(module.out * module.in);
   return std::llround(bits / 8);
+}
+
+int64_t GgufBytes(const GgufPlan& gguf) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < gguf.layout.matrices.size(); ++i) {
+    const LinearSpec& linear = gguf.layout.matrices[i].linear;
+    bytes += linear.out * static_cast<int64_t>(RowBytes(gguf.types.types[i], linear.in).value());
+  }
+  return bytes;
 }
 
 int64_t HeadBytes(const ModelSource& source) {
@@ -129,8 +141,10 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
   int64_t bytes = 0;
   for (const QuantizedModule& module : plan.modules.all()) {
     const int64_t elements = module.out * module.in;
-    const int64_t packed = PackedBytes(module);
-    lines.Add(module.name, SchemeText(module.scheme), elements, packed);
+    const int64_t packed = PackedBytes(plan, module);
+    const std::optional<GgmlType> blocks = plan.BlocksOf(module.name);
+    lines.Add(module.name, blocks ? std::string(NameOf(*blocks)) : SchemeText(module.scheme),
+              elements, packed);
     weights += elements;
     bytes += packed;
     report.output_bytes += packed - elements * SizeOf(source.dense_dtype());
@@ -138,6 +152,7 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
   for (const std::string& name : plan.dense) {
     lines.Add(name, "dense", 0, 0);
   }
+  if (plan.gguf) report.output_bytes = GgufBytes(*plan.gguf);
   report.layers = lines.Take();
   report.average_bits = static_cast<double>(bytes) * 8 / static_cast<double>(weights);
   if (plan.recipe.calibrated()) {

@@ -4,36 +4,31 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <filesystem>
+#include <memory>
 #include <utility>
 
 #include "kernels/core/error.h"
-#include "kernels/core/thread_pool.h"
 #include "quant/pipeline/artifact_output.h"
+#include "quant/pipeline/gguf_output.h"
 #include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/quantize_run.h"
 #include "quant/pipeline/stopwatch.h"
-#include "quant/verify/verify_artifact.h"
 
 namespace quantmill {
 namespace {
 
-void VerifyOutput(const ModelSource& source, const ArtifactOutput& output, int threads,
-                  const QuantizeCallbacks& callbacks, QuantizeReport& report) {
+std::unique_ptr<QuantizedOutput> OpenOutput(const ModelSource& source, const QuantizePlan& plan,
+                                            const std::string& output, bool force, int threads) {
+  if (plan.gguf) return std::make_unique<GgufOutput>(source, plan, output, force, threads);
+  return std::make_unique<ArtifactOutput>(source, plan, output, force);
+}
+
+void VerifyOutput(QuantizedOutput& output, int threads, const QuantizeCallbacks& callbacks,
+                  QuantizeReport& report) {
   const Stopwatch watch(report.seconds.verify);
-  ThreadPool pool(threads);
-  VerifyOptions options;
-  options.progress = [&](int64_t done, int64_t total, const std::string& layer) {
+  output.Verify(threads, [&](int64_t done, int64_t total, const std::string& layer) {
     ReportProgress(callbacks, {"verifying", done, total, layer, 0});
-    return false;
-  };
-  const VerifyReport verified = VerifyArtifact(output.path().string(), &source, pool, options);
-  if (verified.passed()) return;
-  const Problem& first = verified.problems.front();
-  throw Error(ErrorCode::kVerification, first.where,
-              fmt::format("{} ({} problems in all; the output was not kept. This is a bug of "
-                          "quantmill or of the disk)",
-                          first.what, verified.problems.size()));
+  });
 }
 
 void CheckFallbacks(const QuantizeReport& report, int64_t allowed) {
@@ -100,8 +95,9 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
   QuantizeReport report = NewReport(source, plan, output, backend.Info());
   {
     const Stopwatch total(report.seconds.total);
-    ArtifactOutput artifact(source, plan, output, force);
-    QuantizeRun run(backend, exec, source, plan, callbacks, &artifact, report);
+    const std::unique_ptr<QuantizedOutput> made =
+        OpenOutput(source, plan, output, force, backend.Info().threads);
+    QuantizeRun run(backend, exec, source, plan, callbacks, made.get(), report);
     const size_t blocks = source.spec().blocks.size();
     std::string calibration;
     if (!recipe.calibrated()) {
@@ -112,11 +108,11 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
     CheckFallbacks(report, recipe.max_fallbacks);
     {
       const Stopwatch watch(report.seconds.write);
-      artifact.Finish(calibration, report);
+      made->Finish(calibration, report);
     }
-    VerifyOutput(source, artifact, backend.Info().threads, callbacks, report);
-    artifact.Commit();
-    report.output_bytes = artifact.weight_bytes();
+    VerifyOutput(*made, backend.Info().threads, callbacks, report);
+    made->Commit();
+    report.output_bytes = made->weight_bytes();
   }
   report.peak_rss_bytes = PeakResidentBytes();
   return report;

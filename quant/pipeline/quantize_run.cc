@@ -8,11 +8,11 @@
 #include "quant/calib/block_probe.h"
 #include "quant/calib/calibration_stream.h"
 #include "quant/model/block_source.h"
+#include "quant/pipeline/block_rows.h"
 #include "quant/pipeline/fold_block.h"
 #include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/stopwatch.h"
 #include "quant/runtime/block_weights.h"
-#include "quant/solve/rtn.h"
 #include "quant/transform/static_inputs.h"
 #include "quant/verify/verify_artifact.h"
 
@@ -51,16 +51,19 @@ void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense,
   const SolveResult& solved = solution.solved;
   if (output_ != nullptr) {
     const Stopwatch watch(report_.seconds.write);
-    output_->Write(linear.name, solved.linear);
+    output_->Write(linear.name, solution);
   }
   const Stopwatch watch(report_.seconds.solve);
   LayerResult result;
   result.name = linear.name;
-  result.scheme = Describe(solved.linear.scheme);
+  const std::optional<GgmlType> blocks = plan_.BlocksOf(linear.name);
+  result.scheme = blocks ? std::string(NameOf(*blocks)) : Describe(solved.linear.scheme);
   result.relative_error = solved.relative_error;
   result.rounded_error = solution.rounded_error;
   result.target_strength = solution.target_strength;
-  result.weight_error = WeightError(solved.linear, dense);
+  result.weight_error =
+      blocks ? WeightError(DecodeRows(*blocks, solution.rows, linear.out, linear.in), dense)
+             : WeightError(solved.linear, dense);
   report_.layers.push_back(std::move(result));
   AddEvents(solved.events, linear.name);
 }
@@ -97,8 +100,8 @@ void QuantizeRun::RoundLayer(const LinearSpec& linear) {
       exec_.stream.Synchronize();
     }
     const Stopwatch watch(report_.seconds.solve);
-    solution.solved = SolveRtn(backend_, exec_, weight, module->scheme);
-    solution.rounded_error = solution.solved.relative_error;
+    solution =
+        quantmill::RoundLayer(backend_, exec_, weight, module->scheme, plan_.BlocksOf(linear.name));
   }
   Record(linear, dense, solution);
   source_.Release(linear);
@@ -207,19 +210,29 @@ SiteSolver QuantizeRun::MakeSolver(Site site, SiteStatistics statistics, const B
           global_scale};
 }
 
+std::unique_ptr<PackedLinear> QuantizeRun::PackSolution(const LinearSpec& linear,
+                                                        const LayerSolution& solution) {
+  const std::optional<GgmlType> blocks = plan_.BlocksOf(linear.name);
+  if (!blocks || HasOwnScales(*blocks)) {
+    return backend_.PackQuantized(exec_, solution.solved.linear, plan_.stream.compute);
+  }
+  const Tensor values = DecodeRows(*blocks, solution.rows, linear.out, linear.in);
+  return backend_.PackDense(exec_, values, plan_.stream.compute);
+}
+
 void QuantizeRun::SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block) {
   const QuantizedModule* module = plan_.Find(linear.name);
   LayerSolution solution;
   const Tensor weight = LoadWeight(block, linear);
   {
     const Stopwatch watch(report_.seconds.solve);
-    solution = solver.Solve(weight, module->scheme);
+    solution = solver.Solve(weight, module->scheme, plan_.BlocksOf(linear.name));
   }
   Record(linear, block.source.Weight(linear), solution);
   const Stopwatch watch(report_.seconds.load);
   // What was written is what the later layers see.
   block.quantized.linears[BlockWeights::IndexOf(block.spec, linear)].weight =
-      backend_.PackQuantized(exec_, solution.solved.linear, plan_.stream.compute);
+      PackSolution(linear, solution);
 }
 
 void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) {

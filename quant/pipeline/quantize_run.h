@@ -3,13 +3,14 @@
 #define QUANTMILL_QUANT_PIPELINE_QUANTIZE_RUN_H_
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "quant/calib/site_statistics.h"
 #include "quant/calib/token_stream.h"
-#include "quant/pipeline/artifact_output.h"
 #include "quant/pipeline/quantize.h"
+#include "quant/pipeline/quantized_output.h"
 #include "quant/pipeline/site_solver.h"
 
 namespace quantmill {
@@ -19,7 +20,7 @@ namespace quantmill {
 class QuantizeRun {
  public:
   QuantizeRun(Backend& backend, Exec& exec, const ModelSource& source, const QuantizePlan& plan,
-              const QuantizeCallbacks& callbacks, ArtifactOutput* output, QuantizeReport& report)
+              const QuantizeCallbacks& callbacks, QuantizedOutput* output, QuantizeReport& report)
       : backend_(backend),
         exec_(exec),
         source_(source),
@@ -50,6 +51,9 @@ class QuantizeRun {
   SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
   bool HasStaticInputs(const BlockSpec& block, Site site) const;
   void SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block);
+  // What was written, for the forward.
+  std::unique_ptr<PackedLinear> PackSolution(const LinearSpec& linear,
+                                             const LayerSolution& solution);
   Tensor LoadWeight(const BlockInWork& block, const LinearSpec& linear);
   void Record(const LinearSpec& linear, ConstMatrix dense, const LayerSolution& solution);
   void AddEvent(Event event) { report_.events.push_back(std::move(event)); }
@@ -61,7 +65,7 @@ class QuantizeRun {
   const ModelSource& source_;
   const QuantizePlan& plan_;
   const QuantizeCallbacks& callbacks_;
-  ArtifactOutput* output_;
+  QuantizedOutput* output_;
   QuantizeReport& report_;
   double tokens_per_second_ = 0;
 };

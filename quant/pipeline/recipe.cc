@@ -95,6 +95,14 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
       {"quantize_head", recipe.quantize_head},
       {"max_fallbacks", recipe.max_fallbacks},
   };
+  if (recipe.gguf) {
+    for (const char* key : {"scheme", "bits", "symmetric", "group_size", "scale_dtype"}) {
+      json.erase(key);
+    }
+    json["gguf_type"] = recipe.gguf->type;
+    if (!recipe.gguf->embedding_type.empty()) json["embedding_type"] = recipe.gguf->embedding_type;
+    if (!recipe.gguf->pre.empty()) json["gguf_pre"] = recipe.gguf->pre;
+  }
   if (recipe.target.stack != ServingTarget::Stack::kNone) {
     json["target"] = NameOf(recipe.target.stack);
     json["tensor_parallel"] = recipe.target.tensor_parallel;

@@ -62,6 +62,13 @@ struct Budget {
   friend bool operator==(const Budget&, const Budget&) = default;
 };
 
+// One GGUF file instead of a folder.
+struct GgufChoice {
+  std::string type = "q4_k_m";  // of linear layers, as gguf_types.h names them
+  std::string embedding_type;   // of embedding and head; "": as gguf_types.h says
+  std::string pre;              // tokenizer.ggml.pre; "": found from tokenizer.json
+};
+
 struct Recipe {
   Method method = Method::kGptq;
   Transform transform = Transform::kNone;
@@ -77,6 +84,9 @@ struct Recipe {
   bool rotate = false;         // the model is rotated first (quant/model/rotation.h)
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";
+  // Set where `format` is "gguf": says how layers are stored. `scheme` says nothing then, and rules
+  // only which layers stay dense.
+  std::optional<GgufChoice> gguf;
   ServingTarget target;  // what the artifact is for: refused by the plan where it cannot load it
   CalibrationRecipe calibration;
   // The exponent of SmoothQuant for every layer; empty: searched, layer by layer.

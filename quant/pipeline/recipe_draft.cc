@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "formats/artifact.h"
 #include "kernels/core/error.h"
 #include "quant/pipeline/budget.h"
+#include "quant/pipeline/gguf_types.h"
 #include "quant/pipeline/schemes.h"
 #include "quant/report/spelling.h"
 #include "quant/report/units.h"
@@ -116,6 +119,52 @@ void ResolveKv(const RecipeDraft& draft, Recipe& recipe) {
   recipe.kv.per_head = Named<bool>(*draft.kv_scheme, {{"fp8", false}, {"fp8-head", true}});
 }
 
+// How layers are stored is said by the type alone, and llama.cpp has no place for the rest.
+void RefuseBesideGguf(const RecipeDraft& draft, const Recipe& recipe) {
+  const auto refuse = [](const std::string& where) {
+    throw Error(ErrorCode::kUsage, where, "is not for gguf, where --gguf-type says what is stored");
+  };
+  for (const auto* said :
+       {&draft.scheme, &draft.group_size, &draft.budget, &draft.kv_scheme, &draft.target}) {
+    if (*said) refuse((*said)->where);
+  }
+  for (const auto* said : {&draft.asymmetric, &draft.rotate, &draft.quantize_head}) {
+    if (*said) refuse((*said)->where);
+  }
+  for (const Rule& rule : recipe.rules) {
+    if (rule.scheme) refuse(rule.where);
+  }
+  if (recipe.transform != Transform::kNone) {
+    throw Error(ErrorCode::kUsage, draft.method->where,
+                "gguf takes gptq and rtn; scales of inputs are not folded for it");
+  }
+}
+
+void ResolveGguf(const RecipeDraft& draft, Recipe& recipe) {
+  if (!draft.format || draft.format->value != "gguf") {
+    for (const auto* said : {&draft.gguf_type, &draft.embedding_type, &draft.gguf_pre}) {
+      if (*said) throw Error(ErrorCode::kUsage, (*said)->where, "is only for --format gguf");
+    }
+    return;
+  }
+  recipe.format = "gguf";
+  GgufChoice choice;
+  const auto take = [](const Maybe<std::string>& said, const std::vector<std::string>& names,
+                       std::string& value) {
+    if (!said) return;
+    value = said->value;
+    if (std::find(names.begin(), names.end(), value) != names.end()) return;
+    throw Error(ErrorCode::kUsage, said->where,
+                fmt::format("'{}' is not one of: {}{}", value, fmt::join(names, ", "),
+                            Suggestion(value, names)));
+  };
+  take(draft.gguf_type, SolvedGgufTypeNames(), choice.type);
+  take(draft.embedding_type, GgufEmbeddingTypeNames(), choice.embedding_type);
+  if (draft.gguf_pre) choice.pre = draft.gguf_pre->value;
+  recipe.gguf = std::move(choice);
+  RefuseBesideGguf(draft, recipe);
+}
+
 void ResolveTarget(const RecipeDraft& draft, ServingTarget& target) {
   if (draft.target) target.stack = StackNamed(draft.target->value, draft.target->where);
   SetInteger(draft.tensor_parallel, kTensorParallelRange, target.tensor_parallel);
@@ -145,6 +194,9 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::budget);
   take(&RecipeDraft::quantize_head);
   take(&RecipeDraft::format);
+  take(&RecipeDraft::gguf_type);
+  take(&RecipeDraft::embedding_type);
+  take(&RecipeDraft::gguf_pre);
   take(&RecipeDraft::target);
   take(&RecipeDraft::tensor_parallel);
   take(&RecipeDraft::act_order);
@@ -172,7 +224,8 @@ Recipe ResolveRecipe(const RecipeDraft& draft) {
   if (draft.budget) recipe.budget = ParseBudget(draft.budget->value, draft.budget->where);
   if (draft.rotate) recipe.rotate = draft.rotate->value;
   if (draft.quantize_head) recipe.quantize_head = draft.quantize_head->value;
-  if (draft.format) recipe.format = FindArtifactFormat(draft.format->value).name();
+  ResolveGguf(draft, recipe);
+  if (draft.format && !recipe.gguf) recipe.format = FindArtifactFormat(draft.format->value).name();
   ResolveTarget(draft, recipe.target);
   if (draft.compute) {
     using Choice = std::optional<Compute>;

@@ -41,6 +41,9 @@ struct RecipeDraft {
   Maybe<std::string> budget;
   Maybe<bool> quantize_head;
   Maybe<std::string> format;
+  Maybe<std::string> gguf_type;
+  Maybe<std::string> embedding_type;
+  Maybe<std::string> gguf_pre;
   Maybe<std::string> target;
   Maybe<int64_t> tensor_parallel;
   Maybe<bool> act_order;

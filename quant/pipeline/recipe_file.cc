@@ -95,6 +95,9 @@ constexpr Key kKeys[] = {
     {"budget", ReadText<&RecipeDraft::budget>},
     {"quantize_head", ReadBool<&RecipeDraft::quantize_head>},
     {"format", ReadText<&RecipeDraft::format>},
+    {"gguf_type", ReadText<&RecipeDraft::gguf_type>},
+    {"embedding_type", ReadText<&RecipeDraft::embedding_type>},
+    {"gguf_pre", ReadText<&RecipeDraft::gguf_pre>},
     {"target", ReadText<&RecipeDraft::target>},
     {"tensor_parallel", ReadNumber<&RecipeDraft::tensor_parallel, int64_t>},
     {"act_order", ReadBool<&RecipeDraft::act_order>},
@@ -267,6 +270,14 @@ void EmitRules(YAML::Emitter& out, const Recipe& recipe) {
   out << YAML::EndSeq;
 }
 
+void EmitGguf(YAML::Emitter& out, const GgufChoice& gguf) {
+  out << YAML::Key << "gguf_type" << YAML::Value << gguf.type;
+  if (!gguf.embedding_type.empty()) {
+    out << YAML::Key << "embedding_type" << YAML::Value << gguf.embedding_type;
+  }
+  if (!gguf.pre.empty()) out << YAML::Key << "gguf_pre" << YAML::Value << gguf.pre;
+}
+
 void EmitCalibration(YAML::Emitter& out, const Recipe& recipe) {
   const CalibrationRecipe& calibration = recipe.calibration;
   if (!calibration.text.empty()) out << YAML::Key << "calib" << YAML::Value << calibration.text;
@@ -295,7 +306,7 @@ std::string RecipeYaml(const Recipe& recipe, const std::string& head) {
   YAML::Emitter out;
   if (!head.empty()) out << YAML::Comment(head) << YAML::Newline;
   out << YAML::BeginMap;
-  out << YAML::Key << "scheme" << YAML::Value << SchemeText(recipe.scheme);
+  if (!recipe.gguf) out << YAML::Key << "scheme" << YAML::Value << SchemeText(recipe.scheme);
   out << YAML::Key << "method" << YAML::Value << NameOf(recipe.method_choice());
   if (recipe.smoothing_alpha) {
     out << YAML::Key << "smoothing_alpha" << YAML::Value
@@ -306,11 +317,14 @@ std::string RecipeYaml(const Recipe& recipe, const std::string& head) {
   }
   if (recipe.rotate) out << YAML::Key << "rotate" << YAML::Value << true;
   out << YAML::Key << "format" << YAML::Value << recipe.format;
+  if (recipe.gguf) EmitGguf(out, *recipe.gguf);
   if (recipe.target.stack != ServingTarget::Stack::kNone) {
     out << YAML::Key << "target" << YAML::Value << std::string(NameOf(recipe.target.stack));
     out << YAML::Key << "tensor_parallel" << YAML::Value << recipe.target.tensor_parallel;
   }
-  out << YAML::Key << "quantize_head" << YAML::Value << recipe.quantize_head;
+  if (!recipe.gguf) {
+    out << YAML::Key << "quantize_head" << YAML::Value << recipe.quantize_head;
+  }
   out << YAML::Key << "max_fallbacks" << YAML::Value << recipe.max_fallbacks;
   if (recipe.calibrated()) {
     out << YAML::Key << "effort" << YAML::Value << NameOf(recipe.effort);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "quant/pipeline/block_rows.h"
 #include "quant/solve/rtn.h"
 #include "quant/solve/scale_search.h"
 #include "quant/transform/static_inputs.h"
@@ -11,6 +12,24 @@ namespace quantmill {
 namespace {
 
 constexpr int kRefineSweeps = 2;  // a third one changes nothing that can be measured
+
+// What weights alone would be rounded to.
+Grid PlainGrid(Backend& backend, Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
+               std::optional<GgmlType> blocks, std::optional<float> global_scale) {
+  if (blocks && !HasOwnScales(*blocks)) {
+    return ChooseBlocks(backend, exec, weight, *blocks, {}).grid;
+  }
+  return MinMax(backend, exec, weight, scheme, global_scale);
+}
+
+std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix gram) {
+  std::vector<float> diagonal(static_cast<size_t>(gram.rows));
+  for (int64_t i = 0; i < gram.rows; ++i) {
+    backend.Download(exec, gram.Rows(i, 1).Cols(i, 1),
+                     MutableViewOf(&diagonal[static_cast<size_t>(i)], 1, 1));
+  }
+  return diagonal;
+}
 
 }  // namespace
 
@@ -41,6 +60,7 @@ SiteSolver::SiteSolver(Backend& backend, Exec& exec, const Recipe& recipe,
     if (!PlanSolve(recipe, scheme).search_scales || blocks_.contains(scheme.group_size)) continue;
     blocks_[scheme.group_size] = GramBlocks(backend, exec, statistics.gram, scheme);
   }
+  if (recipe.gguf) importance_ = DiagonalOf(backend, exec, statistics.gram);
   if (!statistics.range.empty()) {
     const Tensor range = HostTensor(DType::kF32, 2, statistics.range.cols());
     backend.Download(exec, statistics.range, range);
@@ -68,38 +88,61 @@ Grid SiteSolver::ChooseGrid(ConstMatrix target, const QuantScheme& scheme, bool 
                       global_scale_);
 }
 
-LayerSolution SiteSolver::Round(ConstMatrix weight, const QuantScheme& scheme) {
-  const Grid grid = ChooseGrid(weight, scheme, PlanSolve(recipe_, scheme).search_scales);
+LayerSolution SiteSolver::SolveOn(ConstMatrix weight, ConstMatrix target, const QuantScheme& scheme,
+                                  const Grid& grid) {
   LayerSolution solution;
-  solution.solved = SolveRtn(backend_, exec_, weight, scheme, grid, &inputs_->error_weights());
-  if (inputs_->dead_columns()) solution.solved.events.push_back(*inputs_->dead_columns());
+  if (inputs_) {
+    solution.solved = SolveRtn(backend_, exec_, weight, scheme, grid, &error_weights());
+    if (inputs_->dead_columns()) solution.solved.events.push_back(*inputs_->dead_columns());
+  } else {
+    solution.solved = SolveGptq(backend_, exec_, *factor_, target, scheme, grid,
+                                PlanSolve(recipe_, scheme).refine_sweeps);
+  }
   return solution;
 }
 
-LayerSolution SiteSolver::Solve(ConstMatrix weight, const QuantScheme& scheme) {
+LayerSolution SiteSolver::Solve(ConstMatrix weight, const QuantScheme& scheme,
+                                std::optional<GgmlType> blocks) {
   const SolvePlan plan = PlanSolve(recipe_, scheme);
-  LayerSolution solution;
-  if (inputs_) {
-    solution = Round(weight, scheme);
-  } else {
-    AsymmetricTarget corrected;
-    ConstMatrix target = weight;
-    if (plan.asymmetric_target && !cross_.fitted.empty()) {
-      corrected = CorrectTarget(backend_, exec_, *factor_, cross_, weight);
-      target = corrected.target;
-    }
-    const Grid grid = ChooseGrid(target, scheme, plan.search_scales);
-    solution.solved =
-        SolveGptq(backend_, exec_, *factor_, target, scheme, grid, plan.refine_sweeps);
-    solution.target_strength = corrected.strength;
+  AsymmetricTarget corrected;
+  ConstMatrix target = weight;
+  if (factor_ && plan.asymmetric_target && !cross_.fitted.empty()) {
+    corrected = CorrectTarget(backend_, exec_, *factor_, cross_, weight);
+    target = corrected.target;
   }
+  LayerSolution solution;
+  if (blocks && !HasOwnScales(*blocks)) {
+    BlockChoice choice = ChooseBlocks(backend_, exec_, target, *blocks, importance_);
+    solution = SolveOn(weight, target, scheme, choice.grid);
+    PutCodes(*blocks, solution.solved.linear, choice.rows);
+    solution.rows = std::move(choice.rows);
+  } else {
+    solution = SolveOn(weight, target, scheme, ChooseGrid(target, scheme, plan.search_scales));
+    if (blocks) solution.rows = RepackRows(*blocks, solution.solved.linear, "weight");
+  }
+  solution.target_strength = corrected.strength;
   if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
     SetStaticInput(input_range_, solution.solved.linear);
   }
-  const ErrorWeights& weights = inputs_ ? inputs_->error_weights() : factor_->error_weights();
-  const Grid smallest = MinMax(backend_, exec_, weight, scheme, global_scale_);
+  const Grid plain = PlainGrid(backend_, exec_, weight, scheme, blocks, global_scale_);
   solution.rounded_error =
-      SolveRtn(backend_, exec_, weight, scheme, smallest, &weights).relative_error;
+      SolveRtn(backend_, exec_, weight, scheme, plain, &error_weights()).relative_error;
+  return solution;
+}
+
+LayerSolution RoundLayer(Backend& backend, Exec& exec, ConstMatrix weight,
+                         const QuantScheme& scheme, std::optional<GgmlType> blocks) {
+  LayerSolution solution;
+  if (blocks && !HasOwnScales(*blocks)) {
+    BlockChoice choice = ChooseBlocks(backend, exec, weight, *blocks, {});
+    solution.solved = SolveRtn(backend, exec, weight, scheme, choice.grid);
+    PutCodes(*blocks, solution.solved.linear, choice.rows);
+    solution.rows = std::move(choice.rows);
+  } else {
+    solution.solved = SolveRtn(backend, exec, weight, scheme);
+    if (blocks) solution.rows = RepackRows(*blocks, solution.solved.linear, "weight");
+  }
+  solution.rounded_error = solution.solved.relative_error;
   return solution;
 }
 

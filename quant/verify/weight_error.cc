@@ -71,4 +71,15 @@ double WeightError(const QuantizedLinear& linear, ConstMatrix dense) {
   return RelativeError(rows);
 }
 
+double WeightError(ConstMatrix values, ConstMatrix dense) {
+  Check(dense.rows == values.rows && dense.cols == values.cols, "WeightError: shapes differ");
+  std::vector<RowSquares> rows(static_cast<size_t>(values.rows));
+  std::vector<float> weight(static_cast<size_t>(values.cols));
+  for (int64_t r = 0; r < values.rows; ++r) {
+    WidenRow(dense, r, weight.data());
+    rows[static_cast<size_t>(r)] = SquaresOf(values.Row<float>(r), weight.data(), values.cols);
+  }
+  return RelativeError(rows);
+}
+
 }  // namespace quantmill
