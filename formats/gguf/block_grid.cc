@@ -14,6 +14,9 @@ constexpr F16 kSmallestF16{1};
 
 int BitsOf(int max_code) { return std::ilogb(max_code + 1); }
 
+// What is added to a signed code of codes up to `max_code`.
+constexpr int HalfOf(int max_code) { return (max_code + 1) / 2; }
+
 // Each shape of block: its grid, a scale that is never 0, and how codes are stored.
 
 template <GgmlType type, int zero>
@@ -38,11 +41,11 @@ template <GgmlType type, int max_code>
 void Tell(AffineBlock<type, max_code>& block, float* scales, float* offsets) {
   if (ToFloat(block.d) == 0.0f) block.d = kSmallestF16;
   scales[0] = ToFloat(block.d);
-  offsets[0] = ToFloat(block.m) + scales[0] * ((max_code + 1) / 2);
+  offsets[0] = ToFloat(block.m) + scales[0] * HalfOf(max_code);
 }
 template <GgmlType type, int max_code>
 void Put(AffineBlock<type, max_code>& block, size_t i, int code) {
-  block.codes[i] = static_cast<uint8_t>(code + (max_code + 1) / 2);
+  block.codes[i] = static_cast<uint8_t>(code + HalfOf(max_code));
 }
 
 BlockGrid GridOf(const BlockQ8_0&) { return {8, kBlock, false}; }
@@ -78,12 +81,12 @@ void Tell(Affine<type, sub_blocks, max_code, max_scale>& block, float* scales, f
   const float dmin = ToFloat(block.dmin);
   for (size_t t = 0; t < sub_blocks; ++t) {
     scales[t] = d * static_cast<float>(block.scales[t]);
-    offsets[t] = scales[t] * ((max_code + 1) / 2) - dmin * static_cast<float>(block.mins[t]);
+    offsets[t] = scales[t] * HalfOf(max_code) - dmin * static_cast<float>(block.mins[t]);
   }
 }
 template <GgmlType type, int sub_blocks, int max_code, int max_scale>
 void Put(Affine<type, sub_blocks, max_code, max_scale>& block, size_t i, int code) {
-  block.codes[i] = static_cast<uint8_t>(code + (max_code + 1) / 2);
+  block.codes[i] = static_cast<uint8_t>(code + HalfOf(max_code));
 }
 
 template <GgmlType type, int zero, int min_scale>

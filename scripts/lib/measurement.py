@@ -22,6 +22,10 @@ STORIES = ("tinystories-train-1000.json",
            "81eb9eb450a4a0509f719ba60bb1c4cd043d91156b303fdc3c13627639079935")
 
 
+RAW = ("wikitext2-test.raw",
+       "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08")
+
+
 def _find(name, wanted):
     folder = os.environ.get("QUANTMILL_DATA")
     if not folder:
@@ -44,6 +48,11 @@ def find_texts():
 
 def find_stories():
     return _find(*STORIES)
+
+
+def find_raw():
+    """Path of the evaluation text as it is distributed, which llama.cpp's protocol reads."""
+    return _find(*RAW)
 
 
 class Table:
