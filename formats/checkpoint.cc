@@ -1,7 +1,6 @@
 #include "formats/checkpoint.h"
 
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <set>
 #include <system_error>
@@ -112,6 +111,20 @@ void CheckAgainstIndex(const SafetensorsFile& shard, const std::set<std::string>
   }
 }
 
+int64_t RowsOf(const TensorInfo& info) {
+  return info.shape.size() < 2 ? 1 : info.elements() / info.shape.back();
+}
+
+// Where a folder of GGUF files was given instead of one of them.
+std::string GgufHint(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() != ".gguf") continue;
+    return "; to read " + entry.path().filename().string() + " in it, give that file";
+  }
+  return "";
+}
+
 // Why an output does not take over this entry of a model folder, or "".
 std::string ReasonToSkip(const fs::directory_entry& entry) {
   static const std::set<std::string> kText = {".json", ".jinja", ".model",    ".txt",
@@ -140,8 +153,9 @@ std::string ReasonToSkip(const fs::directory_entry& entry) {
 
 struct Checkpoint::State {
   struct Place {
-    const SafetensorsFile* file;
+    const SafetensorsFile* file;  // null: the tensor is index `index` of the image
     const TensorInfo* info;
+    size_t index = 0;
   };
 
   fs::path folder;
@@ -151,12 +165,16 @@ struct Checkpoint::State {
   std::vector<std::string> names;
   std::map<std::string, Place, std::less<>> places;
   uint64_t total_bytes = 0;
-  // Copies of tensors whose bytes in the file are not aligned to their element.
+  std::optional<FolderImage> image;
+  // Of tensors whose bytes in the file are not aligned to their element, and of computed ones.
   std::mutex copies_mutex;
   std::map<const TensorInfo*, Tensor> copies;
 
   void OpenShards();
   void CollectTensors();
+  std::span<const std::byte> Bytes(const Place& place);
+  // Computes or copies once; the same memory until Release.
+  std::span<const std::byte> Kept(const Place& place);
   const Place& Find(std::string_view name) const {
     const auto found = places.find(name);
     if (found == places.end()) ThrowBad(folder, "has no tensor '" + std::string(name) + "'");
@@ -192,7 +210,7 @@ void Checkpoint::State::OpenShards() {
 void Checkpoint::State::CollectTensors() {
   for (size_t i = 0; i < files.size(); ++i) {
     for (const TensorInfo& info : files[i].tensors()) {
-      const auto [place, inserted] = places.emplace(info.name, Place{&files[i], &info});
+      const auto [place, inserted] = places.emplace(info.name, Place{&files[i], &info, 0});
       if (!inserted) {
         ThrowBad(paths[i], "tensor '" + info.name + "' is also in " +
                                place->second.file->file().path().filename().string());
@@ -201,6 +219,34 @@ void Checkpoint::State::CollectTensors() {
     }
   }
   for (const auto& [name, place] : places) names.push_back(name);
+}
+
+std::span<const std::byte> Checkpoint::State::Kept(const Place& place) {
+  const TensorInfo& info = *place.info;
+  const auto bytes_of = [&](const Tensor& tensor) {
+    return std::span(static_cast<const std::byte*>(tensor.view().data), info.bytes());
+  };
+  {
+    const std::lock_guard lock(copies_mutex);
+    if (const auto found = copies.find(&info); found != copies.end())
+      return bytes_of(found->second);
+  }
+  // Outside of the lock: others may compute other tensors meanwhile.
+  Tensor copy = HostTensor(*info.type(), 1, info.elements());
+  const std::span<std::byte> to(static_cast<std::byte*>(copy.view().data), info.bytes());
+  if (place.file == nullptr) {
+    image->tensors->ReadRows(place.index, 0, RowsOf(info), to);
+    image->tensors->Release(place.index);
+  } else {
+    std::ranges::copy(place.file->Bytes(info), to.begin());
+  }
+  const std::lock_guard lock(copies_mutex);
+  return bytes_of(copies.try_emplace(&info, std::move(copy)).first->second);
+}
+
+std::span<const std::byte> Checkpoint::State::Bytes(const Place& place) {
+  if (place.info->bytes() == 0) return {};
+  return place.file == nullptr ? Kept(place) : place.file->Bytes(*place.info);
 }
 
 Checkpoint::Checkpoint(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -212,10 +258,30 @@ Checkpoint Checkpoint::Open(const std::string& model) {
   auto state = std::make_unique<State>();
   state->folder = ResolveFolder(model);
   const fs::path config_path = state->folder / kConfigName;
-  if (!IsFile(config_path)) ThrowBad(state->folder, "holds no config.json: it is no model folder");
+  if (!IsFile(config_path)) {
+    ThrowBad(state->folder,
+             "holds no config.json: it is no model folder" + GgufHint(state->folder));
+  }
   state->config = ReadJsonFile(config_path);
   if (!state->config.is_object()) ThrowBad(config_path, "is no JSON object");
   state->OpenShards();
+  return Checkpoint(std::move(state));
+}
+
+Checkpoint Checkpoint::OfImage(FolderImage image) {
+  auto state = std::make_unique<State>();
+  state->folder = std::filesystem::absolute(image.path).lexically_normal();
+  state->config = image.config;
+  state->paths = image.weight_files;
+  const std::vector<TensorInfo>& tensors = image.tensors->tensors();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorInfo& info = tensors[i];
+    Check(state->places.emplace(info.name, State::Place{nullptr, &info, i}).second,
+          "an image has two tensors of one name");
+    state->total_bytes += info.bytes();
+  }
+  for (const auto& [name, place] : state->places) state->names.push_back(name);
+  state->image = std::move(image);
   return Checkpoint(std::move(state));
 }
 
@@ -224,13 +290,44 @@ const fs::path& Checkpoint::folder() const { return state_->folder; }
 const std::vector<std::string>& Checkpoint::names() const { return state_->names; }
 const std::vector<fs::path>& Checkpoint::weight_files() const { return state_->paths; }
 uint64_t Checkpoint::total_bytes() const { return state_->total_bytes; }
+bool Checkpoint::is_image() const { return state_->image.has_value(); }
 bool Checkpoint::Has(std::string_view name) const { return state_->places.contains(name); }
 
 const TensorInfo& Checkpoint::Info(std::string_view name) const { return *state_->Find(name).info; }
 
 std::span<const std::byte> Checkpoint::Bytes(std::string_view name) const {
+  return state_->Bytes(state_->Find(name));
+}
+
+void Checkpoint::ForEachPiece(std::string_view name, const VisitPiece& visit) const {
   const State::Place& place = state_->Find(name);
-  return place.file->Bytes(*place.info);
+  const TensorInfo& info = *place.info;
+  if (info.bytes() == 0) return;
+  if (place.file != nullptr) {
+    const std::span<const std::byte> bytes = place.file->Bytes(info);
+    for (size_t at = 0; at < bytes.size(); at += kPieceBytes) {
+      visit(at, bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at)));
+      Release(name);
+    }
+    return;
+  }
+  const int64_t rows = RowsOf(info);
+  const size_t row_bytes = info.bytes() / static_cast<size_t>(rows);
+  const auto batch = static_cast<int64_t>(std::max<size_t>(1, kPieceBytes / row_bytes));
+  std::vector<std::byte> piece;
+  for (int64_t row = 0; row < rows; row += batch) {
+    const int64_t count = std::min(batch, rows - row);
+    piece.resize(static_cast<size_t>(count) * row_bytes);
+    state_->image->tensors->ReadRows(place.index, row, count, piece);
+    visit(static_cast<uint64_t>(row) * row_bytes, piece);
+  }
+  state_->image->tensors->Release(place.index);
+}
+
+StoredTensor Checkpoint::Stored(std::string_view name) const {
+  const State::Place& place = state_->Find(name);
+  if (place.file == nullptr) return state_->image->tensors->Stored(place.index);
+  return {place.info->dtype, place.info->bytes()};
 }
 
 ConstMatrix Checkpoint::View(std::string_view name) const {
@@ -247,35 +344,39 @@ ConstMatrix Checkpoint::View(std::string_view name) const {
   }
   const int64_t rows = info.shape.size() == 2 ? info.shape[0] : 1;
   const int64_t cols = info.shape.back();
-  const std::span<const std::byte> bytes = place.file->Bytes(info);
+  std::span<const std::byte> bytes = state_->Bytes(place);
   const auto address = reinterpret_cast<uintptr_t>(bytes.data());
-  if (address % static_cast<uintptr_t>(SizeOf(*dtype)) == 0) {
-    return {bytes.data(), *dtype, rows, cols, cols};
-  }
-  const std::lock_guard lock(state_->copies_mutex);
-  Tensor& copy = state_->copies[&info];
-  if (copy.empty() && !bytes.empty()) {
-    copy = HostTensor(*dtype, rows, cols);
-    std::memcpy(copy.view().data, bytes.data(), bytes.size());
-  }
-  return {copy.view().data, *dtype, rows, cols, cols};
+  if (address % static_cast<uintptr_t>(SizeOf(*dtype)) != 0) bytes = state_->Kept(place);
+  return {bytes.data(), *dtype, rows, cols, cols};
 }
 
 std::string Checkpoint::Location(std::string_view name) const {
   const State::Place& place = state_->Find(name);
+  if (place.file == nullptr) return state_->image->tensors->Location(place.index);
   return place.file->file().path().string() + ": tensor '" + std::string(name) + "' (byte offset " +
          std::to_string(place.file->FileOffset(*place.info)) + ")";
 }
 
 void Checkpoint::Release(std::string_view name) const {
   const State::Place& place = state_->Find(name);
-  place.file->file().Release(place.file->FileOffset(*place.info), place.info->bytes());
+  if (place.file == nullptr) {
+    state_->image->tensors->Release(place.index);
+  } else {
+    place.file->file().Release(place.file->FileOffset(*place.info), place.info->bytes());
+  }
   const std::lock_guard lock(state_->copies_mutex);
   state_->copies.erase(place.info);
 }
 
 SideFiles Checkpoint::other_files() const {
   SideFiles result;
+  if (state_->image) {
+    for (const auto& [name, content] : state_->image->files) result.copied.push_back(name);
+    for (const auto& [name, why] : state_->image->missing) {
+      result.skipped.push_back(name + ": " + why.what());
+    }
+    return result;
+  }
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(state_->folder, error)) {
     const std::string name = entry.path().filename().string();
@@ -295,6 +396,36 @@ SideFiles Checkpoint::other_files() const {
   std::sort(result.copied.begin(), result.copied.end());
   std::sort(result.skipped.begin(), result.skipped.end());
   return result;
+}
+
+bool Checkpoint::HasFile(const std::string& name) const {
+  if (state_->image) return state_->image->files.contains(name);
+  std::error_code error;
+  return fs::exists(state_->folder / name, error);
+}
+
+std::optional<std::string> Checkpoint::ReadFile(const std::string& name) const {
+  if (state_->image) {
+    const FolderImage& image = *state_->image;
+    if (const auto why = image.missing.find(name); why != image.missing.end()) throw why->second;
+    const auto found = image.files.find(name);
+    return found == image.files.end() ? std::nullopt : std::optional(found->second);
+  }
+  if (!HasFile(name)) return std::nullopt;
+  return ReadTextFile(state_->folder / name, kMaxJsonBytes);
+}
+
+void Checkpoint::ReadRows(std::string_view name, int64_t row, int64_t count,
+                          std::span<std::byte> to) const {
+  const State::Place& place = state_->Find(name);
+  if (place.file == nullptr) return state_->image->tensors->ReadRows(place.index, row, count, to);
+  const auto begin = static_cast<size_t>(row) * to.size() / static_cast<size_t>(count);
+  std::ranges::copy(place.file->Bytes(*place.info).subspan(begin, to.size()), to.begin());
+}
+
+std::string Checkpoint::PathOf(const std::string& name) const {
+  if (state_->image) return state_->folder.string() + " as " + name;
+  return (state_->folder / name).string();
 }
 
 }  // namespace quantmill

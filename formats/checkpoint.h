@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/folder_image.h"
 #include "formats/safetensors.h"
 #include "kernels/core/matrix.h"
 
@@ -26,8 +28,8 @@ struct SideFiles {
   std::vector<std::string> skipped;  // "name: reason" (subfolder, dangling link, other weights...)
 };
 
-// Move-only. Const methods may be called from any thread. Views live until the object dies, or
-// until Release of that tensor if View had to copy it (see View).
+// Move-only. Const methods may be called from any thread. Bytes and views live until the object
+// dies, or until Release of that tensor if it had to be copied (see View) or computed.
 class Checkpoint {
  public:
   // `model`: a folder, or the id `org/name` of a model already in the local Hugging Face cache
@@ -36,13 +38,16 @@ class Checkpoint {
   // neither of the two; no config.json or weights; index and files disagree (missing file, missing,
   // doubled or unlisted tensor, a path that leaves the folder); any defect of a file.
   static Checkpoint Open(const std::string& model);
+  // Its tensors are computed when they are first asked for, and kept until Release.
+  static Checkpoint OfImage(FolderImage image);
 
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
   ~Checkpoint();
 
-  const nlohmann::json& config() const;                            // config.json, an object
-  const std::filesystem::path& folder() const;                     // absolute
+  const nlohmann::json& config() const;         // config.json, an object
+  const std::filesystem::path& folder() const;  // absolute; an image's path, which is a file
+  bool is_image() const;
   const std::vector<std::string>& names() const;                   // of all tensors, sorted
   const std::vector<std::filesystem::path>& weight_files() const;  // absolute, in shard order
   uint64_t total_bytes() const;                                    // of all tensors
@@ -52,6 +57,16 @@ class Checkpoint {
   const TensorInfo& Info(std::string_view name) const;
   // As stored; no alignment is promised.
   std::span<const std::byte> Bytes(std::string_view name) const;
+  // Calls visit(offset in the tensor, bytes) for pieces of at most kPieceBytes (or one row, if that
+  // is more), in order, and gives each back to the system afterwards: the tensor is never in memory
+  // as a whole. Not at all for an empty tensor.
+  using VisitPiece = std::function<void(uint64_t offset, std::span<const std::byte> bytes)>;
+  void ForEachPiece(std::string_view name, const VisitPiece& visit) const;
+  // Rows [row, row + count), count > 0, of a tensor of one (then row 0) or two dimensions; `to`:
+  // exactly their bytes.
+  void ReadRows(std::string_view name, int64_t row, int64_t count, std::span<std::byte> to) const;
+  // Of an image: as its file holds the tensor; else its dtype and bytes.
+  StoredTensor Stored(std::string_view name) const;
   // [rows, cols] of a 2-D tensor, [1, n] of a 1-D one; F32, F16 or BF16, else Error(kBadInput).
   // Aligned to its element size: where the file is not, this is a copy, made once and kept until
   // Release(name).
@@ -63,8 +78,15 @@ class Checkpoint {
 
   // config.json, weights and their index are not listed: an output writes its own.
   SideFiles other_files() const;
+  // The content of a file beside config.json (tokenizer.json...); nothing if there is none. Throws
+  // Error(kBadInput) if it cannot be read or is larger than any file of text.
+  std::optional<std::string> ReadFile(const std::string& name) const;
+  bool HasFile(const std::string& name) const;
+  std::string PathOf(const std::string& name) const;  // of such a file, for messages
 
  private:
+  static constexpr size_t kPieceBytes = size_t{16} << 20;
+
   struct State;
   explicit Checkpoint(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;

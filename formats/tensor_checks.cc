@@ -30,26 +30,23 @@ bool IsConstant(std::span<const std::byte> bytes, size_t element_bytes) {
 
 void CheckDenseTensor(const Checkpoint& checkpoint, const std::string& name,
                       std::vector<TensorProblem>& problems) {
-  // A piece at a time, so that the largest tensor (an embedding) is never resident as a whole.
-  constexpr size_t kPiece = size_t{16} << 20;
   const TensorInfo& info = checkpoint.Info(name);
   const std::optional<DType> dtype = info.type();
   if (!dtype || info.bytes() == 0) return;
-  const std::span<const std::byte> bytes = checkpoint.Bytes(name);
   const auto element = static_cast<size_t>(SizeOf(*dtype));
   std::optional<int64_t> non_finite;
-  bool constant = info.shape.size() >= 2 && bytes.size() >= 2 * element;
-  for (size_t at = 0; at < bytes.size(); at += kPiece) {
-    const std::span<const std::byte> piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
+  bool constant = info.shape.size() >= 2 && info.bytes() >= 2 * element;
+  std::vector<std::byte> first;  // element of the tensor
+  checkpoint.ForEachPiece(name, [&](uint64_t at, std::span<const std::byte> piece) {
+    if (at == 0) first.assign(piece.begin(), piece.begin() + static_cast<std::ptrdiff_t>(element));
     if (IsDenseFloat(*dtype) && !non_finite) {
       non_finite = FindNonFiniteBytes(piece, *dtype);
       if (non_finite) *non_finite += static_cast<int64_t>(at / element);
     }
     // The piece's first element equals the tensor's, and the others equal their neighbours.
-    constant = constant && std::memcmp(piece.data(), bytes.data(), element) == 0 &&
+    constant = constant && std::memcmp(piece.data(), first.data(), element) == 0 &&
                (piece.size() == element || IsConstant(piece, element));
-    checkpoint.Release(name);
-  }
+  });
   if (non_finite) {
     problems.push_back({TensorProblem::Kind::kNonFinite, name,
                         "element " + std::to_string(*non_finite) + " of " +

@@ -7,6 +7,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "quant/model/model_source.h"
+#include "quant/pipeline/convert_folder.h"
 #include "quant/pipeline/convert_gguf.h"
 #include "quant/pipeline/gguf_types.h"
 #include "tools/command.h"
@@ -22,14 +23,19 @@ class ConvertCommand : public Command {
   CLI::App* Register(CLI::App& app) override {
     CLI::App* command =
         app.add_subcommand("convert", "the same quantized weights in another format");
-    command->add_option("MODEL", artifact_, "folder of quantized weights; for gguf, of any model")
+    command
+        ->add_option("MODEL", artifact_,
+                     "folder of quantized weights, or a GGUF file; for gguf, any model")
         ->required()
         ->type_name("");
     command->add_option("-o,--output", output_, "folder to make; for gguf, file")
         ->required()
         ->type_name("OUT");
     command->add_flag("--force", force_, "replace OUT if it is there");
-    command->add_option("--format", format_, "compressed-tensors, gptq, gptq_v2, awq, fp8 or gguf")
+    command
+        ->add_option("--format", format_,
+                     "compressed-tensors, gptq, gptq_v2, awq, fp8 or gguf;\n"
+                     "without one, a GGUF file becomes a dense folder")
         ->type_name("NAME");
     TakesOneOf(
         command->add_option("--dequantize", dequantize_, "a dense checkpoint of this type instead"),
@@ -39,22 +45,31 @@ class ConvertCommand : public Command {
     command->footer(
         "Nothing is rounded again: every value is compared with the original's, and a\n"
         "file that the format cannot hold exactly is refused. Only for gguf may MODEL be dense:\n"
-        "its weights are then encoded in the type that --gguf-type names.\n\n"
+        "its weights are then encoded in the type that --gguf-type names. A GGUF file becomes a\n"
+        "Hugging Face folder again, tokenizer included: F16 (or --dequantize) where it was\n"
+        "quantized.\n\n"
         "Example: what quantize wrote, for a server that reads GPTQ\n"
         "  quantmill convert sample-w4 -o sample-gptq --format gptq");
     return command;
   }
 
   int Run(Console& console) override {
-    if (format_.empty() == dequantize_.empty()) {
+    const bool from_gguf = IsGguf(artifact_);
+    const bool to_folder = from_gguf && format_.empty();
+    if (!to_folder && format_.empty() == dequantize_.empty()) {
       throw Error(ErrorCode::kUsage, "--format", "give --format or --dequantize, one of them");
     }
     const bool gguf = format_ == "gguf";
     for (CLI::Option* option : gguf_options_) {
       if (gguf || option->count() == 0) continue;
+      if (from_gguf && option->get_name() == "--gguf-pre") continue;
       throw Error(ErrorCode::kUsage, option->get_name(), "is only for --format gguf");
     }
-    const ModelSource source = ModelSource::Open(artifact_);
+    GgufReading reading;
+    reading.codes = !to_folder;
+    if (!dequantize_.empty()) reading.dense = DenseType();
+    if (from_gguf) reading.pre = gguf_.pre;
+    const ModelSource source = ModelSource::Open(artifact_, reading);
     ThreadPool pool(common().threads > 0 ? common().threads : AvailableCpus());
     ProgressLine line(console.shows_progress());
     const ConvertProgress progress = [&](const std::string& phase, int64_t done, int64_t total,
@@ -63,7 +78,8 @@ class ConvertCommand : public Command {
       line.Update({phase, done, total, 0, layer});
     };
     const ConvertReport report =
-        gguf ? WriteGguf(source, gguf_, output_, force_, pool, progress)
+        to_folder ? WriteDenseFolder(source, output_, force_, pool, progress)
+        : gguf    ? WriteGguf(source, gguf_, output_, force_, pool, progress)
         : dequantize_.empty()
             ? ConvertArtifact(source, format_, output_, force_, pool, progress)
             : DequantizeArtifact(source, DenseType(), output_, force_, pool, progress);
@@ -87,7 +103,8 @@ class ConvertCommand : public Command {
             ->type_name("FILE"),
         command
             .add_option("--gguf-pre", gguf_.pre,
-                        "gguf: llama.cpp's name for the pre-tokenizer, if it is not found")
+                        "gguf, also as MODEL: llama.cpp's name for the pre-tokenizer, if it\n"
+                        "is not found")
             ->type_name("NAME")};
   }
 

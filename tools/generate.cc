@@ -40,9 +40,10 @@ std::vector<int32_t> EosIds(const nlohmann::json& config) {
 
 // generation_config.json wins: chat models list their end of turn there only.
 std::vector<int32_t> StopIds(const ModelSource& source) {
-  const std::filesystem::path path = source.checkpoint().folder() / "generation_config.json";
-  if (std::filesystem::exists(path)) {
-    std::vector<int32_t> ids = EosIds(ReadJsonFile(path));
+  const Checkpoint& checkpoint = source.checkpoint();
+  if (const auto text = checkpoint.ReadFile("generation_config.json")) {
+    std::vector<int32_t> ids =
+        EosIds(ParseJson(*text, checkpoint.PathOf("generation_config.json")));
     if (!ids.empty()) return ids;
   }
   return EosIds(source.checkpoint().config());

@@ -22,15 +22,15 @@ class Grouping {
   void AddTensor(const std::string& what, const std::string& name) {
     const Checkpoint& checkpoint = source_.checkpoint();
     if (name.empty() || !checkpoint.Has(name)) return;
-    const TensorInfo& info = checkpoint.Info(name);
-    Add(what, info.dtype, 1, info.bytes(), info.elements());
+    const StoredTensor stored = checkpoint.Stored(name);
+    Add(what, stored.type, 1, stored.bytes, checkpoint.Info(name).elements());
   }
 
   void AddLinear(const std::string& what, const LinearSpec& linear) {
     if (const auto scheme = source_.SchemeOf(linear)) {
       const std::vector<std::string> tensors = source_.artifact()->TensorsOf(linear.name);
       uint64_t bytes = 0;
-      for (const std::string& name : tensors) bytes += source_.checkpoint().Info(name).bytes();
+      for (const std::string& name : tensors) bytes += source_.checkpoint().Stored(name).bytes;
       const int64_t weights = linear.out * linear.in;
       Add(what, Describe(*scheme), static_cast<int64_t>(tensors.size()), bytes, weights);
       quantized_bytes_ += bytes;
@@ -127,7 +127,7 @@ class InspectCommand : public Command {
  public:
   CLI::App* Register(CLI::App& app) override {
     CLI::App* command = app.add_subcommand("inspect", "what a checkpoint or artifact holds");
-    command->add_option("MODEL", model_, "folder, or hub id in the local cache")
+    command->add_option("MODEL", model_, "folder, GGUF file, or hub id in the local cache")
         ->required()
         ->type_name("");
     AddCommonFlags(*command);

@@ -49,7 +49,7 @@ class PlanCommand : public Command {
                   "plan measures the model as it is, and --rotate changes it; leave one out");
     }
     Session session(common());
-    const ModelSource source = ModelSource::Open(model_);
+    const ModelSource source = ModelSource::Open(model_, {.codes = false});
     QuantizePlan plan = PlanQuantization(source, recipe, session.backend().Info());
     ProgressLine line(console.shows_progress());
     std::optional<Sensitivity> sensitivity;

@@ -95,7 +95,7 @@ Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
 int QuantizeCommand::Run(Console& console) {
   Recipe recipe = recipe_.Resolve();
   Session session(common());
-  const ModelSource original = ModelSource::Open(model_);
+  const ModelSource original = ModelSource::Open(model_, {.codes = false});
   recipe_.NoteUnused(recipe, console);
   CheckOutput(recipe);
   ProgressLine line(console.shows_progress());

@@ -1,17 +1,15 @@
 #include "tools/text_tokens.h"
 
 #include <algorithm>
-#include <filesystem>
 
-#include "formats/sha256.h"
 #include "kernels/core/error.h"
 #include "quant/calib/token_stream.h"
 
 namespace quantmill {
 namespace {
 
-std::filesystem::path TokenizerPath(const ModelSource& model) {
-  return model.checkpoint().folder() / "tokenizer.json";
+std::optional<std::string> TokenizerText(const ModelSource& model) {
+  return model.checkpoint().ReadFile("tokenizer.json");
 }
 
 }  // namespace
@@ -26,11 +24,10 @@ std::optional<int32_t> BosOf(const Tokenizer& tokenizer) {
 
 TextTokens TokenizeText(const std::string& path, const std::deque<ModelSource>& models) {
   const Tokenizer tokenizer = OpenTokenizer(models.front());
-  const std::string hash = HashFile(TokenizerPath(models.front()));
+  const std::optional<std::string> text = TokenizerText(models.front());
   TextTokens tokens{ReadTokenStream({path, true}, models.front(), tokenizer), BosOf(tokenizer)};
   for (size_t i = 1; i < models.size(); ++i) {
-    const std::filesystem::path file = TokenizerPath(models[i]);
-    if (std::filesystem::exists(file) && HashFile(file) == hash) continue;
+    if (TokenizerText(models[i]) == text) continue;
     const Tokenizer other = OpenTokenizer(models[i]);
     if (ReadTokenStream({path, true}, models[i], other) == tokens.ids) continue;
     throw Error(ErrorCode::kBadInput, models[i].path(),
@@ -45,7 +42,7 @@ TextTokens ReadTokensFile(const std::string& path, const std::deque<ModelSource>
   for (const ModelSource& model : models) vocab = std::min(vocab, model.spec().vocab);
   TextTokens tokens{ReadTokenIds(path, vocab), std::nullopt};
   // Ids need no tokenizer; where there is one it tells what BOS is.
-  if (std::filesystem::exists(TokenizerPath(models.front()))) {
+  if (models.front().checkpoint().HasFile("tokenizer.json")) {
     tokens.bos = BosOf(OpenTokenizer(models.front()));
   }
   return tokens;

@@ -19,7 +19,7 @@ class VerifyCommand : public Command {
  public:
   CLI::App* Register(CLI::App& app) override {
     CLI::App* command = app.add_subcommand("verify", "check every byte of an artifact");
-    command->add_option("ARTIFACT", artifact_, "folder that quantize wrote")
+    command->add_option("ARTIFACT", artifact_, "folder that quantize wrote, or a GGUF file")
         ->required()
         ->type_name("");
     command->add_option("--reference", reference_, "the checkpoint it was made from")
@@ -39,7 +39,7 @@ class VerifyCommand : public Command {
 
   int Run(Console& console) override {
     std::optional<ModelSource> reference;
-    if (!reference_.empty()) reference = ModelSource::Open(reference_);
+    if (!reference_.empty()) reference = ModelSource::Open(reference_, {.codes = false});
     ThreadPool pool(common().threads > 0 ? common().threads : AvailableCpus());
     ProgressLine line(console.shows_progress());
     VerifyOptions options;

@@ -8,6 +8,7 @@
 namespace quantmill {
 
 std::string DescribeWeights(const ModelSource& source) {
+  if (source.checkpoint().is_image()) return StoredTypes(source.checkpoint());
   if (source.artifact() == nullptr) return "dense " + std::string(NameOf(source.dense_dtype()));
   std::vector<std::string> schemes;
   for (const LinearSpec* linear : source.spec().Linears()) {

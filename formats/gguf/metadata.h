@@ -61,6 +61,7 @@ class GgufMetadata {
   GgufMetadata(std::vector<GgufEntry> entries, std::string where);
 
   const std::vector<GgufEntry>& entries() const { return entries_; }
+  const std::string& where() const { return where_; }
   const GgufValue* Find(std::string_view key) const;
 
   std::optional<uint64_t> Unsigned(std::string_view key) const;  // any integer type, >= 0

@@ -3,6 +3,7 @@
 #define QUANTMILL_FORMATS_GGUF_PRE_TOKENIZER_NAMES_H_
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 
 namespace quantmill {
@@ -11,6 +12,16 @@ namespace quantmill {
 // tokenizer.json) does; "" if none is known. ignore_merges: of the BPE model, which llama.cpp also
 // derives from the name.
 std::string_view PreTokenizerName(const nlohmann::json& pre_tokenizer, bool ignore_merges);
+
+// What such a name stands for, as parts of a tokenizer.json.
+struct NamedPreTokenizer {
+  nlohmann::json normalizer;  // null, or NFC where the models of this name have it
+  nlohmann::json pre_tokenizer;
+  bool ignore_merges = false;
+  bool adds_bos = false;  // unless tokenizer.ggml.add_bos_token says otherwise
+};
+// Nothing for a name whose patterns are not known exactly.
+std::optional<NamedPreTokenizer> PreTokenizerNamed(std::string_view name);
 
 }  // namespace quantmill
 

@@ -62,7 +62,7 @@ std::vector<int32_t> IdsOf(const nlohmann::json& array, const std::string& path,
 // Renders conversations by the checkpoint's own chat template, which is read when first needed.
 class Conversations {
  public:
-  explicit Conversations(const std::filesystem::path& folder) : folder_(folder) {}
+  explicit Conversations(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
 
   std::string Render(const nlohmann::json& messages, const std::string& where) {
     if (!template_) Load();
@@ -81,23 +81,22 @@ class Conversations {
 
  private:
   void Load() {
-    const std::filesystem::path config = folder_ / "tokenizer_config.json";
-    const std::filesystem::path separate = folder_ / "chat_template.jinja";
-    if (std::filesystem::exists(config)) {
-      const std::string text = ReadTextFile(config, kMaxConfigBytes);
-      context_ = ReadChatContext(text, config.string());
-      template_ = ChatTemplate::FromConfig(text, config.string());
+    const std::string config = checkpoint_.PathOf("tokenizer_config.json");
+    if (const auto text = checkpoint_.ReadFile("tokenizer_config.json")) {
+      context_ = ReadChatContext(*text, config);
+      template_ = ChatTemplate::FromConfig(*text, config);
     }
-    if (std::filesystem::exists(separate)) {  // newer checkpoints keep it apart, and it then counts
-      template_.emplace(ReadTextFile(separate, kMaxConfigBytes), separate.string());
+    // Newer checkpoints keep it apart, and it then counts.
+    if (const auto text = checkpoint_.ReadFile("chat_template.jinja")) {
+      template_.emplace(*text, checkpoint_.PathOf("chat_template.jinja"));
     }
     if (!template_) {
-      throw Error(ErrorCode::kBadInput, config.string(),
+      throw Error(ErrorCode::kBadInput, config,
                   "has no chat template, which \"messages\" need; give \"text\" instead");
     }
   }
 
-  std::filesystem::path folder_;
+  const Checkpoint& checkpoint_;
   std::optional<ChatTemplate> template_;
   ChatContext context_;
 };
@@ -132,12 +131,13 @@ std::string JoinLines(const std::string& content, const std::string& path,
 }  // namespace
 
 Tokenizer OpenTokenizer(const ModelSource& source) {
-  const std::filesystem::path path = source.checkpoint().folder() / "tokenizer.json";
-  if (!std::filesystem::exists(path)) {
-    throw Error(ErrorCode::kBadInput, path.string(),
+  const std::string path = source.checkpoint().PathOf("tokenizer.json");
+  const std::optional<std::string> text = source.checkpoint().ReadFile("tokenizer.json");
+  if (!text) {
+    throw Error(ErrorCode::kBadInput, path,
                 "missing; text needs the model's tokenizer (token ids can be given instead)");
   }
-  return Tokenizer::FromFile(path.string());
+  return Tokenizer::FromJson(*text, path);
 }
 
 std::vector<int32_t> ReadTokenIds(const std::string& path, int64_t vocab) {
@@ -165,7 +165,7 @@ std::vector<int32_t> ReadTokenStream(const TextSource& text, const ModelSource& 
   } else {
     content = ReadTextFile(text.path, kMaxTextBytes);
     if (extension == ".jsonl") {
-      Conversations conversations(source.checkpoint().folder());
+      Conversations conversations(source.checkpoint());
       content = JoinLines(content, text.path, conversations);
     }
   }

@@ -44,8 +44,7 @@ DecoderSpec DescribeDecoder(const nlohmann::json& config, const std::string& whe
 }
 
 DecoderSpec DescribeDecoder(const Checkpoint& checkpoint) {
-  DecoderSpec spec =
-      DescribeDecoder(checkpoint.config(), (checkpoint.folder() / "config.json").string());
+  DecoderSpec spec = DescribeDecoder(checkpoint.config(), checkpoint.PathOf("config.json"));
   if (!spec.base_prefix.empty() && !checkpoint.Has(spec.embedding) &&
       checkpoint.Has(spec.embedding.substr(spec.base_prefix.size()))) {
     spec.DropBasePrefix();

@@ -78,12 +78,13 @@ std::vector<std::byte> StoredAs(DType dtype, std::span<const float> values) {
   return bytes;
 }
 
-ModelSource ModelSource::Open(const std::string& model) {
+ModelSource ModelSource::Open(const std::string& model, const GgufReading& gguf) {
   ModelSource source;
   source.path_ = model;
-  source.checkpoint_ = std::make_unique<Checkpoint>(Checkpoint::Open(model));
+  ModelFiles files = OpenModelFiles(model, gguf);
+  source.checkpoint_ = std::move(files.checkpoint);
+  source.artifact_ = std::move(files.artifact);
   source.spec_ = DescribeDecoder(*source.checkpoint_);
-  source.artifact_ = OpenArtifactReader(*source.checkpoint_);
   source.CheckTensors();
   return source;
 }
@@ -199,8 +200,10 @@ void ModelSource::Release(const LinearSpec& linear) const {
 }
 
 DType ModelSource::dense_dtype() const {
-  // The embedding is dense in every format.
-  return checkpoint_->View(spec_.embedding).dtype;
+  // The embedding is dense in every format, and of a type that View knows.
+  const TensorInfo& info = checkpoint_->Info(spec_.embedding);
+  const std::optional<DType> dtype = info.type();
+  return dtype && IsDenseFloat(*dtype) ? *dtype : checkpoint_->View(spec_.embedding).dtype;
 }
 
 }  // namespace quantmill

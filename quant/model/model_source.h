@@ -15,14 +15,16 @@
 #include "formats/checkpoint.h"
 #include "quant/model/decoder_spec.h"
 #include "quant/model/dense_matrix.h"
+#include "quant/model/gguf_model.h"
 
 namespace quantmill {
 
 // Move-only. Tensors are read lazily from mapped files; nothing is cached.
 class ModelSource {
  public:
-  // model: a folder, or a hub id in the local Hugging Face cache. Errors name file and tensor.
-  static ModelSource Open(const std::string& model);
+  // model: a folder, a hub id in the local Hugging Face cache, or a GGUF file, which is seen as
+  // `gguf` says. Errors name file and tensor.
+  static ModelSource Open(const std::string& model, const GgufReading& gguf = {});
   // A checkpoint that stands for `original` (which must outlive it), made from it in `folder` for a
   // while. `derivation`: how, as artifacts record it.
   static ModelSource OpenStandIn(const std::string& folder, const ModelSource& original,

@@ -172,7 +172,7 @@ void RotatedWriter::WriteFiles() {
   config["tie_word_embeddings"] = false;
   folder_.WriteText("config.json", config.dump(2) + "\n");
   for (const std::string& name : checkpoint_.other_files().copied) {
-    folder_.Copy(checkpoint_.folder() / name, name);
+    folder_.WriteText(name, *checkpoint_.ReadFile(name));
   }
 }
 

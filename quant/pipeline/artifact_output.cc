@@ -16,8 +16,6 @@
 namespace quantmill {
 namespace {
 
-constexpr size_t kCopyBytes = size_t{16} << 20;
-
 std::map<std::string, const QuantizedModule*> ByWeightName(const QuantizePlan& plan) {
   std::map<std::string, const QuantizedModule*> modules;
   for (const QuantizedModule& module : plan.modules.all())
@@ -135,12 +133,10 @@ void ArtifactOutput::CopyDenseTensors() {
   const Checkpoint& checkpoint = source_.checkpoint();
   for (const std::string& name : copied_tensors_) {
     if (folded_tensors_.contains(name)) continue;
-    const std::span<const std::byte> bytes = checkpoint.Bytes(name);
-    for (size_t at = 0; at < bytes.size(); at += kCopyBytes) {
-      writer_.WriteAt(name, at, bytes.subspan(at, std::min(kCopyBytes, bytes.size() - at)));
-      checkpoint.Release(name);
-    }
-    if (bytes.empty()) writer_.Write(name, bytes);
+    checkpoint.ForEachPiece(name, [&](uint64_t at, std::span<const std::byte> bytes) {
+      writer_.WriteAt(name, at, bytes);
+    });
+    if (checkpoint.Info(name).bytes() == 0) writer_.Write(name, {});
   }
 }
 
@@ -155,7 +151,7 @@ void ArtifactOutput::WriteSideFiles() {
   for (const std::string& name : source_.checkpoint().other_files().copied) {
     // Of an earlier artifact: ours replace them.
     if (name == "quantmill.json" || name == "recipe.yaml") continue;
-    folder_.Copy(source_.checkpoint().folder() / name, name);
+    folder_.WriteText(name, *source_.checkpoint().ReadFile(name));
   }
 }
 
@@ -166,7 +162,7 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
   for (const std::filesystem::path& file : original.weight_files()) {
     input[file.filename().string()] = HashFile(file);
   }
-  input["config.json"] = HashFile(original.folder() / "config.json");
+  if (!original.is_image()) input["config.json"] = HashFile(original.folder() / "config.json");
   nlohmann::json files = nlohmann::json::object();
   for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
     files[entry.path().filename().string()] = HashFile(entry.path());

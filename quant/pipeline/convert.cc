@@ -25,11 +25,20 @@ namespace {
 
 // Modules are unpacked together while their codes take at most this much (one at least).
 constexpr int64_t kBatchBytes = int64_t{32} << 20;
-constexpr size_t kCopyBytes = size_t{16} << 20;
 
 void CheckConvertible(const ModelSource& source, const std::string& output) {
   CheckOutputPath(source, output);
-  if (source.artifact() != nullptr) return;
+  const Checkpoint& checkpoint = source.checkpoint();
+  for (const LinearSpec* linear : source.spec().Linears()) {
+    if (!checkpoint.is_image() || source.SchemeOf(*linear)) continue;
+    const std::string type = checkpoint.Stored(source.WeightName(*linear)).type;
+    if (DTypeFromName(type)) continue;
+    throw Error(ErrorCode::kUsage, linear->name,
+                "is " + type +
+                    ", whose values no other format holds; without --format the file "
+                    "becomes a dense folder");
+  }
+  if (source.artifact() != nullptr && !source.artifact()->modules().empty()) return;
   throw Error(ErrorCode::kUsage, source.path(),
               "is dense: convert repacks quantized weights; quantize makes them");
 }
@@ -100,12 +109,10 @@ class Output {
 
   void CopyTensor(const std::string& name, CheckpointWriter& writer) const {
     const Checkpoint& checkpoint = source_.checkpoint();
-    const std::span<const std::byte> bytes = checkpoint.Bytes(name);
-    if (bytes.empty()) writer.Write(name, bytes);
-    for (size_t at = 0; at < bytes.size(); at += kCopyBytes) {
-      writer.WriteAt(name, at, bytes.subspan(at, std::min(kCopyBytes, bytes.size() - at)));
-      checkpoint.Release(name);
-    }
+    checkpoint.ForEachPiece(name, [&](uint64_t at, std::span<const std::byte> bytes) {
+      writer.WriteAt(name, at, bytes);
+    });
+    if (checkpoint.Info(name).bytes() == 0) writer.Write(name, {});
   }
 
   // quantization: null for a dense checkpoint.
@@ -120,7 +127,7 @@ class Output {
           name == "quant_config.json") {
         continue;
       }
-      folder_.Copy(source_.checkpoint().folder() / name, name);
+      folder_.WriteText(name, *source_.checkpoint().ReadFile(name));
     }
   }
 

@@ -18,6 +18,11 @@ namespace quantmill {
 namespace {
 
 void CheckOptions(const ModelSource& source, const GgufOptions& options) {
+  if (source.checkpoint().is_image()) {
+    throw Error(ErrorCode::kUsage, source.path(),
+                "is a GGUF file already; to encode it anew, convert it to a folder first (convert "
+                "FILE.gguf -o FOLDER)");
+  }
   if (source.artifact() == nullptr || (options.type.empty() && options.imatrix.empty())) return;
   throw Error(ErrorCode::kUsage, options.type.empty() ? "--imatrix" : "--gguf-type",
               source.path() +

@@ -66,6 +66,13 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   if (std::optional<Event> event = UntiedHead(source, plan.recipe)) {
     report.events.push_back(std::move(*event));
   }
+  const Checkpoint& original = source.original().checkpoint();
+  if (HoldsBlocks(original)) {
+    report.events.push_back({"decoded_input", source.path(),
+                             "is quantized already (" + StoredTypes(original) +
+                                 "): its values are what is kept here, as far as possible",
+                             false});
+  }
   for (Event& note : TargetNotes(source, plan)) report.events.push_back(std::move(note));
   return report;
 }

@@ -11,8 +11,6 @@
 namespace quantmill {
 namespace {
 
-constexpr size_t kCompareBytes = size_t{4} << 20;  // of each file, by each thread
-
 std::string PathOf(const Checkpoint& checkpoint, const std::string& name) {
   return (checkpoint.folder() / name).string();
 }
@@ -21,19 +19,18 @@ std::string PathOf(const Checkpoint& checkpoint, const std::string& name) {
 std::string CompareBytes(const std::string& name, const Checkpoint& artifact,
                          const Checkpoint& reference) {
   const std::span<const std::byte> bytes = artifact.Bytes(name);
-  const std::span<const std::byte> wanted = reference.Bytes(name);
-  for (size_t at = 0; at < bytes.size(); at += kCompareBytes) {
-    const auto part = bytes.subspan(at, std::min(kCompareBytes, bytes.size() - at));
-    const auto original_part = wanted.subspan(at, part.size());
-    if (std::memcmp(part.data(), original_part.data(), part.size()) != 0) {
-      const auto differs = std::mismatch(part.begin(), part.end(), original_part.begin()).first;
-      return fmt::format("differs from the reference's bytes, first at byte {} of the tensor",
-                         at + static_cast<size_t>(differs - part.begin()));
+  std::string problem;
+  reference.ForEachPiece(name, [&](uint64_t at, std::span<const std::byte> wanted) {
+    const auto part = bytes.subspan(at, wanted.size());
+    if (problem.empty() && std::memcmp(part.data(), wanted.data(), part.size()) != 0) {
+      const auto differs = std::mismatch(part.begin(), part.end(), wanted.begin()).first;
+      problem = fmt::format("differs from the reference's bytes, first at byte {} of the tensor",
+                            at + static_cast<size_t>(differs - part.begin()));
     }
-    artifact.Release(name);
-    reference.Release(name);
-  }
-  return {};
+    if (!artifact.is_image()) artifact.Release(name);
+  });
+  artifact.Release(name);
+  return problem;
 }
 
 // What is wrong with it, or nothing.
@@ -115,6 +112,41 @@ std::vector<Problem> CompareDenseTensors(const Checkpoint& artifact,
   return problems;
 }
 
+DecodedComparison CompareDecodedTensor(const Checkpoint& file, const Checkpoint& reference,
+                                       const std::string& name) {
+  DecodedComparison result;
+  const std::vector<int64_t>& shape = file.Info(name).shape;
+  if (shape != reference.Info(name).shape) {
+    result.problem = fmt::format("is {}, but {} in the reference", ShapeString(shape),
+                                 ShapeString(reference.Info(name).shape));
+    return result;
+  }
+  const ConstMatrix wanted = reference.View(name);
+  CheckFinite(wanted, reference.Location(name));
+  const ConstMatrix found = file.View(name);
+  std::vector<float> want(static_cast<size_t>(wanted.cols));
+  std::vector<float> got(want.size());
+  double error = 0;
+  double square = 0;
+  for (int64_t row = 0; row < wanted.rows; ++row) {
+    WidenRow(wanted, row, want.data());
+    WidenRow(found, row, got.data());
+    for (size_t i = 0; i < want.size(); ++i) {
+      const double difference = static_cast<double>(got[i]) - static_cast<double>(want[i]);
+      error += difference * difference;
+      square += static_cast<double>(want[i]) * static_cast<double>(want[i]);
+    }
+  }
+  file.Release(name);
+  reference.Release(name);
+  if (shape.size() < 2) {
+    if (error != 0) result.problem = "differs from the reference's values";
+  } else if (square > 0) {
+    result.weight_error = error / square;
+  }
+  return result;
+}
+
 std::vector<Problem> CompareSideFiles(const Checkpoint& artifact, const ArtifactRecord& record,
                                       const Checkpoint* reference) {
   std::vector<Problem> problems;
@@ -138,7 +170,7 @@ std::vector<Problem> CompareSideFiles(const Checkpoint& artifact, const Artifact
     if (hash == hashes.end()) {
       problems.push_back(
           {PathOf(artifact, name), "missing or not recorded: the reference has this file"});
-    } else if (hash->second != HashFile(reference->folder() / name)) {
+    } else if (hash->second != Sha256Hex(*reference->ReadFile(name))) {
       problems.push_back({PathOf(artifact, name), "differs from the reference's file"});
     }
   }

@@ -36,6 +36,16 @@ std::vector<Problem> CompareDenseTensors(const Checkpoint& artifact,
                                          const std::optional<FoldedReference>& folded,
                                          ThreadPool& pool);
 
+// One tensor of a GGUF file, as it is decoded, and the reference's of the same name.
+struct DecodedComparison {
+  std::string problem;  // another shape; for a vector, other values
+  // |dW|^2 / |W|^2 of a matrix.
+  std::optional<double> weight_error;
+};
+// Throws Error(kBadInput) where a value is not finite.
+DecodedComparison CompareDecodedTensor(const Checkpoint& file, const Checkpoint& reference,
+                                       const std::string& name);
+
 // Files that quantize wrote or copied are what they were then, and the copies are the reference's.
 // reference: null for none.
 std::vector<Problem> CompareSideFiles(const Checkpoint& artifact, const ArtifactRecord& record,

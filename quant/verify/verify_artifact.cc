@@ -83,8 +83,9 @@ class Verification {
  public:
   Verification(const std::string& artifact, const ModelSource* reference, ThreadPool& pool,
                const VerifyOptions& options)
-      : checkpoint_(Checkpoint::Open(artifact)),
-        reader_(OpenArtifactReader(checkpoint_)),
+      : files_(OpenModelFiles(artifact)),
+        checkpoint_(*files_.checkpoint),
+        reader_(files_.artifact.get()),
         spec_(DescribeDecoder(checkpoint_)),
         reference_(reference),
         pool_(pool),
@@ -126,6 +127,7 @@ class Verification {
   void FoldReference();
   void CheckWholeFiles();
   void CompareWithReference();
+  void CompareDecoded(const std::set<std::string>& quantized);
   void CheckTarget();
   void CheckCache();
   void FindLayers();
@@ -140,15 +142,14 @@ class Verification {
   void CheckThatItLoads();
   void Progress(int64_t done, int64_t total, const std::string& what) const;
 
-  std::string PathOf(const std::string& name) const {
-    return (checkpoint_.folder() / name).string();
-  }
+  std::string PathOf(const std::string& name) const { return checkpoint_.PathOf(name); }
   std::string ModulePlace(const std::string& module) const {
     return checkpoint_.folder().string() + ": layer '" + module + "'";
   }
 
-  Checkpoint checkpoint_;
-  std::unique_ptr<ArtifactReader> reader_;
+  ModelFiles files_;
+  const Checkpoint& checkpoint_;
+  const ArtifactReader* reader_;
   DecoderSpec spec_;
   const ModelSource* reference_;
   ThreadPool& pool_;
@@ -235,9 +236,45 @@ void Verification::CompareWithReference() {
   if (reference_ == nullptr) return;
   const Checkpoint& reference = reference_->checkpoint();
   const std::set<std::string> quantized = QuantizedTensors(*reader_, spec_);
-  problems_.Append(CompareDenseTensors(checkpoint_, quantized, reference, folded_, pool_));
+  if (checkpoint_.is_image()) {
+    CompareDecoded(quantized);
+  } else {
+    problems_.Append(CompareDenseTensors(checkpoint_, quantized, reference, folded_, pool_));
+  }
   if (record_) problems_.Append(CompareConfig(checkpoint_, reference));
   problems_.Append(CompareTensorNames(checkpoint_, *reader_, quantized, spec_, reference));
+}
+
+// A file of blocks has no dense tensors that could be the reference's bit for bit. Vectors, which
+// it stores in full, are its values; matrices that are decoded have an error like other layers.
+void Verification::CompareDecoded(const std::set<std::string>& quantized) {
+  const Checkpoint& reference = reference_->checkpoint();
+  struct Compared {
+    std::string name;
+    DecodedComparison result;
+    std::optional<Error> error;
+  };
+  std::vector<Compared> tensors;
+  for (const std::string& name : checkpoint_.names()) {
+    if (!quantized.contains(name) && reference.Has(name)) tensors.push_back({name, {}, {}});
+  }
+  pool_.ParallelFor(std::ssize(tensors), [&](int64_t task, int) {
+    Compared& tensor = tensors[static_cast<size_t>(task)];
+    try {
+      tensor.result = CompareDecodedTensor(checkpoint_, reference, tensor.name);
+    } catch (const Error& error) {
+      tensor.error = error;
+    }
+  });
+  for (const auto& [name, result, error] : tensors) {
+    if (error) problems_.Add(*error);
+    if (!result.problem.empty()) problems_.Add(checkpoint_.Location(name), result.problem);
+    if (!result.weight_error) continue;
+    VerifiedLayer verified{name.substr(0, name.rfind('.')), checkpoint_.Stored(name).type,
+                           result.weight_error, std::nullopt};
+    CheckError(verified);
+    report_.layers.push_back(std::move(verified));
+  }
 }
 
 // Every block has the scales of its cache, which is of the kind that was recorded.

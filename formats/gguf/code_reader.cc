@@ -1,0 +1,157 @@
+#include "formats/gguf/code_reader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "formats/gguf/blocks.h"
+#include "formats/tensor_checks.h"
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+constexpr std::string_view kSuffix = ".weight";
+
+int BitsOf(GgmlType type) {
+  if (type == GgmlType::kQ4_0) return 4;
+  return type == GgmlType::kQ5_0 ? 5 : 8;
+}
+
+// Codes of one block, less its zero, and its scale.
+template <typename Block>
+float UnpackCodes(std::span<const std::byte> bytes, int8_t* codes) {
+  Block block;
+  Unpack(bytes, block);
+  for (size_t j = 0; j < kBlock; ++j) {
+    codes[j] = static_cast<int8_t>(block.codes[j] - Block::kZero);
+  }
+  return ToFloat(block.d);
+}
+template <>
+float UnpackCodes<BlockQ8_0>(std::span<const std::byte> bytes, int8_t* codes) {
+  BlockQ8_0 block;
+  Unpack(bytes, block);
+  std::copy_n(block.codes.begin(), kBlock, codes);
+  return ToFloat(block.d);
+}
+
+float UnpackBlock(GgmlType type, std::span<const std::byte> bytes, int8_t* codes) {
+  if (type == GgmlType::kQ4_0) return UnpackCodes<BlockQ4_0>(bytes, codes);
+  if (type == GgmlType::kQ5_0) return UnpackCodes<BlockQ5_0>(bytes, codes);
+  return UnpackCodes<BlockQ8_0>(bytes, codes);
+}
+
+class GgufCodes : public ArtifactReader {
+ public:
+  GgufCodes(const Checkpoint& checkpoint, const GgufTensors& tensors,
+            const std::vector<std::string>& dense)
+      : checkpoint_(checkpoint), tensors_(tensors) {
+    for (size_t i = 0; i < tensors.tensors().size(); ++i) {
+      const GgufDecoded& tensor = tensors.decoded(i);
+      if (tensor.shape.size() != 2 || !tensor.name.ends_with(kSuffix)) continue;
+      if (!HasCodes(tensor.place.tensor->type)) continue;
+      if (std::ranges::find(dense, tensor.name) != dense.end()) continue;
+      indices_[tensor.name.substr(0, tensor.name.size() - kSuffix.size())] = i;
+    }
+    for (const auto& [module, index] : indices_) modules_.push_back(module);
+  }
+
+  std::string_view format() const override { return "gguf"; }
+  const std::vector<std::string>& modules() const override { return modules_; }
+
+  std::optional<QuantScheme> SchemeOf(const std::string& module) const override {
+    const auto found = indices_.find(module);
+    if (found == indices_.end()) return std::nullopt;
+    QuantScheme scheme;
+    scheme.bits = BitsOf(TypeOf(found->second));
+    scheme.group_size = kBlock;
+    return scheme;
+  }
+
+  QuantizedModule Describe(const std::string& module) const override {
+    const GgufDecoded& tensor = tensors_.decoded(indices_.at(module));
+    return {module, *SchemeOf(module), tensor.shape[0], tensor.shape[1]};
+  }
+
+  QuantizedLinear Read(const std::string& module) const override;
+
+  std::vector<std::string> TensorsOf(const std::string& module) const override {
+    return {module + std::string(kSuffix)};
+  }
+
+  KvScheme kv_scheme() const override { return {}; }
+  KvScales ReadKv(const std::string&, int64_t) const override {
+    Check(false, "ReadKv: the file quantizes no cache");
+    return {};
+  }
+  std::vector<std::string> KvTensorsOf(const std::string&) const override { return {}; }
+
+  std::vector<TensorProblem> CheckTensors() const override;
+
+ private:
+  GgmlType TypeOf(size_t index) const { return tensors_.decoded(index).place.tensor->type; }
+
+  const Checkpoint& checkpoint_;
+  const GgufTensors& tensors_;
+  std::map<std::string, size_t> indices_;  // of tensors_, by module
+  std::vector<std::string> modules_;
+};
+
+QuantizedLinear GgufCodes::Read(const std::string& module) const {
+  const size_t index = indices_.at(module);
+  const QuantizedModule described = Describe(module);
+  const GgmlType type = TypeOf(index);
+  const auto block_bytes = static_cast<size_t>(InfoOf(type).block_bytes);
+  QuantizedLinear linear;
+  linear.scheme = described.scheme;
+  linear.out = described.out;
+  linear.in = described.in;
+  linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
+  linear.scales.resize(static_cast<size_t>(linear.out * linear.groups()));
+  int8_t* codes = linear.codes.data();
+  float* scale = linear.scales.data();
+  for (int64_t row = 0; row < linear.out; ++row) {
+    const std::span<const std::byte> bytes = tensors_.StoredRow(index, row);
+    for (size_t at = 0; at < bytes.size(); at += block_bytes, codes += kBlock, ++scale) {
+      *scale = UnpackBlock(type, bytes.subspan(at, block_bytes), codes);
+      if (!std::isfinite(*scale)) {
+        throw Error(ErrorCode::kBadInput, tensors_.Location(index),
+                    "the scale of block " + std::to_string(at / block_bytes) + " of output " +
+                        std::to_string(row) + " is NaN or infinite: the file is damaged");
+      }
+      if (*scale == 0) {
+        *scale = 1;
+        std::fill_n(codes, kBlock, int8_t{0});
+      }
+    }
+  }
+  return linear;
+}
+
+std::vector<TensorProblem> GgufCodes::CheckTensors() const {
+  std::vector<TensorProblem> problems;
+  for (const std::string& name : checkpoint_.names()) {
+    try {
+      CheckDenseTensor(checkpoint_, name, problems);
+    } catch (const Error& error) {  // where it cannot be decoded
+      problems.push_back({TensorProblem::Kind::kNonFinite, name, error.message()});
+    }
+  }
+  return problems;
+}
+
+}  // namespace
+
+bool HasCodes(GgmlType type) {
+  return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0;
+}
+
+std::unique_ptr<ArtifactReader> OpenGgufCodes(const Checkpoint& checkpoint,
+                                              const GgufTensors& tensors,
+                                              const std::vector<std::string>& dense) {
+  return std::make_unique<GgufCodes>(checkpoint, tensors, dense);
+}
+
+}  // namespace quantmill

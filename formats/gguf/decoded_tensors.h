@@ -1,0 +1,51 @@
+// Tensors of a GGUF model as a checkpoint has them: other names, another order of rows, decoded.
+#ifndef QUANTMILL_FORMATS_GGUF_DECODED_TENSORS_H_
+#define QUANTMILL_FORMATS_GGUF_DECODED_TENSORS_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "formats/folder_image.h"
+#include "formats/gguf/model_files.h"
+#include "kernels/core/dtype.h"
+
+namespace quantmill {
+
+// One tensor of the checkpoint.
+struct GgufDecoded {
+  std::string name;  // in the checkpoint
+  GgufPlace place;   // with a codec (codec.h)
+  DType dtype = DType::kF16;
+  std::vector<int64_t> shape;  // of one or two dimensions, none of them 0
+  // Row r is row rows[r] of the file's tensor; of one dimension: element r. Empty: as in the file.
+  std::vector<int64_t> rows;
+};
+
+class GgufTensors : public TensorSource {
+ public:
+  GgufTensors(GgufModelFiles files, std::vector<GgufDecoded> tensors);
+
+  const GgufModelFiles& files() const { return files_; }
+  const GgufDecoded& decoded(size_t index) const { return decoded_[index]; }
+  // The bytes of one row (of the checkpoint's order) as the file holds it.
+  std::span<const std::byte> StoredRow(size_t index, int64_t row) const;
+
+  const std::vector<TensorInfo>& tensors() const override { return infos_; }
+  StoredTensor Stored(size_t index) const override;
+  std::string Location(size_t index) const override;
+  void ReadRows(size_t index, int64_t row, int64_t count, std::span<std::byte> to) const override;
+  void Release(size_t index) const override;
+
+ private:
+  [[noreturn]] void FailAt(size_t index, int64_t row, int64_t col, float value) const;
+
+  GgufModelFiles files_;
+  std::vector<GgufDecoded> decoded_;
+  std::vector<TensorInfo> infos_;
+};
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_FORMATS_GGUF_DECODED_TENSORS_H_
