@@ -285,6 +285,13 @@ class Backend {
   // gate itself when F32.  An empty `up` stands for ones (plain MLP).
   virtual void GatedActivation(Exec& exec, Activation activation, ConstMatrix gate, ConstMatrix up,
                                Matrix out) = 0;
+  // out[i] = x[rows[i]].  x: [tokens, features] F32|BF16.  rows: host memory, each in [0, tokens)
+  // (Check).  out: [rows, features] of x's type.
+  virtual void GatherRows(Exec& exec, ConstMatrix x, std::span<const int32_t> rows, Matrix out) = 0;
+  // y[rows[i]] += factors[i] * x[i].  x: [rows, features] F32.  rows: host memory, each in [0,
+  // tokens) (Check), no two equal.  factors: host memory, one a row.  y: [tokens, features] F32.
+  virtual void ScatterAdd(Exec& exec, ConstMatrix x, std::span<const int32_t> rows,
+                          std::span<const float> factors, Matrix y) = 0;
 
   // ---- attention on the paged cache ----
   // Throws Error(kEnvironment) when memory does not suffice. REQUIRES: UnsupportedKv has nothing.

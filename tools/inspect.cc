@@ -79,9 +79,14 @@ void AddGroups(const ModelSource& source, InspectReport& report) {
         grouping.AddLinear("attention", *linear);
       }
     }
-    for (const Site site : {Site::kMlpIn, Site::kMlpOut}) {
-      for (const LinearSpec* linear : block.LinearsAt(site)) grouping.AddLinear("mlp", *linear);
+    const bool mixture = block.is_mixture();
+    for (const SharedInput& input : block.SharedInputs()) {
+      if (input.site != Site::kMlpIn && input.site != Site::kMlpOut) continue;
+      for (const LinearSpec* linear : block.LinearsAt(input)) {
+        grouping.AddLinear(mixture ? "experts" : "mlp", *linear);
+      }
     }
+    for (const LinearSpec* linear : block.RoutingLinears()) grouping.AddLinear("routing", *linear);
     std::set<std::string> norms = {
         block.attention_norm,      block.attention_norm_bias, block.mlp_norm,   block.mlp_norm_bias,
         block.attention_post_norm, block.mlp_post_norm,       block.query_norm, block.key_norm};

@@ -32,6 +32,9 @@ class ReferenceBackend : public Backend {
   void Rope(Exec& exec, const BatchPlan& plan, const RopeParams& params, Matrix x) override;
   void GatedActivation(Exec& exec, Activation activation, ConstMatrix gate, ConstMatrix up,
                        Matrix out) override;
+  void GatherRows(Exec& exec, ConstMatrix x, std::span<const int32_t> rows, Matrix out) override;
+  void ScatterAdd(Exec& exec, ConstMatrix x, std::span<const int32_t> rows,
+                  std::span<const float> factors, Matrix y) override;
   std::unique_ptr<KvStore> NewKvStore(Exec& exec, const KvShape& shape) override;
   void CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t to) override;
   std::unique_ptr<BatchPlan> PlanBatch(Exec& exec,

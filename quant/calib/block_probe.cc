@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace quantmill {
 namespace {
@@ -80,23 +81,46 @@ Tensor EmptyRange(Backend& backend, Exec& exec, int64_t columns) {
 ProbedBlock ProbeInputs(Backend& backend, Exec& exec, CalibrationStream& stream,
                         const BlockSpec& block, const BlockWeights& weights, int64_t windows,
                         int64_t sample_tokens) {
-  std::vector<InputCollector> collectors;
-  collectors.reserve(kSites.size());
+  std::map<SharedInput, InputCollector> collectors;
   for (const Site site : kSites) {
-    collectors.emplace_back(backend, exec, stream.window(), windows,
-                            block.LinearsAt(site).front()->in, sample_tokens);
+    if (site == Site::kMlpOut && block.is_mixture()) continue;
+    collectors.try_emplace(site, backend, exec, stream.window(), windows,
+                           block.LinearsAt(site).front()->in, sample_tokens);
   }
+  ProbedBlock statistics;
+  int64_t kept = 0;
   BlockVisitor visitor;
   visitor.input = [&](Site site, ConstMatrix input) {
-    collectors[static_cast<size_t>(site)].Add(input);
+    collectors.at(site).Add(input);
+    if (site != Site::kMlpIn || !block.is_mixture()) return;
+    Tensor& all = statistics.mixture_input;
+    if (all.empty()) all = backend.Empty(input.dtype, windows * stream.window(), input.cols);
+    std::vector<int32_t> rows(static_cast<size_t>(input.rows));
+    std::iota(rows.begin(), rows.end(), 0);
+    backend.GatherRows(exec, input, rows, all.view().Rows(kept, input.rows));
+    kept += input.rows;
   };
   stream.Probe(block, weights, windows, visitor);
-  ProbedBlock statistics;
-  for (const Site site : kSites) {
-    const auto at = static_cast<size_t>(site);
-    statistics[at] = collectors[at].Take(block.prefix + ": " + NameOf(site));
+  for (auto& [input, collector] : collectors) {
+    statistics.inputs.emplace(input, collector.Take(block.prefix + ": " + NameOf(input)));
   }
   return statistics;
+}
+
+ProbedInputs ProbeExpert(Backend& backend, Exec& exec, CalibrationStream& stream,
+                         const BlockSpec& block, const BlockWeights& weights,
+                         const SharedInput& input, ConstMatrix mixture_input,
+                         int64_t sample_tokens) {
+  const int64_t in = block.LinearsAt(input).front()->in;
+  const int64_t length = stream.window();
+  InputCollector collector(backend, exec, length, mixture_input.rows / length, in, sample_tokens);
+  for (int64_t row = 0; row < mixture_input.rows; row += length) {
+    Workspace::Scope scope(exec.workspace);
+    const Matrix activated = scope.Take(mixture_input.dtype, length, in);
+    stream.ActivateExpert(block, weights, input, mixture_input.Rows(row, length), activated);
+    collector.Add(activated);
+  }
+  return collector.Take(block.prefix + ": " + NameOf(input));
 }
 
 KeyValueRange::KeyValueRange(Backend& backend, Exec& exec, int64_t kv_heads, int64_t head_dim)

@@ -3,8 +3,8 @@
 #ifndef QUANTMILL_QUANT_CALIB_BLOCK_PROBE_H_
 #define QUANTMILL_QUANT_CALIB_BLOCK_PROBE_H_
 
-#include <array>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -15,21 +15,31 @@ namespace quantmill {
 // The start of a range, [2, columns] F32 in the backend's memory (Backend::AddRange).
 Tensor EmptyRange(Backend& backend, Exec& exec, int64_t columns);
 
-// Of the inputs of one site.
+// Of what some linears of a block read.
 struct ProbedInputs {
   int64_t tokens = 0;
   Tensor gram;                // [in, in] F32, backend memory, upper triangle: sum of x^T x
   std::vector<float> lo, hi;  // [in]: least and largest value of each input
   Tensor sample;              // [sample tokens, in] F32, host: evenly spread tokens
 };
-using ProbedBlock = std::array<ProbedInputs, kSites.size()>;  // in the order of kSites
+struct ProbedBlock {
+  std::map<SharedInput, ProbedInputs> inputs;  // all but those of a mixture's kMlpOut
+  // Of a mixture: the input of kMlpIn, [tokens, hidden] of the activation type, backend memory.
+  Tensor mixture_input;
+};
 
 // Runs the block on `windows` windows (CalibrationStream::Probe). sample_tokens: about how many
-// inputs to keep of each site; 0: none. Sums go window by window, so that they do not depend on how
-// many run at a time. Throws Error(kBadInput) naming block and site if an input is not finite.
+// inputs to keep of each; 0: none. Sums go window by window, so that they do not depend on how many
+// run at a time. Throws Error(kBadInput) naming block and site if an input is not finite.
 ProbedBlock ProbeInputs(Backend& backend, Exec& exec, CalibrationStream& stream,
                         const BlockSpec& block, const BlockWeights& weights, int64_t windows,
                         int64_t sample_tokens);
+// The same for one input of a mixture's kMlpOut, with `mixture_input` of ProbeInputs: the Gram
+// matrices of many experts would not fit beside each other.
+ProbedInputs ProbeExpert(Backend& backend, Exec& exec, CalibrationStream& stream,
+                         const BlockSpec& block, const BlockWeights& weights,
+                         const SharedInput& input, ConstMatrix mixture_input,
+                         int64_t sample_tokens);
 
 // The largest magnitudes of keys (after rope) and values, by key-value head.
 class KeyValueRange {

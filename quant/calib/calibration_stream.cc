@@ -25,13 +25,29 @@ KvShape ChunkCacheShape(const DecoderSpec& spec, int64_t window, const StreamOpt
 Site ProducerOf(Site site) {
   return site == Site::kAttentionOut ? Site::kAttentionIn : Site::kMlpIn;
 }
+// Columns that an MLP hands from kMlpIn to kMlpOut: the most of any block.
+int64_t WidestCarriedMlp(const DecoderSpec& spec) {
+  int64_t widest = 0;
+  for (const BlockSpec& block : spec.blocks) {
+    if (!block.is_mixture()) widest = std::max(widest, block.up.out);
+  }
+  return widest;
+}
+// The widest expert or shared expert of any mixture.
+int64_t WidestExpert(const DecoderSpec& spec) {
+  int64_t widest = 0;
+  for (const BlockSpec& block : spec.blocks) {
+    if (!block.is_mixture()) continue;
+    widest = std::max({widest, block.up.out, block.mixture.experts.front().up.out});
+  }
+  return widest;
+}
+
 // Columns of the memory for kept outputs: the attention's and the MLP's are never alive together.
 int64_t KeptWidth(const DecoderSpec& spec, const StreamOptions& options) {
   return std::max(options.keep_attention ? spec.heads * spec.head_dim : 0,
-                  options.keep_mlp ? spec.ffn : 0);
+                  options.keep_mlp ? WidestCarriedMlp(spec) : 0);
 }
-
-bool ReadsCarried(Site site) { return site == Site::kAttentionOut || site == Site::kMlpOut; }
 
 }  // namespace
 
@@ -76,9 +92,10 @@ bool CalibrationStream::Keeps(Site producer) const {
   return producer == Site::kAttentionIn ? options_.keep_attention : options_.keep_mlp;
 }
 
-Matrix CalibrationStream::Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope) {
+Matrix CalibrationStream::Carried(const BlockSpec& block, Site producer, const Chunk& chunk,
+                                  Workspace::Scope& scope) {
   const Site consumer = producer == Site::kAttentionIn ? Site::kAttentionOut : Site::kMlpOut;
-  const int64_t width = forward_.InputWidth(consumer);
+  const int64_t width = forward_.InputWidth(block, consumer);
   if (!Keeps(producer)) return scope.Take(forward_.activation_type(), chunk.rows, width);
   const Matrix all{carried_.view().data, carried_.dtype(), tokens(), width, width};
   return all.Rows(chunk.first_row, chunk.rows);
@@ -87,12 +104,12 @@ Matrix CalibrationStream::Carried(Site producer, const Chunk& chunk, Workspace::
 ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWeights& weights,
                                           Site site, const Chunk& chunk, Workspace::Scope& scope) {
   const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
-  if (!ReadsCarried(site)) {
+  if (!BlockForward::ReadsCarried(block, site)) {
     const Matrix scratch = scope.Take(forward_.activation_type(), chunk.rows, spec_.hidden);
     return forward_.Input(block, weights, site, residual, {}, scratch);
   }
   const Site producer = ProducerOf(site);
-  const Matrix carried = Carried(producer, chunk, scope);
+  const Matrix carried = Carried(block, producer, chunk, scope);
   if (!Keeps(producer)) {
     Workspace::Scope inner(exec_.workspace);
     const ConstMatrix input = ChunkInput(block, weights, producer, chunk, inner);
@@ -101,17 +118,44 @@ ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWei
   return carried;
 }
 
-void CalibrationStream::VisitInputs(const BlockSpec& block, const BlockWeights& weights, Site site,
-                                    const std::function<void(ConstMatrix input)>& visit) {
+ConstMatrix CalibrationStream::Visited(const BlockSpec& block, const BlockWeights& weights,
+                                       const SharedInput& input, const Chunk& chunk,
+                                       Workspace::Scope& scope) {
+  if (input.site != Site::kMlpOut || !block.is_mixture()) {
+    return ChunkInput(block, weights, input.site, chunk, scope);
+  }
+  const Matrix activated =
+      scope.Take(forward_.activation_type(), chunk.rows, block.LinearsAt(input).front()->in);
+  Workspace::Scope inner(exec_.workspace);
+  const ConstMatrix normalized = ChunkInput(block, weights, Site::kMlpIn, chunk, inner);
+  forward_.ActivateExpert(block, weights, input, normalized, activated);
+  return activated;
+}
+
+void CalibrationStream::VisitInputs(const BlockSpec& block, const BlockWeights& weights,
+                                    const SharedInput& input,
+                                    const std::function<void(ConstMatrix x)>& visit) {
   for (const Chunk& chunk : chunks_) {
     Workspace::Scope scope(exec_.workspace);
-    visit(ChunkInput(block, weights, site, chunk, scope));
+    visit(Visited(block, weights, input, chunk, scope));
   }
+}
+
+std::vector<int64_t> CalibrationStream::CountRouted(const BlockSpec& block,
+                                                    const BlockWeights& weights) {
+  std::vector<int64_t> tokens(block.mixture.experts.size(), 0);
+  for (const Chunk& chunk : chunks_) {
+    Workspace::Scope scope(exec_.workspace);
+    const ConstMatrix input = ChunkInput(block, weights, Site::kMlpIn, chunk, scope);
+    const std::vector<ExpertTokens> routed = forward_.Route(block, weights, input);
+    for (size_t e = 0; e < tokens.size(); ++e) tokens[e] += std::ssize(routed[e].rows);
+  }
+  return tokens;
 }
 
 void CalibrationStream::VisitBeside(
     CalibrationStream& full, const BlockSpec& block, const BlockWeights& weights,
-    const BlockWeights& full_weights, Site site,
+    const BlockWeights& full_weights, const SharedInput& input,
     const std::function<void(int64_t, ConstMatrix, ConstMatrix)>& visit) {
   Check(full.chunks_.size() == chunks_.size() && full.tokens() == tokens(),
         "VisitBeside: streams of other windows");
@@ -119,12 +163,14 @@ void CalibrationStream::VisitBeside(
         "VisitBeside: the full stream keeps nothing");
   for (size_t i = 0; i < chunks_.size(); ++i) {
     Workspace::Scope scope(exec_.workspace);
-    const ConstMatrix input = ChunkInput(block, weights, site, chunks_[i], scope);
+    const ConstMatrix x = Visited(block, weights, input, chunks_[i], scope);
     const Chunk& chunk = full.chunks_[i];
-    const ConstMatrix full_input = full.ChunkInput(block, full_weights, site, chunk, scope);
-    visit(chunk.first_row, input, full_input);
+    const ConstMatrix full_x = full.Visited(block, full_weights, input, chunk, scope);
+    visit(chunk.first_row, x, full_x);
     // What it hands to the next site is computed again there.
-    if (ReadsCarried(site)) full.AdvanceChunk(block, full_weights, site, chunk, full_input, scope);
+    if (BlockForward::ReadsCarried(block, input.site)) {
+      full.AdvanceChunk(block, full_weights, input.site, chunk, full_x, scope);
+    }
   }
 }
 
@@ -133,12 +179,15 @@ void CalibrationStream::AdvanceChunk(const BlockSpec& block, const BlockWeights&
                                      Workspace::Scope& scope) {
   const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
   const Matrix pending = pending_.view().Rows(chunk.first_row, chunk.rows);
-  const Matrix carried = ReadsCarried(site) ? Matrix{} : Carried(site, chunk, scope);
+  const bool hands_on = site == Site::kAttentionIn || site == Site::kMlpIn;
+  const Matrix carried = hands_on ? Carried(block, site, chunk, scope) : Matrix{};
   forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried, pending);
 }
 
 void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weights, Site site) {
-  if (!ReadsCarried(site) && !Keeps(site)) return;  // run again when its consumer asks
+  const bool hands_on = site == Site::kAttentionIn || site == Site::kMlpIn;
+  if (hands_on && !Keeps(site)) return;  // run again when its consumer asks
+  if (site == Site::kMlpIn && block.is_mixture()) return;
   for (const Chunk& chunk : chunks_) {
     Workspace::Scope scope(exec_.workspace);
     const ConstMatrix input = ChunkInput(block, weights, site, chunk, scope);
@@ -173,8 +222,9 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
   backend_.EmbedRows(exec_, residual_, rows, 1.0f, residual);  // gathers the rows
   const DType type = forward_.activation_type();
   const Matrix normalized = scope.Take(type, count, spec_.hidden);
-  const Matrix attended = scope.Take(type, count, forward_.InputWidth(Site::kAttentionOut));
-  const Matrix activated = scope.Take(type, count, spec_.ffn);
+  const Matrix attended = scope.Take(type, count, forward_.InputWidth(block, Site::kAttentionOut));
+  const Matrix activated =
+      scope.Take(type, count, block.is_mixture() ? 0 : forward_.InputWidth(block, Site::kMlpOut));
   const Matrix pending = scope.Take(DType::kF32, count, BlockForward::PendingWidth(spec_));
   const BlockContext context{plan, 0, cache_.store(),
                              visitor.keys_values ? &visitor.keys_values : nullptr};
@@ -182,7 +232,8 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
     const bool attention = site == Site::kAttentionIn || site == Site::kAttentionOut;
     const Matrix carried = attention ? attended : activated;
     const ConstMatrix input = forward_.Input(block, weights, site, residual, carried, normalized);
-    if (visitor.input) visitor.input(site, input);
+    const bool shared = site != Site::kMlpOut || !block.is_mixture();
+    if (visitor.input && shared) visitor.input(site, input);
     if (site == Site::kMlpOut && !visitor.output) return;  // nobody looks at what follows
     forward_.Advance(block, weights, site, context, input, residual, carried, pending);
   }
@@ -205,8 +256,15 @@ int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
   const bool fused = !spec.blocks.front().query_key_value.name.empty();  // then taken apart
   const int64_t attention =
       (spec.heads + 2 * spec.kv_heads) * spec.head_dim * SizeOf(DType::kF32) * (fused ? 2 : 1);
-  const int64_t mlp = 2 * spec.ffn * SizeOf(DType::kF32);  // of at most 1,024 rows at a time
-  const int64_t recomputed = (options.keep_mlp ? 0 : spec.ffn * element) +
+  const int64_t dense = WidestCarriedMlp(spec);
+  const int64_t expert = WidestExpert(spec);
+  // Of at most 1,024 rows at a time: gate and up; of experts also their tokens and outputs.
+  const int64_t mlp = std::max(2 * dense * SizeOf(DType::kF32),
+                               expert == 0 ? 0
+                                           : (2 * expert + spec.hidden) * SizeOf(DType::kF32) +
+                                                 (expert + spec.hidden) * element);
+  // Of all rows: what is not kept; what an expert would read.
+  const int64_t recomputed = std::max(options.keep_mlp ? 0 : dense, expert) * element +
                              (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);
   return rows * (spec.hidden * element + recomputed) +
          std::max(rows * attention, std::min<int64_t>(rows, 1024) * mlp);

@@ -35,7 +35,8 @@ struct StreamOptions {
 
 // What a probe of a block sees; each may be empty. Views are valid during the call only.
 struct BlockVisitor {
-  // The input of each site's linears, [rows, width] of the activation type.
+  // The input of each site, [rows, width] of the activation type; of a mixture's kMlpOut: not
+  // called, since each expert has its own (CalibrationStream::ActivateExpert).
   std::function<void(Site site, ConstMatrix input)> input;
   KeyValueObserver keys_values;
   // The activations behind the block, [rows, hidden] F32.
@@ -58,18 +59,23 @@ class CalibrationStream {
 
   int64_t tokens() const { return windows_.tokens(); }
 
-  // Calls visit(input) for the inputs of the site's linears, [rows, width] of the activation type,
-  // chunk by chunk in order. The view is valid during the call only.
-  void VisitInputs(const BlockSpec& block, const BlockWeights& weights, Site site,
-                   const std::function<void(ConstMatrix input)>& visit);
+  // Calls visit(x) with what the linears of `input` read, [rows, width] of the activation type,
+  // chunk by chunk in order. An expert's down reads what it would if every token were the expert's.
+  // The view is valid during the call only.
+  void VisitInputs(const BlockSpec& block, const BlockWeights& weights, const SharedInput& input,
+                   const std::function<void(ConstMatrix x)>& visit);
 
   // The same for this stream and `full`, another one on the same windows that keeps nothing
-  // (StreamOptions), chunk by chunk: visit(first_row, input, full_input). `full` is then advanced
-  // past the site, so that each of its linears runs once per token.
-  void VisitBeside(CalibrationStream& full, const BlockSpec& block, const BlockWeights& weights,
-                   const BlockWeights& full_weights, Site site,
-                   const std::function<void(int64_t first_row, ConstMatrix input,
-                                            ConstMatrix full_input)>& visit);
+  // (StreamOptions), chunk by chunk: visit(first_row, x, full_x). `full` is then advanced past the
+  // site, so that each of its linears runs once per token; but not past a mixture's kMlpOut, which
+  // has several inputs: Advance does that, after the last of them.
+  void VisitBeside(
+      CalibrationStream& full, const BlockSpec& block, const BlockWeights& weights,
+      const BlockWeights& full_weights, const SharedInput& input,
+      const std::function<void(int64_t first_row, ConstMatrix x, ConstMatrix full_x)>& visit);
+
+  // How many tokens a mixture's router sends to each expert, as `weights` has it now.
+  std::vector<int64_t> CountRouted(const BlockSpec& block, const BlockWeights& weights);
 
   // Runs the site's linears, as `weights` has them now, on all tokens.
   void Advance(const BlockSpec& block, const BlockWeights& weights, Site site);
@@ -80,6 +86,11 @@ class CalibrationStream {
   // some at a time. To be called between blocks.
   void Probe(const BlockSpec& block, const BlockWeights& weights, int64_t windows,
              const BlockVisitor& visitor);
+  // BlockForward::ActivateExpert, for the inputs that a probe has seen.
+  void ActivateExpert(const BlockSpec& block, const BlockWeights& weights, const SharedInput& mlp,
+                      ConstMatrix input, Matrix activated) {
+    forward_.ActivateExpert(block, weights, mlp, input, activated);
+  }
   int64_t windows() const { return windows_.count(); }
   int64_t window() const { return windows_.length; }  // tokens of each
 
@@ -106,12 +117,16 @@ class CalibrationStream {
   }
   bool Keeps(Site producer) const;
   // Memory for what `producer` carries: all tokens' if kept, else scratch for the chunk.
-  Matrix Carried(Site producer, const Chunk& chunk, Workspace::Scope& scope);
+  Matrix Carried(const BlockSpec& block, Site producer, const Chunk& chunk,
+                 Workspace::Scope& scope);
   void ProbeChunk(const BlockSpec& block, const BlockWeights& weights, const BatchPlan& plan,
                   std::span<const int32_t> rows, const BlockVisitor& visitor);
   // Runs the site's linears on one chunk.
   void AdvanceChunk(const BlockSpec& block, const BlockWeights& weights, Site site,
                     const Chunk& chunk, ConstMatrix input, Workspace::Scope& scope);
+  // What the linears of `input` read of one chunk.
+  ConstMatrix Visited(const BlockSpec& block, const BlockWeights& weights, const SharedInput& input,
+                      const Chunk& chunk, Workspace::Scope& scope);
   // The site's input of one chunk; runs the producer again where its output was not kept.
   ConstMatrix ChunkInput(const BlockSpec& block, const BlockWeights& weights, Site site,
                          const Chunk& chunk, Workspace::Scope& scope);

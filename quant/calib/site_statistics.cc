@@ -32,40 +32,39 @@ bool IsHeldOut(int64_t window, int64_t windows) {
 SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream& stream,
                                 CalibrationStream* full, const BlockSpec& block,
                                 const BlockWeights& weights, const BlockWeights* full_weights,
-                                Site site, bool with_range,
+                                const SharedInput& input, bool with_range,
                                 const std::function<void(const std::function<void()>&)>& timed) {
-  const int64_t in = block.LinearsAt(site).front()->in;
+  const int64_t in = block.LinearsAt(input).front()->in;
   const int64_t window = stream.window();
   SiteStatistics statistics;
   statistics.gram = ZeroSquare(backend, exec, in);
   if (with_range) statistics.range = EmptyRange(backend, exec, in);
-  const auto add_gram = [&](ConstMatrix input) {
-    if (with_range) backend.AddRange(exec, input, statistics.range);
-    for (int64_t row = 0; row < input.rows; row += window) {
-      backend.AddGram(exec, input.Rows(row, window), statistics.gram);
+  const auto add_gram = [&](ConstMatrix x) {
+    if (with_range) backend.AddRange(exec, x, statistics.range);
+    for (int64_t row = 0; row < x.rows; row += window) {
+      backend.AddGram(exec, x.Rows(row, window), statistics.gram);
     }
   };
   if (full == nullptr) {
-    stream.VisitInputs(block, weights, site,
-                       [&](ConstMatrix input) { timed([&] { add_gram(input); }); });
+    stream.VisitInputs(block, weights, input, [&](ConstMatrix x) { timed([&] { add_gram(x); }); });
     return statistics;
   }
   statistics.cross_fitted = ZeroSquare(backend, exec, in);
   statistics.cross_held = ZeroSquare(backend, exec, in);
   statistics.held_share = HeldShare(stream.windows());
   statistics.fitted_share = 1 - statistics.held_share;
-  const auto add_cross = [&](int64_t first_row, ConstMatrix input, ConstMatrix full_input) {
-    for (int64_t row = 0; row < input.rows; row += window) {
+  const auto add_cross = [&](int64_t first_row, ConstMatrix x, ConstMatrix full_x) {
+    for (int64_t row = 0; row < x.rows; row += window) {
       const bool held = IsHeldOut((first_row + row) / window, stream.windows());
-      backend.AddCross(exec, input.Rows(row, window), full_input.Rows(row, window),
+      backend.AddCross(exec, x.Rows(row, window), full_x.Rows(row, window),
                        held ? statistics.cross_held : statistics.cross_fitted);
     }
   };
-  stream.VisitBeside(*full, block, weights, *full_weights, site,
-                     [&](int64_t first_row, ConstMatrix input, ConstMatrix full_input) {
+  stream.VisitBeside(*full, block, weights, *full_weights, input,
+                     [&](int64_t first_row, ConstMatrix x, ConstMatrix full_x) {
                        timed([&] {
-                         add_gram(input);
-                         add_cross(first_row, input, full_input);
+                         add_gram(x);
+                         add_cross(first_row, x, full_x);
                        });
                      });
   return statistics;

@@ -1,4 +1,4 @@
-// What the solvers need to know of the inputs of one site, summed over the calibration tokens.
+// What the solvers need to know of what some linears read, summed over the calibration tokens.
 #ifndef QUANTMILL_QUANT_CALIB_SITE_STATISTICS_H_
 #define QUANTMILL_QUANT_CALIB_SITE_STATISTICS_H_
 
@@ -26,13 +26,13 @@ struct SiteStatistics {
 bool IsHeldOut(int64_t window, int64_t windows);
 
 // Sums are taken window by window, so that they do not depend on how many windows run at a time,
-// which the memory budget decides. `full` may be null; it is advanced past the site
-// (CalibrationStream::VisitBeside). with_range: for static scales of inputs. timed(work) is called
-// for the sums of each chunk and must call work.
+// which the memory budget decides. `full` may be null; it is advanced as
+// CalibrationStream::VisitBeside says. with_range: for static scales of inputs. timed(work) is
+// called for the sums of each chunk and must call work.
 SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream& stream,
                                 CalibrationStream* full, const BlockSpec& block,
                                 const BlockWeights& weights, const BlockWeights* full_weights,
-                                Site site, bool with_range,
+                                const SharedInput& input, bool with_range,
                                 const std::function<void(const std::function<void()>&)>& timed);
 
 }  // namespace quantmill

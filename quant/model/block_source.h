@@ -3,9 +3,9 @@
 #ifndef QUANTMILL_QUANT_MODEL_BLOCK_SOURCE_H_
 #define QUANTMILL_QUANT_MODEL_BLOCK_SOURCE_H_
 
-#include <array>
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +27,7 @@ namespace quantmill {
 // nothing is folded: the stored value stays, s'_j = 1. A layer norm's gain decides s'_j; its bias
 // is divided by that and rounded to T: the one value that is folded nearly (and nothing is where it
 // cannot be divided). Where nothing is stored for j (value and up without a bias), s'_j = s_j.
+// Routing linears are stored dense, so theirs are T(w[o, i] * s'_i).
 class BlockSource {
  public:
   BlockSource(const ModelSource& source, const BlockSpec& block, BlockFolding folding = {});
@@ -35,39 +36,53 @@ class BlockSource {
   const BlockSpec& block() const { return block_; }
   const BlockFolding& folding() const { return folding_; }
 
-  // Whether Weight(linear) differs from the checkpoint's.
+  // `linear`: of the block, a routing linear too. Whether Weight(linear) differs from the
+  // checkpoint's.
   bool Folds(const LinearSpec& linear) const;
   // [out, in] F32 host memory: (w[o, i] * s'_i of the linear's own site) / s'_o of the site that
-  // reads its output (the rows of value, up; others / 1). Exactly the checkpoint's where
-  // !Folds(linear). The stored tensor is checked to be finite and its pages are released.
-  // Error(kBadInput) naming the tensor also if a folded weight overflows.
+  // reads its output (the rows of value, up; others / 1); routing linears as they are stored.
+  // Exactly the checkpoint's where !Folds(linear). The stored tensor is checked to be finite and
+  // its pages are released. Error(kBadInput) naming the tensor also if a folded weight overflows.
   Tensor Weight(const LinearSpec& linear) const;
-  // s' of the columns of the linear's own site, [in]; empty: ones.
+  // s' of the columns of the linear's own input, [in]; empty: ones.
   const std::vector<float>& ColumnScales(const LinearSpec& linear) const;
   // A norm's gain or a linear's bias, [1, n] F32 host memory, as it is stored after folding.
   Tensor Vector(const std::string& name) const;
 
-  // The same as the bytes of the stored tensor, in its type. REQUIRES: changed_vectors() has it.
-  std::vector<std::byte> StoredVector(const std::string& name) const;
+  // The bytes of a stored tensor, in its type. REQUIRES: changed_tensors() has it.
+  std::vector<std::byte> StoredTensor(const std::string& name) const;
 
-  // The norm gains and biases that are folded, with their values, each exactly representable in the
-  // tensor's type.
-  const std::map<std::string, std::vector<float>>& changed_vectors() const { return changed_; }
+  // The dense tensors that are folded (norm gains, biases, weights of routing linears), with their
+  // values in row-major order, each exactly representable in the tensor's type.
+  const std::map<std::string, std::vector<float>>& changed_tensors() const { return changed_; }
 
  private:
-  void FoldGain(Site site, const std::string& name);
-  void FoldVector(Site site, const std::string& name, const RowRuns& rows, float offset);
-  void FoldBias(Site site, const LinearSpec& producer);
-  void FoldNormBias(Site site, const std::string& gain, const std::string& bias);
+  // Where a linear's scales are.
+  struct Place {
+    SharedInput columns;  // what it reads
+    // What reads some of its rows, and nothing else does.
+    std::optional<SharedInput> consumer = std::nullopt;
+    RowRuns rows = {};
+  };
+
+  void PlaceLinears();
+  void FoldGain(const SharedInput& input, const std::string& name);
+  void FoldVector(const SharedInput& input, const std::string& name, const RowRuns& rows,
+                  float offset);
+  void FoldBias(const SharedInput& input, const LinearSpec& producer);
+  void FoldNormBias(const SharedInput& input, const std::string& gain, const std::string& bias);
+  void FoldRouting(const LinearSpec& linear);
+  Tensor Scaled(const LinearSpec& linear) const;
+  const Place& PlaceOf(const LinearSpec& linear) const;
   std::vector<float> RowScales(const LinearSpec& linear) const;
-  Site SiteOf(const LinearSpec& linear) const;
 
   const ModelSource& source_;
   const BlockSpec& block_;
   BlockFolding folding_;
-  // s' of each site, by FoldedIndex and by column; empty: ones.
-  std::array<std::vector<float>, kSites.size()> effective_;
-  std::array<std::vector<float>, kSites.size()> columns_;
+  std::map<std::string, Place> places_;  // by LinearSpec::name
+  // s' of each input that is folded, by FoldedIndex and by column; absent: ones.
+  std::map<SharedInput, std::vector<float>> effective_;
+  std::map<SharedInput, std::vector<float>> columns_;
   std::map<std::string, std::vector<float>> changed_;
 };
 

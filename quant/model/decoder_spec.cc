@@ -1,6 +1,7 @@
 #include "quant/model/decoder_spec.h"
 
 #include <initializer_list>
+#include <utility>
 
 #include "kernels/core/error.h"
 
@@ -33,6 +34,12 @@ const char* NameOf(Site site) {
       return "mlp output";
   }
   return "?";
+}
+
+std::string NameOf(const SharedInput& input) {
+  std::string name = NameOf(input.site);
+  if (input.expert != SharedInput::kNoExpert) name += " of expert " + std::to_string(input.expert);
+  return name;
 }
 
 void BlockSpec::FuseQueryKeyValue(const std::string& name, int64_t groups) {
@@ -77,7 +84,30 @@ std::vector<const LinearSpec*> BlockSpec::PartsAt(Site site) const {
   return {};
 }
 
-std::vector<const LinearSpec*> BlockSpec::LinearsAt(Site site) const {
+std::vector<SharedInput> BlockSpec::SharedInputs() const {
+  std::vector<SharedInput> inputs;
+  for (const Site site : kSites) {
+    if (!LinearsAt(site).empty()) inputs.emplace_back(site);
+  }
+  for (int64_t e = 0; e < std::ssize(mixture.experts); ++e) inputs.emplace_back(Site::kMlpOut, e);
+  return inputs;
+}
+
+std::vector<const LinearSpec*> BlockSpec::LinearsAt(const SharedInput& input) const {
+  if (input.expert != SharedInput::kNoExpert) {
+    return {&mixture.experts[static_cast<size_t>(input.expert)].down};
+  }
+  std::vector<const LinearSpec*> linears = DenseLinearsAt(input.site);
+  if (input.site == Site::kMlpIn) {
+    for (const MlpSpec& expert : mixture.experts) {
+      linears.push_back(&expert.gate);
+      linears.push_back(&expert.up);
+    }
+  }
+  return linears;
+}
+
+std::vector<const LinearSpec*> BlockSpec::DenseLinearsAt(Site site) const {
   switch (site) {
     case Site::kAttentionIn:
       return Named({&query_key_value, &query, &key, &value});
@@ -86,13 +116,38 @@ std::vector<const LinearSpec*> BlockSpec::LinearsAt(Site site) const {
     case Site::kMlpIn:
       return Named({&gate_up, &gate, &up});
     case Site::kMlpOut:
-      return {&down};
+      return Named({&down});
   }
   return {};
 }
 
 std::vector<const LinearSpec*> BlockSpec::Linears() const {
-  return Named({&query_key_value, &query, &key, &value, &output, &gate_up, &gate, &up, &down});
+  std::vector<const LinearSpec*> all;
+  for (const Site site : kSites) {
+    for (const LinearSpec* linear : DenseLinearsAt(site)) all.push_back(linear);
+  }
+  for (const MlpSpec& expert : mixture.experts) {
+    for (const LinearSpec* linear : {&expert.gate, &expert.up, &expert.down}) all.push_back(linear);
+  }
+  return all;
+}
+
+std::vector<std::vector<const LinearSpec*>> BlockSpec::FusedLinears() const {
+  std::vector<std::vector<const LinearSpec*>> sets;
+  for (const Site site : kSites) {
+    if (auto linears = DenseLinearsAt(site); !linears.empty()) sets.push_back(std::move(linears));
+  }
+  if (!is_mixture()) return sets;
+  const std::vector<const LinearSpec*> all = Linears();
+  const auto experts = 3 * std::ssize(mixture.experts);
+  sets.emplace_back(all.end() - experts, all.end());
+  return sets;
+}
+
+std::vector<const LinearSpec*> BlockSpec::RoutingLinears() const {
+  if (!is_mixture()) return {};
+  if (mixture.shared_gate.name.empty()) return {&mixture.router};
+  return {&mixture.router, &mixture.shared_gate};
 }
 
 std::vector<const LinearSpec*> DecoderSpec::Linears() const {
@@ -124,6 +179,7 @@ void DecoderSpec::DropBasePrefix() {
           &block.gate_up, &block.gate, &block.up, &block.down}) {
       drop(linear->name);
     }
+    Check(!block.is_mixture(), "DropBasePrefix: a mixture");
   }
 }
 

@@ -4,6 +4,7 @@
 #define QUANTMILL_QUANT_MODEL_DECODER_SPEC_H_
 
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -48,16 +49,45 @@ struct StoredRows {
   RowRuns rows;
 };
 
-// The four points of a block at which linear layers read one common input. Calibration collects one
-// set of statistics for each, and blocks run site by site.
+// The four steps in which a block runs, named by what their linear layers read.
 enum class Site : uint8_t { kAttentionIn, kAttentionOut, kMlpIn, kMlpOut };
 inline constexpr std::array kSites = {Site::kAttentionIn, Site::kAttentionOut, Site::kMlpIn,
                                       Site::kMlpOut};
 const char* NameOf(Site site);
 
+// An input that linear layers of a block have in common: calibration collects one set of statistics
+// for each. A site has one, but for the outputs of a mixture: each expert's `down` has its own.
+struct SharedInput {
+  static constexpr int64_t kNoExpert = -1;
+
+  SharedInput(Site at, int64_t of = kNoExpert)  // NOLINT(google-explicit-constructor): a dense
+      : site(at), expert(of) {}                 // block knows sites alone
+  friend auto operator<=>(const SharedInput&, const SharedInput&) = default;
+
+  Site site;
+  int64_t expert;  // of kMlpOut alone
+};
+// "mlp output", "mlp output of expert 3".
+std::string NameOf(const SharedInput& input);
+
+// down(activation(gate) * up).
+struct MlpSpec {
+  LinearSpec gate, up, down;
+};
+
+// Experts of which each token runs the `top_k` most probable: the output is the sum of theirs, each
+// times its probability, softmax(router) over all experts.
+struct MixtureSpec {
+  LinearSpec router;         // [experts, hidden]
+  LinearSpec shared_gate;    // [1, hidden]: its sigmoid scales the shared expert; no name: none
+  int64_t top_k = 0;         // at most experts
+  bool renormalize = false;  // the chosen probabilities are divided by their sum
+  std::vector<MlpSpec> experts;
+};
+
 // x += output(attention(rope(norm(query)), rope(norm(key)), value)), each of attention_norm(x);
-// x += down(activation(gate) * up), both of mlp_norm(x), or down(activation(up)) without a gate.
-// (DecoderSpec::order has the other orders.)
+// x += down(activation(gate) * up), both of mlp_norm(x), or down(activation(up)) without a gate; or
+// what `mixture` makes of mlp_norm(x). (DecoderSpec::order has the other orders.)
 struct BlockSpec {
   std::string prefix;          // "model.layers.0"
   std::string attention;       // the module of its projections: "model.layers.0.self_attn"
@@ -70,7 +100,8 @@ struct BlockSpec {
   std::string mlp_post_norm;
   std::string query_norm;  // [head_dim], per head before rope; empty: none
   std::string key_norm;
-  LinearSpec query, key, value, output, gate, up, down;
+  LinearSpec query, key, value, output;
+  LinearSpec gate, up, down;  // of a mixture: the shared expert; no names or sizes: none
   // Where q, k and v are rows of one stored linear (gate and up likewise), that linear has a name
   // and its parts have none: only sizes. It is solved and stored as it is, since the rows of a
   // linear are independent of each other.
@@ -79,21 +110,37 @@ struct BlockSpec {
   // The rows of query_key_value are this many equal groups, each [its q; its k; its v]: 1, or one
   // for each key-value head.
   int64_t query_key_value_groups = 1;
+  MixtureSpec mixture;         // beside the MLP, or instead of it; no experts: none
   int64_t sliding_window = 0;  // positions seen, own included; 0: all
 
   bool gated() const { return gate.out > 0; }
+  bool is_mixture() const { return !mixture.experts.empty(); }
 
   // Make query, key and value (gate and up), described as if stored apart, rows of linear `name`.
   void FuseQueryKeyValue(const std::string& name, int64_t groups);
   void FuseGateUp(const std::string& name);
 
-  // What reads the input of `site`, part by part: {&query, &key, &value}, ...
+  // What reads the input of `site`, part by part, without experts: {&query, &key, &value}, ...
   std::vector<const LinearSpec*> PartsAt(Site site) const;
   // Where a part is stored. Points into this.
   StoredRows Stored(const LinearSpec& part) const;
-  // The linears that read the input of `site`, in the order in which they are solved and stored.
-  std::vector<const LinearSpec*> LinearsAt(Site site) const;
-  std::vector<const LinearSpec*> Linears() const;  // all, in the order of kSites
+  // In the order in which they are solved.
+  std::vector<SharedInput> SharedInputs() const;
+  // The linears that read `input`, in the order in which they are solved and stored. Of kMlpIn:
+  // those of all experts, without RoutingLinears.
+  std::vector<const LinearSpec*> LinearsAt(const SharedInput& input) const;
+  // All: those that LinearsAt has, in the order of kSites, but experts last: gate, up and down of
+  // one after the other.
+  std::vector<const LinearSpec*> Linears() const;
+  // Sets of linears that servers run as one layer, so that each set needs one scheme: those of a
+  // site without experts; all linears of all experts.
+  std::vector<std::vector<const LinearSpec*>> FusedLinears() const;
+  // A mixture's router and shared_gate, which read kMlpIn too. They are small and decide where
+  // tokens go: every server keeps them dense, and so does quantize. Not among Linears().
+  std::vector<const LinearSpec*> RoutingLinears() const;
+
+ private:
+  std::vector<const LinearSpec*> DenseLinearsAt(Site site) const;  // without experts
 };
 
 struct RopeSpec {
@@ -124,7 +171,7 @@ struct DecoderSpec {
   std::string base_prefix;
   bool base_dropped = false;
   int64_t hidden = 0;
-  int64_t ffn = 0;
+  int64_t ffn = 0;  // of most blocks' MLPs, or of the experts; a block's own is up.out
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;

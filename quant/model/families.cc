@@ -18,6 +18,9 @@ const std::vector<Family>& Families() {
       {"gpt_neox", "GPTNeoXForCausalLM", DescribeGptNeox},
       {"falcon", "FalconForCausalLM", DescribeFalcon},
       {"bloom", "BloomForCausalLM", DescribeBloom},
+      {"mixtral", "MixtralForCausalLM", DescribeMixtral},
+      {"qwen2_moe", "Qwen2MoeForCausalLM", DescribeQwen2Moe},
+      {"qwen3_moe", "Qwen3MoeForCausalLM", DescribeQwen3Moe},
   };
   return families;
 }

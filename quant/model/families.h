@@ -42,6 +42,9 @@ DecoderSpec DescribeGpt2(const ConfigReader& config);
 DecoderSpec DescribeGptNeox(const ConfigReader& config);
 DecoderSpec DescribeFalcon(const ConfigReader& config);
 DecoderSpec DescribeBloom(const ConfigReader& config);
+DecoderSpec DescribeMixtral(const ConfigReader& config);
+DecoderSpec DescribeQwen2Moe(const ConfigReader& config);
+DecoderSpec DescribeQwen3Moe(const ConfigReader& config);
 
 }  // namespace quantmill
 

@@ -26,6 +26,12 @@ const char* KeyOf(Site site) {
   return "?";
 }
 
+std::string KeyOf(const SharedInput& input) {
+  std::string key = KeyOf(input.site);
+  if (input.expert != SharedInput::kNoExpert) key += "." + std::to_string(input.expert);
+  return key;
+}
+
 std::string Hex(const std::vector<BF16>& values) {
   constexpr const char* kHex = "0123456789abcdef";
   std::string text;
@@ -59,12 +65,19 @@ std::vector<BF16> Unhex(const std::string& text, const std::string& key, const s
 
 }  // namespace
 
-bool BlockFolding::identity() const {
-  return std::all_of(scales_.begin(), scales_.end(), [](const auto& s) { return s.empty(); });
+const std::vector<BF16>& BlockFolding::at(const SharedInput& input) const {
+  static const std::vector<BF16> kOnes;
+  const auto found = scales_.find(input);
+  return found == scales_.end() ? kOnes : found->second;
 }
 
-bool IsFoldable(const DecoderSpec& spec, const BlockSpec& block, Site site) {
-  switch (site) {
+bool BlockFolding::identity() const {
+  return std::ranges::all_of(scales_, [](const auto& entry) { return entry.second.empty(); });
+}
+
+bool IsFoldable(const DecoderSpec& spec, const BlockSpec& block, const SharedInput& input) {
+  if (input.expert != SharedInput::kNoExpert) return true;
+  switch (input.site) {
     case Site::kAttentionIn:
     case Site::kMlpIn:
       return spec.order != BlockOrder::kPostNorm && block.attention_norm != block.mlp_norm;
@@ -76,17 +89,9 @@ bool IsFoldable(const DecoderSpec& spec, const BlockSpec& block, Site site) {
   return false;
 }
 
-int64_t FoldedWidth(const DecoderSpec& spec, Site site) {
-  switch (site) {
-    case Site::kAttentionIn:
-    case Site::kMlpIn:
-      return spec.hidden;
-    case Site::kAttentionOut:
-      return spec.kv_heads * spec.head_dim;
-    case Site::kMlpOut:
-      return spec.ffn;
-  }
-  return 0;
+int64_t FoldedWidth(const DecoderSpec& spec, const BlockSpec& block, const SharedInput& input) {
+  if (input.site == Site::kAttentionOut) return spec.kv_heads * spec.head_dim;
+  return block.LinearsAt(input).front()->in;
 }
 
 int64_t FoldedIndex(const DecoderSpec& spec, Site site, int64_t column) {
@@ -97,8 +102,8 @@ int64_t FoldedIndex(const DecoderSpec& spec, Site site, int64_t column) {
 
 nlohmann::json FoldingJson(const BlockFolding& folding) {
   nlohmann::json json = nlohmann::json::object();
-  for (const Site site : kSites) {
-    if (!folding.at(site).empty()) json[KeyOf(site)] = Hex(folding.at(site));
+  for (const auto& [input, scales] : folding.all()) {
+    if (!scales.empty()) json[KeyOf(input)] = Hex(scales);
   }
   return json;
 }
@@ -106,19 +111,20 @@ nlohmann::json FoldingJson(const BlockFolding& folding) {
 BlockFolding ParseFolding(const nlohmann::json& json, const DecoderSpec& spec,
                           const BlockSpec& block, const std::string& where) {
   if (!json.is_object()) Fail(where, "a block is no object");
+  const std::vector<SharedInput> inputs = block.SharedInputs();
   BlockFolding folding;
   for (const auto& [key, value] : json.items()) {
-    const auto* const site =
-        std::find_if(kSites.begin(), kSites.end(), [&](Site s) { return key == KeyOf(s); });
-    if (site == kSites.end()) Fail(where, "unknown key '" + key + "'");
-    if (!IsFoldable(spec, block, *site)) {
+    const auto input =
+        std::ranges::find_if(inputs, [&](const SharedInput& i) { return key == KeyOf(i); });
+    if (input == inputs.end()) Fail(where, "unknown key '" + key + "'");
+    if (!IsFoldable(spec, block, *input)) {
       Fail(where, "'" + key + "' cannot be folded into this model");
     }
-    const auto digits = static_cast<size_t>(FoldedWidth(spec, *site)) * kDigits;
+    const auto digits = static_cast<size_t>(FoldedWidth(spec, block, *input)) * kDigits;
     if (!value.is_string() || value.get_ref<const std::string&>().size() != digits) {
       Fail(where, "'" + key + "' is no text of " + std::to_string(digits) + " digits");
     }
-    folding.at(*site) = Unhex(value.get<std::string>(), key, where);
+    folding.at(*input) = Unhex(value.get<std::string>(), key, where);
   }
   return folding;
 }

@@ -130,6 +130,7 @@ void ModelSource::CheckTensors() {
     expect_vector(block.query_norm, spec_.head_dim);
     expect_vector(block.key_norm, spec_.head_dim);
     for (const LinearSpec* linear : block.Linears()) expect_linear(*linear);
+    for (const LinearSpec* linear : block.RoutingLinears()) expect_linear(*linear);
     if (kv_scheme().type != KvScheme::Type::kNone) {
       ReadKvScales(block);  // a few numbers: their absence is better told now
       for (const std::string& name : artifact_->KvTensorsOf(block.attention)) check.Known(name);

@@ -142,7 +142,9 @@ void RotatedWriter::WriteOnes(const TensorDeclaration& tensor) {
 void RotatedWriter::WriteRotated(const TensorDeclaration& tensor, const RotatedTensor& change) {
   ConstMatrix from = checkpoint_.View(change.from);
   CheckFinite(from, checkpoint_.Location(change.from));
-  if (from.rows == 1) from = {from.data, from.dtype, from.cols, 1, 1};
+  if (checkpoint_.Info(change.from).shape.size() == 1) {  // a bias: a column
+    from = {from.data, from.dtype, from.cols, 1, 1};
+  }
   const Tensor gain = change.gain.empty() ? Tensor() : source_.ReadVector(change.gain);
   int64_t panel_rows = kPanelRows;
   if (change.rows != nullptr) {

@@ -65,7 +65,10 @@ void Rotation::AddBlock(const BlockSpec& block) {
   if (head != nullptr) AddHeads(block.Stored(block.value));
   AddWriter(block.output, head);
   for (const LinearSpec* linear : block.LinearsAt(Site::kMlpIn)) AddReader(*linear, block.mlp_norm);
-  AddWriter(block.down, nullptr);
+  for (const LinearSpec* linear : block.RoutingLinears()) AddReader(*linear, block.mlp_norm);
+  for (const SharedInput& input : block.SharedInputs()) {
+    if (input.site == Site::kMlpOut) AddWriter(*block.LinearsAt(input).front(), nullptr);
+  }
 }
 
 void Rotation::AddReader(const LinearSpec& linear, const std::string& norm) {

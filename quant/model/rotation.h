@@ -28,7 +28,7 @@ struct RotatedTensor {
 
 // With x' = x R for the residual stream and v' = v H for the values of each head:
 //   embedding   E R
-//   query, key, gate, up    W diag(gain) R
+//   query, key, gate, up    W diag(gain) R; so do a mixture's router and shared gate
 //   value       (I (x) Ht) W diag(gain) R, its bias b (I (x) H)
 //   output      Rt W (I (x) H), its bias b R
 //   down        Rt W, its bias b R

@@ -84,7 +84,8 @@ class Rules {
                           "is safe"));
     }
     for (const BlockSpec& block : spec_.blocks) {
-      for (const Site site : kSites) CheckSite(block, site);
+      for (const auto& linears : block.FusedLinears()) CheckFused(block, linears);
+      for (const SharedInput& input : block.SharedInputs()) CheckInput(block, input);
     }
     return {refusals_.Take(), notes_.Take()};
   }
@@ -113,28 +114,75 @@ class Rules {
     }
   }
 
-  // Its layers are one matrix in a server (q, k, v; gate, up).
-  void CheckSite(const BlockSpec& block, Site site) {
-    const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+  // One layer in a server: q, k, v; gate, up; all experts.
+  void CheckFused(const BlockSpec& block, const std::vector<const LinearSpec*>& linears) {
+    if (!serves()) return;
+    const bool experts = block.is_mixture() && linears.front() == &block.mixture.experts[0].gate;
     const QuantizedModule* first = Find(*linears.front());
     for (const LinearSpec* linear : linears) {
       const QuantizedModule* module = Find(*linear);
       const bool same = (first == nullptr) == (module == nullptr) &&
                         (first == nullptr || first->scheme == module->scheme);
-      if (!same && serves()) {
-        refusals_.Add(linear->name, Told("fuses layers that read the same input, and these have "
-                                         "different schemes"));
+      if (same) continue;
+      refusals_.Add(linear->name, Told(experts ? "runs all experts of a block as one layer, and "
+                                                 "these have different schemes"
+                                               : "fuses layers that read the same input, and these "
+                                                 "have different schemes"));
+    }
+    if (experts) CheckExperts(*linears.front(), first);
+  }
+
+  // `module`: of the first expert; null where dense.
+  void CheckExperts(const LinearSpec& gate, const QuantizedModule* module) {
+    if (format_ != "compressed-tensors") return;
+    if (module != nullptr && IsWeightOnlyInteger(module->scheme) && !module->scheme.symmetric) {
+      refusals_.Add(gate.name, Told("runs experts of symmetric groups alone; leave out "
+                                    "--asymmetric, or --format awq"));
+    }
+    // These servers look for the scheme of "experts.0.gate_proj", whatever the file calls it.
+    if (gate.name.ends_with(".gate_proj")) return;
+    const bool uniform = std::ranges::all_of(modules_, [&](const auto& other) {
+      return module != nullptr && other.second->scheme == module->scheme;
+    });
+    if (!uniform) {
+      refusals_.Add(gate.name, Told("finds the scheme of experts of these names only where all "
+                                    "quantized layers have one, and the experts with them"));
+    }
+  }
+
+  void CheckInput(const BlockSpec& block, const SharedInput& input) {
+    const std::vector<const LinearSpec*> linears = block.LinearsAt(input);
+    for (const LinearSpec* linear : linears) {
+      const QuantizedModule* module = Find(*linear);
+      if (module == nullptr) continue;
+      CheckScheme(*module);
+      if (linear->transposed) CheckTransposed(*module);
+    }
+    if (!serves()) return;
+    const bool by_input = input.site == Site::kAttentionOut || input.site == Site::kMlpOut;
+    for (const std::vector<const LinearSpec*>& matrix : MatricesOf(block, input)) {
+      const QuantizedModule* first = Find(*block.Stored(*matrix.front()).linear);
+      if (first == nullptr) continue;
+      if (by_input) {
+        CheckInputsOfRank(*first);
+      } else {
+        CheckOutputsOfRank(block, input.site, matrix, *first);
       }
-      if (module != nullptr) CheckScheme(*module);
-      if (module != nullptr && linear->transposed) CheckTransposed(*module);
     }
-    if (first == nullptr || !serves()) return;
-    const bool by_input = site == Site::kAttentionOut || site == Site::kMlpOut;
-    if (by_input) {
-      CheckInputsOfRank(*first);
-    } else {
-      CheckOutputsOfRank(block, site, *first);
+  }
+
+  // What lies in one matrix of a server, part by part: q, k and v; gate and up, of each expert.
+  static std::vector<std::vector<const LinearSpec*>> MatricesOf(const BlockSpec& block,
+                                                                const SharedInput& input) {
+    if (input.expert != SharedInput::kNoExpert) return {block.LinearsAt(input)};
+    std::vector<std::vector<const LinearSpec*>> matrices;
+    const std::vector<const LinearSpec*> parts = block.PartsAt(input.site);
+    if (!block.Stored(*parts.front()).linear->name.empty()) matrices.push_back(parts);
+    if (input.site != Site::kMlpIn) return matrices;
+    for (const MlpSpec& expert : block.mixture.experts) {
+      matrices.push_back({&expert.gate, &expert.up});
     }
+    return matrices;
   }
 
   const QuantizedModule* Find(const LinearSpec& linear) const {
@@ -217,9 +265,11 @@ class Rules {
   }
 
   // q, k and v (gate and up) are split one by one, stored as one or not.
-  void CheckOutputsOfRank(const BlockSpec& block, Site site, const QuantizedModule& module) {
+  void CheckOutputsOfRank(const BlockSpec& block, Site site,
+                          const std::vector<const LinearSpec*>& parts,
+                          const QuantizedModule& module) {
     int64_t out = 0;
-    for (const LinearSpec* part : block.PartsAt(site)) {
+    for (const LinearSpec* part : parts) {
       const std::string& name = block.Stored(*part).linear->name;
       const bool is_kv = site == Site::kAttentionIn && part != &block.query;
       const int64_t split = is_kv ? std::min(ranks(), spec_.kv_heads) : ranks();

@@ -35,6 +35,12 @@ nlohmann::json LayersJson(const QuantizeReport& report) {
   return layers;
 }
 
+nlohmann::json MixturesJson(const QuantizeReport& report) {
+  nlohmann::json mixtures = nlohmann::json::object();
+  for (const MixtureCoverage& mixture : report.mixtures) mixtures[mixture.block] = mixture.tokens;
+  return mixtures;
+}
+
 nlohmann::json EventsJson(const QuantizeReport& report) {
   nlohmann::json events = nlohmann::json::array();
   for (const Event& event : report.events) {
@@ -118,8 +124,8 @@ void ArtifactOutput::Verify(
 
 void ArtifactOutput::WriteFolding(const BlockSource& block) {
   if (block.folding().identity()) return;
-  for (const auto& [name, values] : block.changed_vectors()) {
-    writer_.Write(name, block.StoredVector(name));
+  for (const auto& [name, values] : block.changed_tensors()) {
+    writer_.Write(name, block.StoredTensor(name));
     folded_tensors_.insert(name);
   }
   folding_[block.block().prefix] = FoldingJson(block.folding());
@@ -181,6 +187,10 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
   if (!calibration_sha256.empty()) {
     manifest["calibration"] = {{"tokens", report.calibration_tokens},
                                {"tokens_sha256", calibration_sha256}};
+    // Where a block's router sends them.
+    if (!report.mixtures.empty()) {
+      manifest["calibration"]["tokens_by_expert"] = MixturesJson(report);
+    }
   }
   folder_.WriteText("quantmill.json", manifest.dump(1) + "\n");
 }

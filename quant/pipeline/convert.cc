@@ -249,6 +249,9 @@ std::vector<std::string> Conversion::DenseLinears() const {
   const auto add = [&](const LinearSpec& linear) {
     if (!source_.SchemeOf(linear)) dense.push_back(linear.name);
   };
+  for (const BlockSpec& block : source_.spec().blocks) {
+    for (const LinearSpec* linear : block.RoutingLinears()) add(*linear);
+  }
   for (const LinearSpec* linear : source_.spec().Linears()) add(*linear);
   for (const LinearSpec* linear : source_.spec().Projections()) add(*linear);
   add(source_.spec().lm_head);

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -37,10 +38,31 @@ int64_t WindowsFor(int64_t tokens, const CalibrationStream& stream) {
   return std::clamp<int64_t>(tokens / stream.window(), 1, stream.windows());
 }
 
-const LinearSpec* ProducerOf(const BlockSpec& block, Site site) {
-  if (site == Site::kAttentionOut) return block.Stored(block.value).linear;
-  if (site == Site::kMlpOut) return block.Stored(block.up).linear;
-  return nullptr;  // a norm
+const LinearSpec* ProducerOf(const BlockSpec& block, const SharedInput& input) {
+  if (input.site == Site::kAttentionOut) return block.Stored(block.value).linear;
+  if (input.site != Site::kMlpOut) return nullptr;  // a norm
+  if (input.expert == SharedInput::kNoExpert) return block.Stored(block.up).linear;
+  return &block.mixture.experts[static_cast<size_t>(input.expert)].up;
+}
+
+// Inputs whose scales are tried on the block's output together: those of all experts, of which each
+// token sees a few alone, and the others one by one.
+std::vector<std::vector<SharedInput>> TrialsOf(const BlockSpec& block) {
+  std::vector<std::vector<SharedInput>> trials;
+  for (const SharedInput& input : block.SharedInputs()) {
+    if (input.expert > 0) {
+      trials.back().push_back(input);
+    } else {
+      trials.push_back({input});
+    }
+  }
+  return trials;
+}
+
+// The nearest powers of two.
+std::vector<float> PowersOfTwo(std::vector<float> scales) {
+  for (float& s : scales) s = std::exp2(std::round(std::log2(s)));
+  return scales;
 }
 
 std::vector<BF16> AsBF16(const std::vector<float>& scales) {
@@ -71,46 +93,59 @@ class FoldSearch {
 
   BlockFolding Run() {
     const Compute compute = plan_.stream.compute;
-    std::optional<OutputProbe> output;
-    {
-      const BlockWeights dense = LoadBlock(backend_, exec_, BlockSource(source_, block_), compute);
-      statistics_ = ProbeInputs(backend_, exec_, stream_, block_, dense,
-                                WindowsFor(kFoldingStatisticsTokens, stream_), kSampleTokens);
-      output.emplace(backend_, exec_, stream_, block_, dense, WindowsFor(kConfirmTokens, stream_));
-    }
+    std::optional<BlockWeights> dense =
+        LoadBlock(backend_, exec_, BlockSource(source_, block_), compute);
+    ProbedBlock probed = ProbeInputs(backend_, exec_, stream_, block_, *dense,
+                                     WindowsFor(kFoldingStatisticsTokens, stream_), kSampleTokens);
+    statistics_ = std::move(probed.inputs);
+    OutputProbe output(backend_, exec_, stream_, block_, *dense,
+                       WindowsFor(kConfirmTokens, stream_));
+    if (!block_.is_mixture()) dense.reset();
     exec_.workspace.Trim();
     BlockFolding found;
-    for (const Site site : kSites) {
-      if (!CanFold(site)) continue;
-      const std::vector<float> scales = Search(site);
-      if (!scales.empty()) found.at(site) = AsBF16(scales);
-      StatisticsOf(site).gram = {};
+    for (const SharedInput& input : block_.SharedInputs()) {
+      if (!statistics_.contains(input)) {
+        statistics_.emplace(input, ProbeExpert(backend_, exec_, stream_, block_, *dense, input,
+                                               probed.mixture_input, kSampleTokens));
+      }
+      if (CanFold(input)) {
+        const std::vector<float> scales = Search(input);
+        if (!scales.empty()) found.at(input) = AsBF16(scales);
+      }
+      StatisticsOf(input).gram = {};
     }
-    return Confirm(found, *output);
+    dense.reset();
+    probed.mixture_input = {};
+    return Confirm(found, output);
   }
 
  private:
-  ProbedInputs& StatisticsOf(Site site) { return statistics_[static_cast<size_t>(site)]; }
+  ProbedInputs& StatisticsOf(const SharedInput& input) { return statistics_.at(input); }
   // Of the inputs as they are; empty where the solver does not search scales.
-  const Tensor& BlocksOf(Site site) const { return blocks_[static_cast<size_t>(site)]; }
-  std::string PlaceOf(Site site) const { return block_.prefix + ": " + NameOf(site); }
-  const QuantScheme& SchemeAt(Site site) const {
-    return plan_.Find(block_.LinearsAt(site).front()->name)->scheme;
+  const Tensor& BlocksOf(const SharedInput& input) { return blocks_[input]; }
+  std::string PlaceOf(const SharedInput& input) const {
+    return block_.prefix + ": " + NameOf(input);
+  }
+  const QuantScheme& SchemeAt(const SharedInput& input) const {
+    return plan_.Find(block_.LinearsAt(input).front()->name)->scheme;
   }
 
-  bool CanFold(Site site) const;
-  std::vector<float> Search(Site site);
-  FoldProblem Problem(Site site);
-  std::vector<float> SearchAwq(const FoldProblem& problem, Site site);
-  std::vector<float> Smooth(const FoldProblem& problem) const;
-  void SetImportance(Site site, FoldProblem& problem);
-  void ReportOutliers(Site site, const FoldProblem& problem);
+  bool CanFold(const SharedInput& input) const;
+  std::vector<float> Search(const SharedInput& input);
+  FoldProblem Problem(const SharedInput& input);
+  // Scales that may be folded at `input`, near these: what else reads it must stay exact.
+  std::vector<float> Allowed(const SharedInput& input, std::vector<float> scales) const;
+  std::vector<float> SearchAwq(const FoldProblem& problem, const SharedInput& input);
+  std::vector<float> Smooth(const FoldProblem& problem, const SharedInput& input) const;
+  void SetImportance(const SharedInput& input, FoldProblem& problem);
+  void ReportOutliers(const SharedInput& input, const FoldProblem& problem);
   BlockFolding Confirm(const BlockFolding& found, OutputProbe& output);
-  // As the solver rounds, in the first place.
+  // Packs those of `which` into `to`, as the solver rounds in the first place.
+  void Round(const BlockSource& folded, const std::set<const LinearSpec*>& which, BlockWeights& to);
   Grid ChooseGrid(const BlockSource& folded, const LinearSpec& linear, ConstMatrix weight,
-                  Site site);
+                  const SharedInput& input);
   std::unique_ptr<PackedLinear> Rounded(const BlockSource& folded, const LinearSpec& linear,
-                                        Site site);
+                                        const SharedInput& input);
 
   Backend& backend_;
   Exec& exec_;
@@ -119,43 +154,43 @@ class FoldSearch {
   CalibrationStream& stream_;
   const QuantizePlan& plan_;
   std::vector<Event>& events_;
-  ProbedBlock statistics_;
-  std::array<Tensor, kSites.size()> blocks_;
+  std::map<SharedInput, ProbedInputs> statistics_;
+  std::map<SharedInput, Tensor> blocks_;
 };
 
-bool FoldSearch::CanFold(Site site) const {
-  if (!IsFoldable(source_.spec(), block_, site)) return false;
-  const LinearSpec* producer = ProducerOf(block_, site);
+bool FoldSearch::CanFold(const SharedInput& input) const {
+  if (!IsFoldable(source_.spec(), block_, input)) return false;
+  const LinearSpec* producer = ProducerOf(block_, input);
   if (producer != nullptr && plan_.Find(producer->name) == nullptr) return false;
-  const std::vector<const LinearSpec*> linears = block_.LinearsAt(site);
+  const std::vector<const LinearSpec*> linears = block_.LinearsAt(input);
   return std::all_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
     const QuantizedModule* module = plan_.Find(linear->name);
-    return module != nullptr && module->scheme == SchemeAt(site);
+    return module != nullptr && module->scheme == SchemeAt(input);
   });
 }
 
-FoldProblem FoldSearch::Problem(Site site) {
-  const ProbedInputs& statistics = StatisticsOf(site);
+FoldProblem FoldSearch::Problem(const SharedInput& input) {
+  const ProbedInputs& statistics = StatisticsOf(input);
   const DecoderSpec& spec = source_.spec();
-  const int64_t in = block_.LinearsAt(site).front()->in;
+  const int64_t in = block_.LinearsAt(input).front()->in;
   FoldProblem problem;
-  problem.scheme = SchemeAt(site);
-  problem.scales = FoldedWidth(spec, site);
+  problem.scheme = SchemeAt(input);
+  problem.scales = FoldedWidth(spec, block_, input);
   problem.mean_square = DiagonalOf(backend_, exec_, statistics.gram);
   for (float& square : problem.mean_square) square /= static_cast<float>(statistics.tokens);
   for (int64_t i = 0; i < in; ++i) {
-    problem.scale_of.push_back(static_cast<int32_t>(FoldedIndex(spec, site, i)));
+    problem.scale_of.push_back(static_cast<int32_t>(FoldedIndex(spec, input.site, i)));
     const auto at = static_cast<size_t>(i);
     problem.absmax.push_back(std::max(std::abs(statistics.lo[at]), std::abs(statistics.hi[at])));
   }
 
   int64_t rows = 0;
-  for (const LinearSpec* linear : block_.LinearsAt(site)) rows += linear->out;
+  for (const LinearSpec* linear : block_.LinearsAt(input)) rows += linear->out;
   const std::vector<int64_t> sample = SampleRows(rows, std::max<int64_t>(128, kMostWeights / in));
   problem.weight = HostTensor(DType::kF32, std::ssize(sample), in);
   int64_t first = 0;
   size_t taken = 0;
-  for (const LinearSpec* linear : block_.LinearsAt(site)) {
+  for (const LinearSpec* linear : block_.LinearsAt(input)) {
     const DenseMatrix stored = source_.DenseWeight(*linear);
     for (; taken < sample.size() && sample[taken] < first + linear->out; ++taken) {
       WidenRow(stored, sample[taken] - first,
@@ -165,10 +200,10 @@ FoldProblem FoldSearch::Problem(Site site) {
     source_.Release(*linear);
   }
 
-  const InputScheme& input = problem.scheme.input;
-  if (input.type == InputScheme::Type::kNone) return problem;
-  if (input.dynamic) {
-    problem.sample = std::move(StatisticsOf(site).sample);
+  const InputScheme& rounding = problem.scheme.input;
+  if (rounding.type == InputScheme::Type::kNone) return problem;
+  if (rounding.dynamic) {
+    problem.sample = std::move(StatisticsOf(input).sample);
   } else {  // one scale for all tokens: as if each had the largest of all
     problem.sample = HostTensor(DType::kF32, 1, in);
     std::copy(problem.absmax.begin(), problem.absmax.end(), problem.sample.Row<float>(0));
@@ -178,10 +213,10 @@ FoldProblem FoldSearch::Problem(Site site) {
 
 // GPTQ moves errors onto the columns still open; what it cannot move of column k is the pivot of
 // the factorization, 1 / R_kk^2.
-void FoldSearch::SetImportance(Site site, FoldProblem& problem) {
+void FoldSearch::SetImportance(const SharedInput& input, FoldProblem& problem) {
   problem.importance = problem.mean_square;
   if (plan_.recipe.method != Method::kGptq) return;
-  ProbedInputs& statistics = StatisticsOf(site);
+  ProbedInputs& statistics = StatisticsOf(input);
   GptqOptions options;
   options.act_order = plan_.recipe.act_order;
   options.damp_percent = plan_.recipe.damp_percent;
@@ -196,26 +231,31 @@ void FoldSearch::SetImportance(Site site, FoldProblem& problem) {
   }
 }
 
-std::vector<float> FoldSearch::Search(Site site) {
-  FoldProblem problem = Problem(site);
+std::vector<float> FoldSearch::Allowed(const SharedInput& input, std::vector<float> scales) const {
+  const bool routes = input.site == Site::kMlpIn && block_.is_mixture();
+  return routes ? PowersOfTwo(std::move(scales)) : scales;
+}
+
+std::vector<float> FoldSearch::Search(const SharedInput& input) {
+  FoldProblem problem = Problem(input);
   if (PlanSolve(plan_.recipe, problem.scheme).search_scales) {
-    blocks_[static_cast<size_t>(site)] =
-        GramBlocks(backend_, exec_, StatisticsOf(site).gram, problem.scheme);
+    blocks_[input] = GramBlocks(backend_, exec_, StatisticsOf(input).gram, problem.scheme);
   }
-  SetImportance(site, problem);
-  if (plan_.recipe.transform == Transform::kAwq) return SearchAwq(problem, site);
-  ReportOutliers(site, problem);
-  return Smooth(problem);
+  SetImportance(input, problem);
+  if (plan_.recipe.transform == Transform::kAwq) return SearchAwq(problem, input);
+  ReportOutliers(input, problem);
+  return Smooth(problem, input);
 }
 
 // Empty: identity. All candidates are ranked on the smallest grid; the best ones and identity are
 // then scored on the grid that the solver will use.
-std::vector<float> FoldSearch::SearchAwq(const FoldProblem& problem, Site site) {
-  RoundingScore score(backend_, exec_, problem, StatisticsOf(site).gram);
+std::vector<float> FoldSearch::SearchAwq(const FoldProblem& problem, const SharedInput& input) {
+  RoundingScore score(backend_, exec_, problem, StatisticsOf(input).gram);
   const std::vector<float> ones(static_cast<size_t>(problem.scales), 1.0f);
   using Ranked = std::pair<double, std::vector<float>>;
   std::vector<Ranked> ranked;
-  for (std::vector<float>& candidate : AwqCandidates(problem)) {
+  for (std::vector<float>& proposed : AwqCandidates(problem)) {
+    std::vector<float> candidate = Allowed(input, std::move(proposed));
     const double error = score.OnSmallestGrid(candidate);
     ranked.emplace_back(error, std::move(candidate));
   }
@@ -223,10 +263,11 @@ std::vector<float> FoldSearch::SearchAwq(const FoldProblem& problem, Site site) 
                    [](const Ranked& a, const Ranked& b) { return a.first < b.first; });
   if (std::ssize(ranked) > kFinalists) ranked.resize(static_cast<size_t>(kFinalists));
   if (HasExpectedError(problem.scheme)) {
-    ranked.emplace_back(0,
-                        ExpectedError(problem).Balance(ranked.empty() ? ones : ranked[0].second));
+    std::vector<float> balanced =
+        ExpectedError(problem).Balance(ranked.empty() ? ones : ranked[0].second);
+    ranked.emplace_back(0, Allowed(input, std::move(balanced)));
   }
-  const ConstMatrix blocks = BlocksOf(site);
+  const ConstMatrix blocks = BlocksOf(input);
   const auto error_of = [&](const std::vector<float>& scales) {
     return blocks.data == nullptr ? score.OnSmallestGrid(scales)
                                   : score.OnSearchedGrid(scales, blocks);
@@ -242,15 +283,18 @@ std::vector<float> FoldSearch::SearchAwq(const FoldProblem& problem, Site site) 
   return best;
 }
 
-std::vector<float> FoldSearch::Smooth(const FoldProblem& problem) const {
-  if (plan_.recipe.smoothing_alpha) return SmoothingScales(problem, *plan_.recipe.smoothing_alpha);
+std::vector<float> FoldSearch::Smooth(const FoldProblem& problem, const SharedInput& input) const {
+  if (plan_.recipe.smoothing_alpha) {
+    return Allowed(input, SmoothingScales(problem, *plan_.recipe.smoothing_alpha));
+  }
   // Numbers of few bits have errors in proportion to themselves: scales change nothing there.
   if (!HasExpectedError(problem.scheme)) return {};
   const std::vector<float> ones(static_cast<size_t>(problem.scales), 1.0f);
   std::vector<float> best;
   ExpectedError expected(problem);
   double least = expected.At(ones).total() * (1 - kLeastGain);
-  const auto consider = [&](std::vector<float> candidate) {
+  const auto consider = [&](std::vector<float> proposed) {
+    std::vector<float> candidate = Allowed(input, std::move(proposed));
     const double error = expected.At(candidate).total();
     if (!(error < least)) return;
     least = error;
@@ -261,11 +305,11 @@ std::vector<float> FoldSearch::Smooth(const FoldProblem& problem) const {
   return best;
 }
 
-void FoldSearch::ReportOutliers(Site site, const FoldProblem& problem) {
+void FoldSearch::ReportOutliers(const SharedInput& input, const FoldProblem& problem) {
   const OutlierChannels outliers = FindOutliers(problem.absmax);
   if (outliers.count == 0) return;
   events_.push_back(
-      {"outlier_channels", PlaceOf(site),
+      {"outlier_channels", PlaceOf(input),
        fmt::format("{} of {} input channels reach more than {:.0f} times the median channel's "
                    "largest magnitude; channel {} reaches {:.0f} times",
                    outliers.count, problem.absmax.size(), kOutlierRatio, outliers.largest,
@@ -274,60 +318,69 @@ void FoldSearch::ReportOutliers(Site site, const FoldProblem& problem) {
 }
 
 Grid FoldSearch::ChooseGrid(const BlockSource& folded, const LinearSpec& linear, ConstMatrix weight,
-                            Site site) {
+                            const SharedInput& input) {
   const QuantScheme& scheme = plan_.Find(linear.name)->scheme;
-  if (BlocksOf(site).empty()) return MinMax(backend_, exec_, weight, scheme);
+  if (BlocksOf(input).empty()) return MinMax(backend_, exec_, weight, scheme);
   const std::vector<float>& columns = folded.ColumnScales(linear);
-  if (columns.empty()) return SearchScales(backend_, exec_, weight, BlocksOf(site), scheme);
+  if (columns.empty()) return SearchScales(backend_, exec_, weight, BlocksOf(input), scheme);
   return SearchScales(backend_, exec_, weight,
-                      ScaledBlocks(backend_, exec_, BlocksOf(site), columns), scheme);
+                      ScaledBlocks(backend_, exec_, BlocksOf(input), columns), scheme);
 }
 
 std::unique_ptr<PackedLinear> FoldSearch::Rounded(const BlockSource& folded,
-                                                  const LinearSpec& linear, Site site) {
+                                                  const LinearSpec& linear,
+                                                  const SharedInput& input) {
   const QuantizedModule* module = plan_.Find(linear.name);
   const Tensor host = folded.Weight(linear);
   if (module == nullptr) return backend_.PackDense(exec_, host, plan_.stream.compute);
   const Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
   backend_.Upload(exec_, host, weight);
   QuantizedLinear rounded =
-      SolveRtn(backend_, exec_, weight, module->scheme, ChooseGrid(folded, linear, weight, site))
+      SolveRtn(backend_, exec_, weight, module->scheme, ChooseGrid(folded, linear, weight, input))
           .linear;
-  const InputScheme& input = module->scheme.input;
-  if (input.type != InputScheme::Type::kNone && !input.dynamic) {
-    const ProbedInputs& statistics = StatisticsOf(site);
+  const InputScheme& rounding = module->scheme.input;
+  if (rounding.type != InputScheme::Type::kNone && !rounding.dynamic) {
+    const ProbedInputs& statistics = StatisticsOf(input);
     SetStaticInput(RangeOfInputs(statistics.lo, statistics.hi, folded.ColumnScales(linear)),
                    rounded);
   }
   return backend_.PackQuantized(exec_, rounded, plan_.stream.compute);
 }
 
-// Site by site: what does not bring the rounded block's output closer to the dense one's is undone.
+void FoldSearch::Round(const BlockSource& folded, const std::set<const LinearSpec*>& which,
+                       BlockWeights& to) {
+  for (const SharedInput& input : block_.SharedInputs()) {
+    for (const LinearSpec* linear : block_.LinearsAt(input)) {
+      if (!which.contains(linear)) continue;
+      to.linears[BlockWeights::IndexOf(block_, *linear)].weight = Rounded(folded, *linear, input);
+    }
+  }
+}
+
+// Trial by trial: what does not bring the rounded block's output closer to the dense one's is
+// undone.
 BlockFolding FoldSearch::Confirm(const BlockFolding& found, OutputProbe& output) {
   BlockFolding kept;
   if (found.identity()) return kept;
-  BlockWeights weights = LoadBlockExceptWeights(backend_, exec_, BlockSource(source_, block_));
+  const Compute compute = plan_.stream.compute;
+  const BlockSource plain(source_, block_);
+  BlockWeights weights = LoadBlockExceptWeights(backend_, exec_, plain, compute);
   const std::vector<const LinearSpec*> linears = block_.Linears();
-  const auto round = [&](const BlockSource& folded, const std::vector<const LinearSpec*>& which,
-                         BlockWeights& to) {
-    for (const Site site : kSites) {
-      for (const LinearSpec* linear : block_.LinearsAt(site)) {
-        if (std::find(which.begin(), which.end(), linear) == which.end()) continue;
-        to.linears[BlockWeights::IndexOf(block_, *linear)].weight = Rounded(folded, *linear, site);
-      }
-    }
-  };
-  round(BlockSource(source_, block_), linears, weights);
+  Round(plain, {linears.begin(), linears.end()}, weights);
   double least = output.Error(weights);
-  for (const Site site : kSites) {
-    if (found.at(site).empty()) continue;
+  for (const std::vector<SharedInput>& inputs : TrialsOf(block_)) {
     BlockFolding tried = kept;
-    tried.at(site) = found.at(site);
+    std::set<const LinearSpec*> changed;
+    for (const SharedInput& input : inputs) {
+      if (found.at(input).empty()) continue;
+      tried.at(input) = found.at(input);
+      for (const LinearSpec* linear : block_.LinearsAt(input)) changed.insert(linear);
+      if (const LinearSpec* producer = ProducerOf(block_, input)) changed.insert(producer);
+    }
+    if (changed.empty()) continue;
     const BlockSource folded(source_, block_, tried);
-    std::vector<const LinearSpec*> changed = block_.LinearsAt(site);
-    if (const LinearSpec* producer = ProducerOf(block_, site)) changed.push_back(producer);
-    BlockWeights trial = LoadBlockExceptWeights(backend_, exec_, folded);
-    round(folded, changed, trial);
+    BlockWeights trial = LoadBlockExceptWeights(backend_, exec_, folded, compute);
+    Round(folded, changed, trial);
     for (size_t i = 0; i < linears.size(); ++i) {
       if (trial.linears[i].weight == nullptr)
         std::swap(trial.linears[i].weight, weights.linears[i].weight);
@@ -339,7 +392,9 @@ BlockFolding FoldSearch::Confirm(const BlockFolding& found, OutputProbe& output)
       weights = std::move(trial);
       continue;
     }
-    events_.push_back({"folding_kept_identity", PlaceOf(site),
+    events_.push_back({"folding_kept_identity",
+                       inputs.size() > 1 ? block_.prefix + ": mlp outputs of all experts"
+                                         : PlaceOf(inputs.front()),
                        fmt::format("the scales found would raise the error of the block's output "
                                    "by {:.1f} %: not folded",
                                    100 * (error / least - 1)),
@@ -352,27 +407,36 @@ BlockFolding FoldSearch::Confirm(const BlockFolding& found, OutputProbe& output)
   return kept;
 }
 
+// The most of any block.
+int64_t FoldingBytesOf(const BlockSpec& block, const DecoderSpec& spec) {
+  int64_t weights = 0;
+  for (const LinearSpec* linear : block.Linears()) weights += linear->out * linear->in;
+  int64_t grams = 0;
+  int64_t largest = 0;
+  int64_t inputs = 0;
+  int64_t largest_expert = 0;  // their Gram matrices are not there together
+  for (const SharedInput& input : block.SharedInputs()) {
+    const int64_t in = block.LinearsAt(input).front()->in;
+    const bool alone = block.is_mixture() && input.site == Site::kMlpOut;
+    (alone ? largest_expert : grams) = alone ? std::max(largest_expert, in * in) : grams + in * in;
+    largest = std::max(largest, in * in);
+    inputs += in;
+  }
+  const int64_t kept = block.is_mixture() ? kFoldingStatisticsTokens * spec.hidden : 0;
+  const auto f32 = static_cast<int64_t>(sizeof(float));
+  // The dense block; all Gram matrices and the square that scores; what the searches see of the
+  // weights, and the magnitudes of the descent beside it; outputs; inputs of experts.
+  return weights * f32 + (grams + largest_expert + 2 * largest) * f32 + 3 * kMostWeights * f32 +
+         kSampleTokens * inputs * f32 + 2 * kConfirmTokens * spec.hidden * f32 + kept * f32;
+}
+
 }  // namespace
 
 int64_t FoldingBytes(const DecoderSpec& spec, const QuantizePlan& plan) {
   if (plan.recipe.transform == Transform::kNone) return 0;
-  int64_t weights = 0;
-  for (const LinearSpec* linear : spec.blocks.front().Linears())
-    weights += linear->out * linear->in;
-  int64_t grams = 0;
-  int64_t largest = 0;
-  int64_t inputs = 0;
-  for (const Site site : kSites) {
-    const int64_t in = spec.blocks.front().LinearsAt(site).front()->in;
-    grams += in * in;
-    largest = std::max(largest, in * in);
-    inputs += in;
-  }
-  const auto f32 = static_cast<int64_t>(sizeof(float));
-  // The dense block; all Gram matrices and the square that scores; what the searches see of the
-  // weights, and the magnitudes of the descent beside it; outputs.
-  return weights * f32 + (grams + 2 * largest) * f32 + 3 * kMostWeights * f32 +
-         kSampleTokens * inputs * f32 + 2 * kConfirmTokens * spec.hidden * f32;
+  int64_t most = 0;
+  for (const BlockSpec& block : spec.blocks) most = std::max(most, FoldingBytesOf(block, spec));
+  return most;
 }
 
 BlockFolding ChooseFolding(Backend& backend, Exec& exec, const ModelSource& source,

@@ -63,7 +63,11 @@ int64_t FullStreamBytes(const DecoderSpec& spec, const QuantizePlan& plan) {
   const CalibrationRecipe& calibration = plan.recipe.calibration;
   const int64_t tokens = calibration.samples * calibration.sequence_length;
   int64_t block = 0;
-  for (const LinearSpec* l : spec.blocks.front().Linears()) block += Elements(*l);
+  for (const BlockSpec& candidate : spec.blocks) {
+    int64_t weights = 0;
+    for (const LinearSpec* l : candidate.Linears()) weights += Elements(*l);
+    block = std::max(block, weights);
+  }
   const int64_t element = SizeOf(ActivationType(plan.stream.compute));
   return CalibrationStream::HeldBytes(spec, tokens, calibration.sequence_length, options) +
          block * element + 2 * MaxOver(spec, SquareOfInput) * 4 +

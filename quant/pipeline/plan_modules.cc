@@ -83,11 +83,10 @@ std::string SchemeOrDense(const QuantizedModule* module) {
   return module == nullptr ? "dense" : SchemeText(module->scheme);
 }
 
-// q, k, v are one matrix in a server, and so are gate and up.
+// q, k, v are one matrix in a server, and so are gate and up; experts of a block are one layer.
 void CheckFused(const DecoderSpec& spec, const PlannedModules& modules) {
   for (const BlockSpec& block : spec.blocks) {
-    for (const Site site : kSites) {
-      const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+    for (const std::vector<const LinearSpec*>& linears : block.FusedLinears()) {
       const QuantizedModule* first = modules.Find(linears.front()->name);
       for (const LinearSpec* linear : linears) {
         const QuantizedModule* other = modules.Find(linear->name);
@@ -97,7 +96,8 @@ void CheckFused(const DecoderSpec& spec, const PlannedModules& modules) {
         throw Error(ErrorCode::kUsage, "--rule",
                     fmt::format("{} would be {} and {} {}: vLLM and SGLang fuse these layers and "
                                 "cannot load them in different schemes; write a rule that matches "
-                                "all of q_proj, k_proj, v_proj (or gate_proj, up_proj)",
+                                "all of q_proj, k_proj, v_proj (or gate_proj, up_proj; or all "
+                                "layers of all experts of a block)",
                                 linears.front()->name, SchemeOrDense(first), linear->name,
                                 SchemeOrDense(other)));
       }
@@ -177,6 +177,13 @@ void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
   head.scale_dtype =
       ScaleTypeFor(head, FindArtifactFormat(plan.recipe.format), source.dense_dtype());
   RuleMatcher rules(plan.recipe.rules);
+  for (const BlockSpec& block : spec.blocks) {
+    // Whatever the rules say: a pattern that is meant for the experts often matches the router too.
+    for (const LinearSpec* linear : block.RoutingLinears()) {
+      rules.Match(linear->name);
+      plan.dense.push_back(linear->name);
+    }
+  }
   for (const LinearSpec* linear : linears) {
     const Rule* rule = rules.Match(linear->name);
     const QuantScheme& plain = linear == &spec.lm_head ? head : plan.recipe.scheme;

@@ -36,6 +36,16 @@ NameParts PartsOf(const std::string& name) {
   return {name, -1, ""};
 }
 
+// "model.layers.0.mlp.experts.7.up_proj" -> "model.layers.0.mlp.experts.*.up_proj": experts of a
+// block differ in nothing.
+std::string AllExperts(const std::string& name) {
+  constexpr std::string_view kExperts = ".experts.";
+  const size_t at = name.find(kExperts);
+  if (at == std::string::npos) return name;
+  const size_t number = at + kExperts.size();
+  return name.substr(0, number) + "*" + name.substr(std::min(name.find('.', number), name.size()));
+}
+
 // {0, 1, 2, 5} -> "{0-2,5}"; {3} -> "3"
 std::string Ranges(const std::vector<int64_t>& numbers) {
   if (numbers.size() == 1) return std::to_string(numbers.front());
@@ -55,7 +65,7 @@ std::string Ranges(const std::vector<int64_t>& numbers) {
 class LayerLines {
  public:
   void Add(const std::string& name, const std::string& scheme, int64_t weights, int64_t bytes) {
-    const NameParts parts = PartsOf(name);
+    const NameParts parts = PartsOf(AllExperts(name));
     const std::string key = parts.With("*");
     auto line = std::find_if(lines_.begin(), lines_.end(), [&](const Line& known) {
       return known.planned.layers == key && known.planned.scheme == scheme;
@@ -199,6 +209,21 @@ std::vector<Event> TargetNotes(const ModelSource& source, const QuantizePlan& pl
     events.push_back({"serving_target", std::move(where), std::move(note.what), false});
   }
   return events;
+}
+
+std::optional<Event> UnreachedExperts(const MixtureCoverage& coverage) {
+  std::vector<int64_t> unreached;
+  for (int64_t e = 0; e < std::ssize(coverage.tokens); ++e) {
+    if (coverage.tokens[static_cast<size_t>(e)] == 0) unreached.push_back(e);
+  }
+  if (unreached.empty()) return std::nullopt;
+  return Event{
+      "unreached_experts", coverage.block,
+      fmt::format("the router sends no calibration token to {} of {} experts ({}). They are "
+                  "calibrated like the others, on what they compute for every token, but on none "
+                  "that is meant for them; --calib TEXT with more of what they are for may help",
+                  unreached.size(), coverage.tokens.size(), Ranges(unreached)),
+      false};
 }
 
 std::optional<Event> ShortCalibration(const QuantizePlan& plan) {

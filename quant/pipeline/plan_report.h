@@ -17,6 +17,10 @@ SensitivityTable DescribeSensitivity(const Sensitivity& sensitivity);
 // an event that names the number that would do. Empty where there are enough, or none are needed.
 std::optional<Event> ShortCalibration(const QuantizePlan& plan);
 
+// Experts that the router of a block chose for no calibration token: an event that names them.
+// Empty where there are none.
+std::optional<Event> UnreachedExperts(const MixtureCoverage& coverage);
+
 // A rotation makes a head that was tied to the embedding a tensor of its own: an event with its
 // size. `source`: the dense checkpoint, or its rotated stand-in.
 std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe);

@@ -147,15 +147,15 @@ QuantizeRun::BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, Streams& 
   const Stopwatch watch(report_.seconds.load);
   BlockInWork block{spec, BlockSource(source_, spec, std::move(folding)), {}, {}};
   if (output_ != nullptr) output_->WriteFolding(block.source);
-  block.quantized = LoadBlockExceptWeights(backend_, exec_, block.source);
+  block.quantized = LoadBlockExceptWeights(backend_, exec_, block.source, plan_.stream.compute);
   if (streams.full) {
     block.full = LoadBlock(backend_, exec_, block.source, plan_.stream.compute);
   }
   return block;
 }
 
-bool QuantizeRun::HasStaticInputs(const BlockSpec& block, Site site) const {
-  const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+bool QuantizeRun::HasStaticInputs(const BlockSpec& block, const SharedInput& input) const {
+  const std::vector<const LinearSpec*> linears = block.LinearsAt(input);
   return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
     const QuantizedModule* module = plan_.Find(linear->name);
     return module != nullptr && module->scheme.input.type != InputScheme::Type::kNone &&
@@ -163,7 +163,8 @@ bool QuantizeRun::HasStaticInputs(const BlockSpec& block, Site site) const {
   });
 }
 
-SiteStatistics QuantizeRun::Gather(Site site, Streams& streams, const BlockInWork& block) {
+SiteStatistics QuantizeRun::Gather(const SharedInput& input, Streams& streams,
+                                   const BlockInWork& block) {
   double sums = 0;
   double all = 0;
   SiteStatistics statistics;
@@ -171,8 +172,8 @@ SiteStatistics QuantizeRun::Gather(Site site, Streams& streams, const BlockInWor
     const Stopwatch watch(all);
     statistics = GatherStatistics(
         backend_, exec_, streams.quantized, streams.full ? &*streams.full : nullptr, block.spec,
-        block.quantized, block.full ? &*block.full : nullptr, site,
-        HasStaticInputs(block.spec, site), [&](const std::function<void()>& work) {
+        block.quantized, block.full ? &*block.full : nullptr, input,
+        HasStaticInputs(block.spec, input), [&](const std::function<void()>& work) {
           const Stopwatch inner(sums);
           work();
         });
@@ -192,10 +193,11 @@ Tensor QuantizeRun::LoadWeight(const BlockInWork& block, const LinearSpec& linea
   return weight;
 }
 
-SiteSolver QuantizeRun::MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block) {
+SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics statistics,
+                                   const BlockInWork& block) {
   std::vector<const QuantizedModule*> modules;
   std::optional<float> absmax;
-  for (const LinearSpec* linear : block.spec.LinearsAt(site)) {
+  for (const LinearSpec* linear : block.spec.LinearsAt(input)) {
     const QuantizedModule* module = plan_.Find(linear->name);
     if (module == nullptr) continue;
     modules.push_back(module);
@@ -206,7 +208,7 @@ SiteSolver QuantizeRun::MakeSolver(Site site, SiteStatistics statistics, const B
   const auto global_scale = absmax ? std::optional(GlobalScaleFor(*absmax)) : std::nullopt;
   return {backend_,     exec_,
           plan_.recipe, std::move(statistics),
-          modules,      "inputs of " + block.spec.prefix + " (" + NameOf(site) + ")",
+          modules,      "inputs of " + block.spec.prefix + " (" + NameOf(input) + ")",
           global_scale};
 }
 
@@ -235,8 +237,8 @@ void QuantizeRun::SolveLayer(const LinearSpec& linear, SiteSolver& solver, Block
       PackSolution(linear, solution);
 }
 
-void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) {
-  const std::vector<const LinearSpec*> linears = block.spec.LinearsAt(site);
+void QuantizeRun::QuantizeInput(const SharedInput& input, Streams& streams, BlockInWork& block) {
+  const std::vector<const LinearSpec*> linears = block.spec.LinearsAt(input);
   const auto stays_dense = [&](const LinearSpec* l) { return plan_.Find(l->name) == nullptr; };
   for (const LinearSpec* linear : linears) {
     if (!stays_dense(linear)) continue;
@@ -245,14 +247,35 @@ void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) 
         backend_.PackDense(exec_, block.source.Weight(*linear), plan_.stream.compute);
   }
   const bool solves = !std::all_of(linears.begin(), linears.end(), stays_dense);
-  // The full stream is advanced by the visit, whether or not anything is solved.
-  if (!solves && !streams.full) return;
-  SiteStatistics statistics = Gather(site, streams, block);
+  const bool advances = streams.full && BlockForward::ReadsCarried(block.spec, input.site);
+  if (!solves && !advances) return;
+  SiteStatistics statistics = Gather(input, streams, block);
   if (!solves) return;
-  SiteSolver solver = MakeSolver(site, std::move(statistics), block);
+  SiteSolver solver = MakeSolver(input, std::move(statistics), block);
   for (const LinearSpec* linear : linears) {
     if (!stays_dense(linear)) SolveLayer(*linear, solver, block);
   }
+}
+
+void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) {
+  const bool mixes = site == Site::kMlpOut && block.spec.is_mixture();
+  if (mixes) ReportCoverage(streams, block);
+  for (const SharedInput& input : block.spec.SharedInputs()) {
+    if (input.site == site) QuantizeInput(input, streams, block);
+  }
+  if (!mixes || !streams.full) return;
+  const Stopwatch watch(report_.seconds.forward);
+  streams.full->Advance(block.spec, *block.full, site);
+}
+
+void QuantizeRun::ReportCoverage(Streams& streams, const BlockInWork& block) {
+  const Stopwatch watch(report_.seconds.forward);
+  MixtureCoverage coverage;
+  coverage.block = block.spec.prefix;
+  coverage.top_k = block.spec.mixture.top_k;
+  coverage.tokens = streams.quantized.CountRouted(block.spec, block.quantized);
+  if (std::optional<Event> event = UnreachedExperts(coverage)) AddEvent(std::move(*event));
+  report_.mixtures.push_back(std::move(coverage));
 }
 
 void QuantizeRun::QuantizeBlock(size_t index, Streams& streams) {

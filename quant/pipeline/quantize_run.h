@@ -46,10 +46,15 @@ class QuantizeRun {
   void QuantizeBlock(size_t index, Streams& streams);
   // With the scales of the block's keys and values.
   void QuantizeBlockAndCache(size_t index, Streams& streams);
+  // Solves the linears that read `input`.
+  void QuantizeInput(const SharedInput& input, Streams& streams, BlockInWork& block);
   void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
-  SiteStatistics Gather(Site site, Streams& streams, const BlockInWork& block);
-  SiteSolver MakeSolver(Site site, SiteStatistics statistics, const BlockInWork& block);
-  bool HasStaticInputs(const BlockSpec& block, Site site) const;
+  SiteStatistics Gather(const SharedInput& input, Streams& streams, const BlockInWork& block);
+  SiteSolver MakeSolver(const SharedInput& input, SiteStatistics statistics,
+                        const BlockInWork& block);
+  bool HasStaticInputs(const BlockSpec& block, const SharedInput& input) const;
+  // How the calibration text uses the experts of a mixture.
+  void ReportCoverage(Streams& streams, const BlockInWork& block);
   void SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block);
   // What was written, for the forward.
   std::unique_ptr<PackedLinear> PackSolution(const LinearSpec& linear,

@@ -1,9 +1,11 @@
 #include "quant/pipeline/sensitivity.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -60,15 +62,31 @@ size_t FamilyOf(size_t depth, Site site) {
   return depth * kSites.size() + static_cast<size_t>(site);
 }
 
-// "model.layers.0.mlp." + "(gate_proj|up_proj)", dots escaped: names its layers as a pattern.
+// Where the first of them reads: experts of a mixture are one group over two sites.
+Site SiteOf(const BlockSpec& block, const std::vector<const LinearSpec*>& linears) {
+  for (const Site site : kSites) {
+    const std::vector<const LinearSpec*> all = block.LinearsAt(site);
+    if (std::ranges::find(all, linears.front()) != all.end()) return site;
+  }
+  Check(false, "SiteOf: the linear is not of this block");
+  return Site::kMlpIn;
+}
+
+// "model.layers.0.mlp." + "(gate_proj|up_proj)", dots escaped: names its layers as a pattern; of
+// experts: "model.layers.0.mlp.experts.[0-9]+." + "(gate_proj|up_proj|down_proj)".
 std::string GroupName(const std::vector<const LinearSpec*>& linears) {
   const std::string& first = linears.front()->name;
-  const std::string prefix = first.substr(0, first.rfind('.') + 1);
-  std::string leaves;
+  std::string prefix = first.substr(0, first.rfind('.') + 1);
+  std::vector<std::string> leaves;
   for (const LinearSpec* linear : linears) {
-    leaves += (leaves.empty() ? "" : "|") + linear->name.substr(prefix.size());
+    std::string leaf = linear->name.substr(linear->name.rfind('.') + 1);
+    if (std::ranges::find(leaves, leaf) == leaves.end()) leaves.push_back(std::move(leaf));
   }
-  return prefix + (linears.size() == 1 ? leaves : "(" + leaves + ")");
+  if (linears.size() > leaves.size()) {
+    prefix = first.substr(0, prefix.rfind('.', prefix.size() - 2) + 1) + "[0-9]+.";
+  }
+  if (leaves.size() == 1) return prefix + leaves.front();
+  return prefix + fmt::format("({})", fmt::join(leaves, "|"));
 }
 
 class Measurement {
@@ -102,68 +120,90 @@ class Measurement {
   }
 
  private:
-  void MeasureBlock(size_t index, const BlockSpec& block) {
-    BlockWeights weights = LoadBlock(backend_, exec_, source_, block, plan_.stream.compute);
+  // One block on its way. Groups are the sets of layers that servers fuse.
+  struct BlockInWork {
+    const BlockSpec& spec;
+    BlockWeights weights;
+    std::vector<LayerGroup> groups;
+    std::map<const LinearSpec*, size_t> group_of;        // of layers that are free
+    std::vector<std::unique_ptr<PackedLinear>> rounded;  // those; null elsewhere
+  };
+
+  void MeasureBlock(size_t index, const BlockSpec& spec) {
+    BlockInWork block{
+        spec, LoadBlock(backend_, exec_, source_, spec, plan_.stream.compute), {}, {}, {}};
+    block.rounded.resize(block.weights.linears.size());
     const size_t blocks = source_.spec().blocks.size();
     const size_t depth = index * depths_ / blocks;
-    // Of layers that are probed, rounded; null elsewhere.
-    std::vector<std::unique_ptr<PackedLinear>> rounded(weights.linears.size());
+    for (const auto& linears : spec.FusedLinears()) AddGroup(linears, depth, block);
     for (const Site site : kSites) {
       const auto step = static_cast<int64_t>(index * kSites.size() + static_cast<size_t>(site));
       progress_(step, static_cast<int64_t>(blocks * kSites.size()),
-                block.prefix + ": " + NameOf(site));
-      MeasureSite(block, site, FamilyOf(depth, site), weights, rounded);
-      statistics_.Advance(block, weights, site);
+                spec.prefix + ": " + NameOf(site));
+      for (const SharedInput& input : spec.SharedInputs()) {
+        if (input.site == site) MeasureInput(input, block);
+      }
+      statistics_.Advance(spec, block.weights, site);
     }
-    RunProbes(block, depth, weights, rounded);
-  }
-
-  // The stream of a family is the dense one up to its first block.
-  void RunProbes(const BlockSpec& block, size_t depth, BlockWeights& weights,
-                 std::vector<std::unique_ptr<PackedLinear>>& rounded) {
-    while (probes_.count() <= FamilyOf(depth, kSites.back()) + 1) probes_.Fork();
-    probes_.Run(0, block, weights);
-    for (size_t family = 0; family + 1 < probes_.count(); ++family) {
-      const bool probed = family / kSites.size() == depth;
-      const Site site = kSites[family % kSites.size()];
-      if (probed) SwapSite(block, site, weights, rounded);
-      probes_.Run(1 + family, block, weights);
-      if (probed) SwapSite(block, site, weights, rounded);
+    RunProbes(depth, block);
+    for (LayerGroup& group : block.groups) {
+      for (double& error : group.errors) error /= static_cast<double>(group.layers.size());
+      result_.groups.push_back(std::move(group));
     }
   }
 
-  static void SwapSite(const BlockSpec& block, Site site, BlockWeights& weights,
-                       std::vector<std::unique_ptr<PackedLinear>>& rounded) {
-    for (const LinearSpec* linear : block.LinearsAt(site)) {
-      const size_t at = BlockWeights::IndexOf(block, *linear);
-      if (rounded[at] != nullptr) std::swap(weights.linears[at].weight, rounded[at]);
-    }
-  }
-
-  void MeasureSite(const BlockSpec& block, Site site, size_t family, const BlockWeights& weights,
-                   std::vector<std::unique_ptr<PackedLinear>>& rounded) {
-    const std::vector<const LinearSpec*> linears = block.LinearsAt(site);
+  void AddGroup(const std::vector<const LinearSpec*>& linears, size_t depth, BlockInWork& block) {
     const bool is_free = std::all_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
       return rules_.Match(linear->name) == nullptr;
     });
     if (!is_free) return AddFixed(linears);
     LayerGroup group;
     group.name = GroupName(linears);
-    group.family = family;
+    group.family = FamilyOf(depth, SiteOf(block.spec, linears));
     group.bits.resize(result_.candidates.size(), 0);
     group.errors.resize(result_.candidates.size(), 0);
-    SiteStatistics sums =
-        GatherStatistics(backend_, exec_, statistics_, nullptr, block, weights, nullptr, site,
-                         false, [](const std::function<void()>& work) { work(); });
-    exec_.workspace.Trim();
-    SiteSolver solver = MakeSolver(linears, std::move(sums), group.name);
     for (const LinearSpec* linear : linears) {
       group.layers.push_back(linear->name);
       group.weights += linear->out * linear->in;
-      rounded[BlockWeights::IndexOf(block, *linear)] = MeasureLayer(*linear, solver, group);
+      block.group_of[linear] = block.groups.size();
     }
-    for (double& error : group.errors) error /= static_cast<double>(linears.size());
-    result_.groups.push_back(std::move(group));
+    block.groups.push_back(std::move(group));
+  }
+
+  // The stream of a family is the dense one up to its first block.
+  void RunProbes(size_t depth, BlockInWork& block) {
+    while (probes_.count() <= FamilyOf(depth, kSites.back()) + 1) probes_.Fork();
+    probes_.Run(0, block.spec, block.weights);
+    for (size_t family = 0; family + 1 < probes_.count(); ++family) {
+      SwapFamily(family, block);
+      probes_.Run(1 + family, block.spec, block.weights);
+      SwapFamily(family, block);
+    }
+  }
+
+  // Between dense and rounded layers; nothing where the family is of other blocks.
+  static void SwapFamily(size_t family, BlockInWork& block) {
+    for (const auto& [linear, group] : block.group_of) {
+      if (block.groups[group].family != family) continue;
+      const size_t at = BlockWeights::IndexOf(block.spec, *linear);
+      std::swap(block.weights.linears[at].weight, block.rounded[at]);
+    }
+  }
+
+  void MeasureInput(const SharedInput& input, BlockInWork& block) {
+    std::vector<const LinearSpec*> linears = block.spec.LinearsAt(input);
+    std::erase_if(linears, [&](const LinearSpec* l) { return !block.group_of.contains(l); });
+    if (linears.empty()) return;
+    SiteStatistics sums =
+        GatherStatistics(backend_, exec_, statistics_, nullptr, block.spec, block.weights, nullptr,
+                         input, false, [](const std::function<void()>& work) { work(); });
+    exec_.workspace.Trim();
+    SiteSolver solver =
+        MakeSolver(linears, std::move(sums), block.spec.prefix + ": " + NameOf(input));
+    for (const LinearSpec* linear : linears) {
+      block.rounded[BlockWeights::IndexOf(block.spec, *linear)] =
+          MeasureLayer(*linear, solver, block.groups[block.group_of.at(linear)]);
+    }
   }
 
   // The recipe's own, for every candidate: what a solver makes of a layer is not what rounding

@@ -30,6 +30,10 @@ Json ToJson(const LayerResult& l) {
           {"weight_error", l.weight_error}};
 }
 
+Json ToJson(const MixtureCoverage& m) {
+  return {{"block", m.block}, {"top_k", m.top_k}, {"tokens", m.tokens}};
+}
+
 Json ToJson(const PhaseSeconds& s) {
   return {
       {"total", s.total},           {"load", s.load},   {"fold", s.fold},   {"forward", s.forward},
@@ -169,6 +173,7 @@ Json ToJson(const QuantizeReport& r) {
           {"seconds", ToJson(r.seconds)},
           {"fallbacks", fallbacks},
           {"layers", Array(r.layers, [](const auto& layer) { return ToJson(layer); })},
+          {"mixtures", Array(r.mixtures, [](const auto& mixture) { return ToJson(mixture); })},
           {"events", Array(r.events, [](const auto& event) { return ToJson(event); })}};
 }
 

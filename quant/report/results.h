@@ -16,7 +16,7 @@ struct Event {
   std::string kind;   // stable, for scripts: "damping_raised", "round_to_nearest_fallback",
                       // "dead_columns", "bundled_calibration", "carried_tensor",
                       // "outlier_channels", "folding_kept_identity", "double_precision",
-                      // "short_calibration", "serving_target"
+                      // "short_calibration", "serving_target", "unreached_experts"
   std::string where;  // layer, tensor or file
   std::string what;
   bool is_fallback = false;  // counts against max_fallbacks
@@ -32,6 +32,14 @@ struct LayerResult {
   double rounded_error = 0;    // what rounding to nearest would have left of the same
   double target_strength = 0;  // of the asymmetric target, 0 to 1; relative_error is against it
   double weight_error = 0;     // |dW|^2 / |W|^2, recomputed by verify from the file
+};
+
+// How the calibration text uses the experts of one block. Their statistics are of all tokens, each
+// run through every expert; this is where the router would have sent them.
+struct MixtureCoverage {
+  std::string block;            // "model.layers.0"
+  int64_t top_k = 0;            // experts a token is sent to
+  std::vector<int64_t> tokens;  // by expert
 };
 
 struct PhaseSeconds {
@@ -59,6 +67,7 @@ struct QuantizeReport {
   uint64_t output_bytes = 0;
   PhaseSeconds seconds;
   std::vector<LayerResult> layers;
+  std::vector<MixtureCoverage> mixtures;  // calibrated ones
   std::vector<Event> events;
 };
 

@@ -105,6 +105,23 @@ std::string WorstLayers(const std::vector<LayerResult>& layers) {
          table.Render(2);
 }
 
+// How evenly the calibration text spreads over the experts of all blocks.
+std::string Coverage(const std::vector<MixtureCoverage>& mixtures) {
+  std::vector<double> tokens;
+  for (const MixtureCoverage& mixture : mixtures) {
+    tokens.insert(tokens.end(), mixture.tokens.begin(), mixture.tokens.end());
+  }
+  if (tokens.empty()) return "";
+  const auto [least, most] = std::minmax_element(tokens.begin(), tokens.end());
+  const auto count = [](double x) { return FormatCount(static_cast<int64_t>(x)); };
+  std::string text = fmt::format("{} in {}; the router sends each {} to {} tokens, median {}",
+                                 Plural(Size(tokens), "expert"), Plural(Size(mixtures), "block"),
+                                 count(*least), count(*most), count(Median(tokens)));
+  const auto unreached = std::count(tokens.begin(), tokens.end(), 0.0);
+  if (unreached > 0) text += fmt::format("; {} get none", unreached);
+  return text;
+}
+
 std::string Events(const std::vector<Event>& events, const TextStyle& style) {
   if (events.empty()) return "";
   const auto fallbacks = std::count_if(events.begin(), events.end(),
@@ -177,6 +194,7 @@ std::string ToText(const QuantizeReport& r, const TextStyle& style) {
     text +=
         Fact("calibration", FormatCount(r.calibration_tokens) + " tokens, forward in " + r.compute);
   }
+  if (!r.mixtures.empty()) text += Fact("experts", Coverage(r.mixtures));
   text += Fact("time", FormatPhases(r.seconds));
   text += Fact("memory", fmt::format("peak {}, planned {}", FormatBytes(r.peak_rss_bytes),
                                      FormatBytes(r.planned_bytes)));

@@ -33,22 +33,14 @@ void GatherColumns(Backend& backend, Exec& exec, Matrix all, const RowRuns& runs
 
 }  // namespace
 
-int64_t BlockForward::InputWidth(Site site) const {
-  switch (site) {
-    case Site::kAttentionIn:
-    case Site::kMlpIn:
-      return spec_.hidden;
-    case Site::kAttentionOut:
-      return spec_.heads * spec_.head_dim;
-    case Site::kMlpOut:
-      return spec_.ffn;
-  }
-  return 0;
+int64_t BlockForward::InputWidth(const BlockSpec& block, Site site) const {
+  if (!ReadsCarried(block, site)) return spec_.hidden;
+  return site == Site::kAttentionOut ? spec_.heads * spec_.head_dim : block.up.out;
 }
 
-ConstMatrix BlockForward::Input(const BlockSpec& /*block*/, const BlockWeights& weights, Site site,
+ConstMatrix BlockForward::Input(const BlockSpec& block, const BlockWeights& weights, Site site,
                                 ConstMatrix residual, ConstMatrix carried, Matrix scratch) {
-  if (site == Site::kAttentionOut || site == Site::kMlpOut) return carried;
+  if (ReadsCarried(block, site)) return carried;
   if (spec_.order != BlockOrder::kPostNorm) {
     Normalize(weights, site == Site::kAttentionIn, residual, scratch);
     return scratch;
@@ -103,9 +95,12 @@ void BlockForward::Advance(const BlockSpec& block, const BlockWeights& weights, 
     case Site::kAttentionIn:
       return Attend(block, weights, context, input, carried);
     case Site::kMlpIn:
+      if (block.is_mixture()) return;
       return ActivateMlp(block, weights, input, carried);
-    case Site::kAttentionOut:
     case Site::kMlpOut:
+      if (block.is_mixture()) return RunMixture(block, weights, input, residual);
+      [[fallthrough]];
+    case Site::kAttentionOut:
       return AddToResidual(block, weights, site, input, residual, pending);
   }
 }
@@ -188,7 +183,7 @@ void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weigh
     const int64_t rows = std::min(kMlpRows, input.rows - row);
     Workspace::Scope scope(exec_.workspace);
     if (!block.gated()) {
-      const Matrix up = scope.Take(DType::kF32, rows, spec_.ffn);
+      const Matrix up = scope.Take(DType::kF32, rows, block.up.out);
       Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
       backend_.GatedActivation(exec_, spec_.activation, up, {}, carried.Rows(row, rows));
       continue;
@@ -196,15 +191,15 @@ void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weigh
     Matrix gate;
     Matrix up;
     if (block.gate_up.name.empty()) {
-      gate = scope.Take(DType::kF32, rows, spec_.ffn);
-      up = scope.Take(DType::kF32, rows, spec_.ffn);
+      gate = scope.Take(DType::kF32, rows, block.up.out);
+      up = scope.Take(DType::kF32, rows, block.up.out);
       Apply(block, weights, block.gate, input.Rows(row, rows), MatMulMode::kStore, gate);
       Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
     } else {
       const Matrix both = scope.Take(DType::kF32, rows, block.gate_up.out);
       Apply(block, weights, block.gate_up, input.Rows(row, rows), MatMulMode::kStore, both);
-      gate = both.Cols(0, spec_.ffn);
-      up = both.Cols(spec_.ffn, spec_.ffn);
+      gate = both.Cols(0, block.gate.out);
+      up = both.Cols(block.gate.out, block.up.out);
     }
     backend_.GatedActivation(exec_, spec_.activation, gate, up, carried.Rows(row, rows));
   }
@@ -215,8 +210,12 @@ void BlockForward::Run(const BlockSpec& block, const BlockWeights& weights,
   Workspace::Scope scope(exec_.workspace);
   const int64_t tokens = residual.rows;
   const Matrix normalized = scope.Take(activation_type(), tokens, spec_.hidden);
-  const Matrix attended = scope.Take(activation_type(), tokens, InputWidth(Site::kAttentionOut));
-  const Matrix activated = scope.Take(activation_type(), tokens, spec_.ffn);
+  const auto carried_by = [&](Site site) {
+    const int64_t width = ReadsCarried(block, site) ? InputWidth(block, site) : 0;
+    return scope.Take(activation_type(), tokens, width);
+  };
+  const Matrix attended = carried_by(Site::kAttentionOut);
+  const Matrix activated = carried_by(Site::kMlpOut);
   const Matrix pending = scope.Take(DType::kF32, tokens, PendingWidth(spec_));
   for (const Site site : kSites) {
     const bool attention = site == Site::kAttentionIn || site == Site::kAttentionOut;

@@ -4,10 +4,12 @@
 #define QUANTMILL_QUANT_RUNTIME_BLOCK_FORWARD_H_
 
 #include <functional>
+#include <vector>
 
 #include "kernels/ops.h"
 #include "quant/model/decoder_spec.h"
 #include "quant/runtime/block_weights.h"
+#include "quant/runtime/routing.h"
 
 namespace quantmill {
 
@@ -26,32 +28,47 @@ struct BlockContext {
 // For each site, in order:
 //     input = Input(site, residual, carried);   Advance(site, input, residual, carried).
 // `residual` is [tokens, hidden] F32; `carried` holds what one site hands to the next: the
-// attention output after kAttentionIn, the activated MLP after kMlpIn ([tokens, CarriedWidth(site)]
-// of ActivationType(compute)). `pending`, [tokens, PendingWidth()] F32, holds from kAttentionOut to
-// kMlpOut what the residual becomes, where the MLP still reads what it was (kParallel).
+// attention output after kAttentionIn, the activated MLP after kMlpIn ([tokens, InputWidth of the
+// next] of ActivationType(compute)). `pending`, [tokens, PendingWidth()] F32, holds from
+// kAttentionOut to kMlpOut what the residual becomes, where the MLP still reads what it was
+// (kParallel). A mixture hands nothing on from kMlpIn: its kMlpOut reads the normalized residual
+// again and does everything, expert by expert, each on its own tokens alone.
 class BlockForward {
  public:
   BlockForward(Backend& backend, Exec& exec, const DecoderSpec& spec, Compute compute)
       : backend_(backend), exec_(exec), spec_(spec), compute_(compute) {}
 
   DType activation_type() const { return ActivationType(compute_); }
-  // Columns of the linears' input at `site`.
-  int64_t InputWidth(Site site) const;
+  // Whether the site's input is `carried`, and not the normalized residual.
+  static bool ReadsCarried(const BlockSpec& block, Site site) {
+    return site == Site::kAttentionOut || (site == Site::kMlpOut && !block.is_mixture());
+  }
+  // Columns of the site's input.
+  int64_t InputWidth(const BlockSpec& block, Site site) const;
   static int64_t PendingWidth(const DecoderSpec& spec) {
     return spec.order == BlockOrder::kParallel ? spec.hidden : 0;
   }
 
-  // The input of the site's linears, [tokens, InputWidth(site)] of activation_type(): `residual`
-  // normalized into `scratch` (same shape; under kPostNorm, converted or itself), or `carried`
-  // itself.
+  // The input of the site, [tokens, InputWidth(site)] of activation_type(): `residual` normalized
+  // into `scratch` (same shape; under kPostNorm, converted or itself), or `carried` itself.
   ConstMatrix Input(const BlockSpec& block, const BlockWeights& weights, Site site,
                     ConstMatrix residual, ConstMatrix carried, Matrix scratch);
 
   // Runs the site's linears on `input` and what follows them up to the next site. kAttentionIn and
-  // kMlpIn write `carried` ([tokens, InputWidth of the next site]); the others add to `residual`.
+  // kMlpIn write `carried` ([tokens, InputWidth of the next site], where that reads it); the others
+  // add to `residual`.
   void Advance(const BlockSpec& block, const BlockWeights& weights, Site site,
                const BlockContext& context, ConstMatrix input, Matrix residual, Matrix carried,
                Matrix pending);
+
+  // The tokens of each expert of a mixture, by the input of its kMlpIn. Waits.
+  std::vector<ExpertTokens> Route(const BlockSpec& block, const BlockWeights& weights,
+                                  ConstMatrix input);
+  // What the `down` of `mlp` would read, were all these tokens its own: the activated gate and up
+  // of a mixture's expert or shared expert. mlp: of kMlpOut. input: of kMlpIn, [tokens, hidden].
+  // activated: [tokens, width of the expert] of activation_type().
+  void ActivateExpert(const BlockSpec& block, const BlockWeights& weights, const SharedInput& mlp,
+                      ConstMatrix input, Matrix activated);
 
   // All four sites.
   void Run(const BlockSpec& block, const BlockWeights& weights, const BlockContext& context,
@@ -68,6 +85,12 @@ class BlockForward {
   RopeParams RopeFor(const BlockSpec& block, const BatchPlan& plan) const;
   void AddToResidual(const BlockSpec& block, const BlockWeights& weights, Site site,
                      ConstMatrix input, Matrix residual, Matrix pending);
+  void RunMixture(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
+                  Matrix residual);
+  void AddSharedExpert(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
+                       Matrix residual);
+  void AddExpert(const BlockSpec& block, const BlockWeights& weights, int64_t expert,
+                 const ExpertTokens& tokens, ConstMatrix input, Matrix residual);
   void Apply(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,
              ConstMatrix input, MatMulMode mode, Matrix output);
   void ProjectHeads(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,

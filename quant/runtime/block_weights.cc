@@ -57,7 +57,8 @@ size_t BlockWeights::IndexOf(const BlockSpec& block, const LinearSpec& linear) {
   return 0;
 }
 
-BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSource& source) {
+BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSource& source,
+                                    Compute compute) {
   const BlockSpec& block = source.block();
   const auto load = [&](const std::string& name) {
     return name.empty() ? Tensor() : OnDevice(backend, exec, source.Vector(name));
@@ -74,11 +75,14 @@ BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSou
   for (const LinearSpec* linear : block.Linears()) {
     weights.linears.push_back({nullptr, load(linear->bias ? linear->name + ".bias" : "")});
   }
+  for (const LinearSpec* linear : block.RoutingLinears()) {
+    weights.routing.push_back({LoadFolded(backend, exec, source, *linear, compute), Tensor()});
+  }
   return weights;
 }
 
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, Compute compute) {
-  BlockWeights weights = LoadBlockExceptWeights(backend, exec, source);
+  BlockWeights weights = LoadBlockExceptWeights(backend, exec, source, compute);
   const std::vector<const LinearSpec*> linears = source.block().Linears();
   for (size_t i = 0; i < linears.size(); ++i) {
     weights.linears[i].weight = LoadFolded(backend, exec, source, *linears[i], compute);
@@ -88,7 +92,7 @@ BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, 
 
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const ModelSource& source,
                        const BlockSpec& block, Compute compute) {
-  BlockWeights weights = LoadBlockExceptWeights(backend, exec, BlockSource(source, block));
+  BlockWeights weights = LoadBlockExceptWeights(backend, exec, BlockSource(source, block), compute);
   const std::vector<const LinearSpec*> linears = block.Linears();
   for (size_t i = 0; i < linears.size(); ++i) {
     weights.linears[i].weight = LoadWeight(backend, exec, source, *linears[i], compute);

@@ -32,14 +32,16 @@ struct BlockWeights {
   Tensor query_norm;  // [1, head_dim], or empty
   Tensor key_norm;
   std::vector<LinearWeights> linears;  // in the order of BlockSpec::Linears()
+  std::vector<LinearWeights> routing;  // in the order of BlockSpec::RoutingLinears()
 
   // The position of a linear in `linears`, by its address in the spec.
   static size_t IndexOf(const BlockSpec& block, const LinearSpec& linear);
 };
 
-// Norms and biases only, folded: `linears` have no weight yet. For calibration, which fills each in
-// when its layer is solved.
-BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSource& source);
+// Norms, biases and routing only, folded: `linears` have no weight yet. For calibration, which
+// fills each in when its layer is solved.
+BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSource& source,
+                                    Compute compute);
 
 // The block of a dense checkpoint with its folding applied.
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, Compute compute);

@@ -9,7 +9,7 @@ FoldedReference::FoldedReference(const ModelSource& reference,
     if (found == folding.end()) continue;
     blocks_.push_back(std::make_unique<BlockSource>(reference, block, found->second));
     const BlockSource* source = blocks_.back().get();
-    for (const auto& [tensor, values] : source->changed_vectors()) vectors_[tensor] = source;
+    for (const auto& [tensor, values] : source->changed_tensors()) vectors_[tensor] = source;
     for (const LinearSpec* linear : block.Linears()) {
       if (source->Folds(*linear)) linears_[linear->name] = {source, linear};
     }
@@ -19,7 +19,7 @@ FoldedReference::FoldedReference(const ModelSource& reference,
 std::optional<std::vector<std::byte>> FoldedReference::Bytes(const std::string& tensor) const {
   const auto found = vectors_.find(tensor);
   if (found == vectors_.end()) return std::nullopt;
-  return found->second->StoredVector(tensor);
+  return found->second->StoredTensor(tensor);
 }
 
 Tensor FoldedReference::Weight(const std::string& module) const {

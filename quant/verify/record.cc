@@ -33,12 +33,11 @@ std::map<std::string, BlockFolding> ReadFolding(const nlohmann::json& json, cons
   if (!json.contains("folding")) return folding;
   if (!json.at("folding").is_object()) Fail(where, "'folding' is no object");
   for (const auto& [prefix, block] : json.at("folding").items()) {
-    const auto found = std::find_if(spec.blocks.begin(), spec.blocks.end(),
-                                    [&](const BlockSpec& b) { return b.prefix == prefix; });
-    if (found == spec.blocks.end()) {
+    const auto known = std::ranges::find(spec.blocks, prefix, &BlockSpec::prefix);
+    if (known == spec.blocks.end()) {
       Fail(where, "'folding' names '" + prefix + "', which is no block of the model");
     }
-    folding.emplace(prefix, ParseFolding(block, spec, *found, where));
+    folding.emplace(prefix, ParseFolding(block, spec, *known, where));
   }
   return folding;
 }

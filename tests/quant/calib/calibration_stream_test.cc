@@ -4,8 +4,10 @@
 
 #include <cstring>
 #include <map>
+#include <numeric>
 
 #include "tests/quant/runtime/golden_model.h"
+#include "tests/support/tolerance.h"
 
 namespace quantmill::test {
 namespace {
@@ -19,7 +21,7 @@ TokenWindows SomeWindows(int64_t count, int64_t length) {
   return windows;
 }
 
-// All inputs of every site of every block, in order, as raw bytes.
+// What all linears of every block read, in order, as raw bytes.
 std::vector<std::byte> AllInputs(BackendRun& run, const ModelSource& source,
                                  const TokenWindows& windows, const StreamOptions& options) {
   CalibrationStream stream(run.backend(), run.exec(), source, windows, options);
@@ -27,16 +29,21 @@ std::vector<std::byte> AllInputs(BackendRun& run, const ModelSource& source,
   for (const BlockSpec& block : source.spec().blocks) {
     const BlockWeights weights =
         LoadBlock(run.backend(), run.exec(), source, block, options.compute);
-    for (const Site site : kSites) {
+    const auto visit = [&](const SharedInput& input) {
       int64_t rows = 0;
-      stream.VisitInputs(block, weights, site, [&](ConstMatrix input) {
-        rows += input.rows;
-        for (int64_t r = 0; r < input.rows; ++r) {
-          const auto* row = static_cast<const std::byte*>(input.Rows(r, 1).data);
-          bytes.insert(bytes.end(), row, row + input.cols * SizeOf(input.dtype));
+      stream.VisitInputs(block, weights, input, [&](ConstMatrix x) {
+        rows += x.rows;
+        for (int64_t r = 0; r < x.rows; ++r) {
+          const auto* row = static_cast<const std::byte*>(x.Rows(r, 1).data);
+          bytes.insert(bytes.end(), row, row + x.cols * SizeOf(x.dtype));
         }
       });
       EXPECT_EQ(rows, windows.tokens());
+    };
+    for (const Site site : kSites) {
+      for (const SharedInput& input : block.SharedInputs()) {
+        if (input.site == site) visit(input);
+      }
       stream.Advance(block, weights, site);
     }
   }
@@ -56,19 +63,73 @@ class CalibrationStreamTest : public testing::Test {
 };
 
 TEST_F(CalibrationStreamTest, ChunksAndRecomputationDoNotChangeABit) {
-  StreamOptions options;
-  const std::vector<std::byte> want = AllInputs(run_, source_, windows_, options);
-  for (const int64_t chunk : {1, 38, 57}) {
-    for (const bool keep_mlp : {false, true}) {
-      for (const bool keep_attention : {false, true}) {
-        options.chunk_tokens = chunk;
-        options.keep_mlp = keep_mlp;
-        options.keep_attention = keep_attention;
-        const auto got = AllInputs(run_, source_, windows_, options);
-        EXPECT_TRUE(got == want) << chunk << keep_mlp << keep_attention;
+  for (const char* name : {"qwen2_window", "qwen2_moe"}) {
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    StreamOptions options;
+    const std::vector<std::byte> want = AllInputs(run_, source, windows_, options);
+    for (const int64_t chunk : {1, 38, 57}) {
+      for (const bool keep_mlp : {false, true}) {
+        for (const bool keep_attention : {false, true}) {
+          options.chunk_tokens = chunk;
+          options.keep_mlp = keep_mlp;
+          options.keep_attention = keep_attention;
+          const auto got = AllInputs(run_, source, windows_, options);
+          EXPECT_TRUE(got == want) << name << chunk << keep_mlp << keep_attention;
+        }
       }
     }
   }
+}
+
+// Every expert sees every token, whether or not the router would send it there.
+TEST_F(CalibrationStreamTest, ExpertsSeeAllTokens) {
+  const ModelSource source = ModelSource::Open(GoldenFolder("mixtral"));
+  CalibrationStream stream(run_.backend(), run_.exec(), source, windows_, {});
+  const BlockSpec& block = source.spec().blocks[0];
+  const BlockWeights weights = LoadBlock(run_.backend(), run_.exec(), source, block, Compute::kF32);
+  stream.Advance(block, weights, Site::kAttentionIn);
+  stream.Advance(block, weights, Site::kAttentionOut);
+  Tensor input;
+  stream.VisitInputs(block, weights, Site::kMlpIn, [&](ConstMatrix x) { input = run_.OnHost(x); });
+  ASSERT_EQ(input.rows(), windows_.tokens());
+  for (int64_t e = 0; e < 4; ++e) {
+    const MlpSpec& expert = block.mixture.experts[static_cast<size_t>(e)];
+    const auto product = [&](const LinearSpec& linear) {
+      const auto packed =
+          run_.backend().PackDense(run_.exec(), source.DenseWeight(linear).view(), Compute::kF32);
+      Tensor out = run_.Empty(DType::kF32, input.rows(), linear.out);
+      run_.backend().MatMul(run_.exec(), input, *packed, {}, MatMulMode::kStore, out);
+      return out;
+    };
+    const Tensor gate = product(expert.gate);
+    run_.backend().GatedActivation(run_.exec(), Activation::kSilu, gate, product(expert.up), gate);
+    int64_t visits = 0;
+    stream.VisitInputs(block, weights, {Site::kMlpOut, e}, [&](ConstMatrix x) {
+      EXPECT_TRUE(SameBits(run_.OnHost(x), run_.OnHost(gate))) << e;
+      ++visits;
+    });
+    EXPECT_EQ(visits, 1);
+  }
+}
+
+TEST_F(CalibrationStreamTest, RoutedTokensAreCounted) {
+  const ModelSource source = ModelSource::Open(GoldenFolder("mixtral"));
+  StreamOptions options;
+  CalibrationStream stream(run_.backend(), run_.exec(), source, windows_, options);
+  const BlockSpec& block = source.spec().blocks[0];
+  BlockWeights weights = LoadBlock(run_.backend(), run_.exec(), source, block, Compute::kF32);
+  const std::vector<int64_t> counts = stream.CountRouted(block, weights);
+  ASSERT_EQ(counts.size(), 4u);
+  EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}), 2 * windows_.tokens());
+  options.chunk_tokens = 1;
+  CalibrationStream small(run_.backend(), run_.exec(), source, windows_, options);
+  EXPECT_EQ(small.CountRouted(block, weights), counts);
+  // A router of zeros sends everything to the first two.
+  Tensor zeros = HostTensor(DType::kF32, 4, source.spec().hidden);
+  std::memset(zeros.Row<float>(0), 0, static_cast<size_t>(zeros.bytes()));
+  weights.routing[0].weight = run_.backend().PackDense(run_.exec(), zeros, Compute::kF32);
+  EXPECT_EQ(stream.CountRouted(block, weights),
+            (std::vector<int64_t>{windows_.tokens(), windows_.tokens(), 0, 0}));
 }
 
 // A window's activations are the same alone and among others.

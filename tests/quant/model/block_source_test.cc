@@ -92,7 +92,7 @@ TEST_F(BlockSourceTest, ColumnsTakeTheScaleThatTheStoredGainHas) {
   }
   EXPECT_FALSE(folded.Folds(block.output));
   EXPECT_FALSE(folded.Folds(block.gate));
-  const std::vector<std::byte> bytes = folded.StoredVector(kGain);
+  const std::vector<std::byte> bytes = folded.StoredTensor(kGain);
   const std::array<F16, 2> want = {ToF16(1.0f / 3), ToF16(4)};
   ASSERT_EQ(bytes.size(), sizeof(want));
   EXPECT_EQ(std::memcmp(bytes.data(), want.data(), sizeof(want)), 0);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "quant/model/plain_layout.h"
 
@@ -260,6 +261,125 @@ TEST(Families, WhatIsNotComputedIsRefused) {
   EXPECT_EQ(Describe(bloom).ffn, 128);
   bloom["apply_residual_connection_post_layernorm"] = true;
   EXPECT_NE(ErrorOf(bloom).find("apply_residual"), std::string::npos);
+}
+
+TEST(Families, Mixtral) {
+  nlohmann::json config = TinyConfig("MixtralForCausalLM");
+  config["num_local_experts"] = 4;
+  config["num_experts_per_tok"] = 2;
+  EXPECT_NE(ErrorOf(config).find("rope_theta"), std::string::npos)
+      << "the class's default is another than other families'";
+  config["rope_theta"] = 1e6;
+  const DecoderSpec spec = Describe(config);
+  const BlockSpec& block = spec.blocks[2];
+  const MixtureSpec& mixture = block.mixture;
+  ASSERT_EQ(mixture.experts.size(), 4u);
+  EXPECT_EQ(mixture.router.name, "model.layers.2.block_sparse_moe.gate");
+  EXPECT_EQ(mixture.router.out, 4);
+  EXPECT_EQ(mixture.experts[3].gate.name, "model.layers.2.block_sparse_moe.experts.3.w1");
+  EXPECT_EQ(mixture.experts[3].down.name, "model.layers.2.block_sparse_moe.experts.3.w2");
+  EXPECT_EQ(mixture.experts[3].down.in, 64);
+  EXPECT_EQ(mixture.experts[3].up.name, "model.layers.2.block_sparse_moe.experts.3.w3");
+  EXPECT_TRUE(mixture.renormalize);
+  EXPECT_TRUE(block.up.name.empty());
+  EXPECT_EQ(block.RoutingLinears(), std::vector<const LinearSpec*>{&mixture.router});
+  EXPECT_EQ(spec.Linears().size(), 3u * (4 + 3 * 4));
+}
+
+nlohmann::json QwenMoe(const std::string& architecture) {
+  nlohmann::json config = TinyConfig(architecture);
+  config["num_experts"] = 4;
+  config["num_experts_per_tok"] = 2;
+  config["moe_intermediate_size"] = 24;
+  config["shared_expert_intermediate_size"] = 40;
+  return config;
+}
+
+TEST(Families, SharedExpertIsTheMlpBesideTheMixture) {
+  const DecoderSpec spec = Describe(QwenMoe("Qwen2MoeForCausalLM"));
+  const BlockSpec& block = spec.blocks[0];
+  EXPECT_EQ(block.up.name, "model.layers.0.mlp.shared_expert.up_proj");
+  EXPECT_EQ(block.down.in, 40);
+  EXPECT_EQ(block.mixture.experts[1].down.name, "model.layers.0.mlp.experts.1.down_proj");
+  EXPECT_EQ(block.mixture.experts[1].down.in, 24);
+  EXPECT_EQ(block.mixture.shared_gate.name, "model.layers.0.mlp.shared_expert_gate");
+  EXPECT_EQ(block.mixture.shared_gate.out, 1);
+  EXPECT_FALSE(block.mixture.renormalize);
+  EXPECT_EQ(block.RoutingLinears().size(), 2u);
+  EXPECT_TRUE(block.query.bias);
+  EXPECT_EQ(spec.ffn, 24);
+}
+
+TEST(Families, QwenMixturesAreThoseThatTheConfigurationSays) {
+  const auto mixtures = [](const nlohmann::json& config) {
+    std::vector<bool> found;
+    for (const BlockSpec& block : Describe(config).blocks) found.push_back(block.is_mixture());
+    return found;
+  };
+  nlohmann::json config = QwenMoe("Qwen3MoeForCausalLM");
+  EXPECT_EQ(mixtures(config), (std::vector<bool>{true, true, true}));
+  config["mlp_only_layers"] = {2};
+  EXPECT_EQ(mixtures(config), (std::vector<bool>{true, true, false}));
+  config["decoder_sparse_step"] = 2;
+  EXPECT_EQ(mixtures(config), (std::vector<bool>{false, true, false}));
+  const DecoderSpec spec = Describe(config);
+  EXPECT_EQ(spec.blocks[0].down.in, 64) << "intermediate_size";
+  EXPECT_EQ(spec.blocks[0].down.name, "model.layers.0.mlp.down_proj");
+  EXPECT_TRUE(spec.blocks[1].down.name.empty()) << "Qwen3-MoE has no shared expert";
+}
+
+TEST(Families, QwenMoeWindows) {
+  nlohmann::json config = QwenMoe("Qwen2MoeForCausalLM");
+  config["sliding_window"] = 5;
+  EXPECT_EQ(Describe(config).blocks[0].sliding_window, 0) << "use_sliding_window defaults to false";
+  config["use_sliding_window"] = true;
+  EXPECT_EQ(Describe(config).blocks[0].sliding_window, 5);
+  EXPECT_EQ(Describe(config).blocks[1].sliding_window, 0) << "every other layer";
+  config["max_window_layers"] = 2;
+  EXPECT_EQ(Describe(config).blocks[2].sliding_window, 0);
+  config["architectures"] = {"Qwen3MoeForCausalLM"};
+  EXPECT_EQ(Describe(config).blocks[1].sliding_window, 5);
+}
+
+TEST(Families, SharedInputsOfAMixture) {
+  const DecoderSpec spec = Describe(QwenMoe("Qwen2MoeForCausalLM"));
+  const BlockSpec& block = spec.blocks[0];
+  const std::vector<SharedInput> inputs = block.SharedInputs();
+  ASSERT_EQ(inputs.size(), 4u + 4);
+  std::set<const LinearSpec*> by_input;
+  for (const SharedInput& input : inputs) {
+    const auto linears = block.LinearsAt(input);
+    for (const LinearSpec* linear : linears) EXPECT_EQ(linear->in, linears.front()->in);
+    by_input.insert(linears.begin(), linears.end());
+  }
+  const auto all = block.Linears();
+  EXPECT_EQ(by_input, std::set<const LinearSpec*>(all.begin(), all.end()));
+  EXPECT_EQ(all.back(), &block.mixture.experts[3].down);
+  EXPECT_EQ(block.LinearsAt(Site::kMlpIn).size(), 2u * (1 + 4));
+  EXPECT_EQ(block.LinearsAt({Site::kMlpOut, 2}),
+            std::vector<const LinearSpec*>{&block.mixture.experts[2].down});
+  EXPECT_EQ(NameOf(SharedInput(Site::kMlpOut, 2)), "mlp output of expert 2");
+  EXPECT_EQ(block.FusedLinears().size(), 5u) << "q, k, v; o; gate, up; down; all experts";
+  EXPECT_EQ(block.FusedLinears().back().size(), 12u);
+}
+
+TEST(Families, BadMixturesNameTheKey) {
+  for (const auto& [key, value] : std::vector<std::pair<std::string, nlohmann::json>>{
+           {"num_experts", nullptr},
+           {"num_experts", 0},
+           {"num_experts", 1000000},
+           {"num_experts_per_tok", 5},
+           {"num_experts_per_tok", nullptr},
+           {"moe_intermediate_size", nullptr},
+           {"shared_expert_intermediate_size", nullptr},
+           {"decoder_sparse_step", 0},
+           {"mlp_only_layers", 3},
+           {"mlp_only_layers", {"first"}},
+           {"norm_topk_prob", 1}}) {
+    nlohmann::json config = QwenMoe("Qwen2MoeForCausalLM");
+    config[key] = value;
+    EXPECT_NE(ErrorOf(config).find(key), std::string::npos) << key << " = " << value;
+  }
 }
 
 TEST(Families, UnknownArchitectureIsRefusedByName) {

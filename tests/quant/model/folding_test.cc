@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "kernels/core/error.h"
 
 namespace quantmill {
@@ -17,12 +19,21 @@ DecoderSpec SmallSpec() {
   return spec;
 }
 
-// As Llama's: each half has a norm, the MLP a gate.
+// As Llama's, each half has a norm and the MLP a gate; and two experts.
 BlockSpec SmallBlock() {
   BlockSpec block;
   block.attention_norm = "a";
   block.mlp_norm = "m";
-  block.gate.out = 5;
+  block.query = {"q", 8, 3, false};
+  block.output = {"o", 3, 8, false};
+  block.gate = {"gate", 5, 3, false};
+  block.up = {"up", 5, 3, false};
+  block.down = {"down", 3, 5, false};
+  for (const char* name : {"e0", "e1"}) {
+    block.mixture.experts.push_back({{std::string(name) + ".gate", 2, 3, false},
+                                     {std::string(name) + ".up", 2, 3, false},
+                                     {std::string(name) + ".down", 3, 2, false}});
+  }
   return block;
 }
 
@@ -35,10 +46,12 @@ BlockFolding SmallFolding() {
 
 TEST(FoldingTest, WidthsAndSharedHeads) {
   const DecoderSpec spec = SmallSpec();
-  EXPECT_EQ(FoldedWidth(spec, Site::kAttentionIn), 3);
-  EXPECT_EQ(FoldedWidth(spec, Site::kAttentionOut), 4);
-  EXPECT_EQ(FoldedWidth(spec, Site::kMlpIn), 3);
-  EXPECT_EQ(FoldedWidth(spec, Site::kMlpOut), 5);
+  const BlockSpec block = SmallBlock();
+  EXPECT_EQ(FoldedWidth(spec, block, Site::kAttentionIn), 3);
+  EXPECT_EQ(FoldedWidth(spec, block, Site::kAttentionOut), 4);
+  EXPECT_EQ(FoldedWidth(spec, block, Site::kMlpIn), 3);
+  EXPECT_EQ(FoldedWidth(spec, block, Site::kMlpOut), 5);
+  EXPECT_EQ(FoldedWidth(spec, block, {Site::kMlpOut, 1}), 2);
   // Query heads 0 and 1 read key-value head 0, heads 2 and 3 read 1.
   const std::vector<int64_t> want = {0, 1, 0, 1, 2, 3, 2, 3};
   for (int64_t column = 0; column < 8; ++column) {
@@ -81,6 +94,17 @@ TEST(FoldingTest, RecordIsSpelledAndReadBack) {
   EXPECT_FALSE(SmallFolding().identity());
 }
 
+TEST(FoldingTest, ExpertsHaveTheirOwn) {
+  BlockFolding folding;
+  folding.at({Site::kMlpOut, 1}) = {ToBF16(2), ToBF16(1)};
+  EXPECT_FALSE(folding.identity());
+  EXPECT_TRUE(std::as_const(folding).at({Site::kMlpOut, 0}).empty());
+  EXPECT_TRUE(std::as_const(folding).at(Site::kMlpOut).empty());
+  const nlohmann::json json = FoldingJson(folding);
+  EXPECT_EQ(json, (nlohmann::json{{"mlp_out.1", "40003f80"}}));
+  EXPECT_EQ(ParseFolding(json, SmallSpec(), SmallBlock(), "file"), folding);
+}
+
 TEST(FoldingTest, DamagedRecordIsRefused) {
   const std::vector<nlohmann::json> damaged = {
       nlohmann::json::array(),
@@ -96,6 +120,8 @@ TEST(FoldingTest, DamagedRecordIsRefused) {
       {{"attention_in", "3f803f007f80"}},  // infinity
       {{"attention_in", "3f803f007fc0"}},  // NaN
       {{"attention_in", "3f803f00bf80"}},  // -1
+      {{"mlp_out.2", "3f803f80"}},         // there are two experts
+      {{"mlp_out.1", "3f803f803f80"}},
   };
   for (const nlohmann::json& json : damaged) {
     try {

@@ -151,6 +151,66 @@ TEST_F(ServingTargetTest, FusedLayersNeedOneScheme) {
       IsEmpty());
 }
 
+// Four experts of 768 in the second block, as Qwen names them.
+class MixtureTargetTest : public ServingTargetTest {
+ protected:
+  MixtureTargetTest() {
+    BlockSpec& block = spec_.blocks[1];
+    for (LinearSpec* linear : {&block.gate, &block.up, &block.down}) *linear = {};
+    block.mixture.router = {"b1.gate", 4, 1024, false};
+    block.mixture.top_k = 2;
+    for (int e = 0; e < 4; ++e) {
+      const std::string name = "b1.experts." + std::to_string(e);
+      block.mixture.experts.push_back({{name + ".gate_proj", 768, 1024, false},
+                                       {name + ".up_proj", 768, 1024, false},
+                                       {name + ".down_proj", 1024, 768, false}});
+    }
+  }
+  // All of `scheme` but one layer.
+  TargetVerdict WithOneOf(Stack stack, const std::string& name, const QuantScheme& other) {
+    std::vector<QuantizedModule> modules;
+    for (const LinearSpec* linear : spec_.Linears()) {
+      const bool is_other = linear->name == name;
+      modules.push_back({linear->name, is_other ? other : Integers(4), linear->out, linear->in});
+    }
+    return CheckServingTarget({stack, 1}, spec_, "compressed-tensors", modules, {});
+  }
+};
+
+TEST_F(MixtureTargetTest, ExpertsOfABlockNeedOneScheme) {
+  EXPECT_THAT(Verdict(Stack::kVllm, Integers(4)).refusals, IsEmpty());
+  ExpectRefused(WithOneOf(Stack::kVllm, "b1.experts.2.down_proj", Integers(8)),
+                "b1.experts.2.down_proj", "all experts of a block");
+  EXPECT_THAT(WithOneOf(Stack::kTransformers, "b1.experts.2.down_proj", Integers(8)).refusals,
+              IsEmpty());
+  EXPECT_THAT(WithOneOf(Stack::kVllm, "b0.down", Integers(8)).refusals, IsEmpty());
+}
+
+TEST_F(MixtureTargetTest, ExpertsAreSymmetric) {
+  const TargetVerdict verdict = Verdict(Stack::kVllm, Integers(4, 128, false));
+  ExpectRefused(verdict, "b1.experts.0.gate_proj", "symmetric groups alone");
+  EXPECT_THAT(Verdict(Stack::kVllm, Integers(4, 128, false), 1, "awq").refusals, IsEmpty());
+}
+
+// vLLM asks for the scheme of "experts.0.gate_proj" in a file of Mixtral too.
+TEST_F(MixtureTargetTest, ExpertsOfOtherNamesNeedAUniformFile) {
+  for (MlpSpec& expert : spec_.blocks[1].mixture.experts) {
+    expert.gate.name.replace(expert.gate.name.find("gate_proj"), 9, "w1");
+  }
+  EXPECT_THAT(Verdict(Stack::kVllm, Integers(4)).refusals, IsEmpty());
+  ExpectRefused(WithOneOf(Stack::kVllm, "b0.down", Integers(8)), "b1.experts.0.w1",
+                "all quantized layers have one");
+}
+
+// 768 = 6 * 128: three processes hold 256 of an expert's inputs each, two 384, four 192.
+TEST_F(MixtureTargetTest, ExpertsAreSplit) {
+  EXPECT_THAT(Verdict(Stack::kVllm, Integers(4), 2).refusals, IsEmpty());
+  const TargetVerdict four = Verdict(Stack::kVllm, Integers(4), 4);
+  ASSERT_EQ(four.refusals.size(), 2u) << "b0.down too";
+  EXPECT_EQ(four.refusals[1].where, "b1.experts.0.down_proj");
+  EXPECT_THAT(four.refusals[1].what, HasSubstr("192 inputs on a process"));
+}
+
 TEST_F(ServingTargetTest, FilesAndCachesOfSomeStacksAlone) {
   QuantScheme fixed{8,           true,           QuantScheme::kPerChannel,
                     DType::kF32, CodeType::kFp8, QuantScheme::kAllRows};

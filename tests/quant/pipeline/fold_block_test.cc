@@ -65,7 +65,8 @@ TEST_F(FoldBlockTest, AwqFoldsAndEachSiteIsFoldedOrExplained) {
   EXPECT_GT(Folded(folding), 0);
   for (const Site site : kSites) {
     if (folding.at(site).empty()) continue;
-    EXPECT_EQ(std::ssize(folding.at(site)), FoldedWidth(source_.spec(), site));
+    EXPECT_EQ(std::ssize(folding.at(site)),
+              FoldedWidth(source_.spec(), source_.spec().blocks[0], site));
   }
 }
 

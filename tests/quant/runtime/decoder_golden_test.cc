@@ -1,4 +1,5 @@
 // The forward of every family against transformers' logits (make_golden.py), on every backend.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <numeric>
 
 #include "quant/runtime/generate.h"
@@ -53,7 +55,10 @@ std::vector<std::string> GoldenNames() {
           "falcon_40b",
           "falcon_11b",
           "falcon_rw",
-          "bloom"};
+          "bloom",
+          "mixtral",
+          "qwen2_moe",
+          "qwen3_moe"};
 }
 
 class DecoderGolden : public BackendTest {};
@@ -304,12 +309,50 @@ TEST(DecoderPositions, BeyondTheLearnedOnesAreRefused) {
   }
 }
 
+// Routing and the experts it chooses.
+TEST(DecoderFeatures, EachOneOfMixturesMatters) {
+  EXPECT_GT(DifferenceWith("mixtral", [](nlohmann::json& c) { c["num_experts_per_tok"] = 1; }),
+            100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("qwen2_moe", [](nlohmann::json& c) { c["norm_topk_prob"] = true; }),
+            100 * kLogitTolerance);
+  EXPECT_GT(DifferenceWith("qwen3_moe", [](nlohmann::json& c) { c["norm_topk_prob"] = false; }),
+            100 * kLogitTolerance);
+  const auto without = [](const std::string& tensor) {
+    return DifferenceWith(
+        "qwen2_moe", [](nlohmann::json&) {}, tensor);
+  };
+  const std::string mlp = "model.layers.1.mlp.";
+  EXPECT_GT(without(mlp + "shared_expert.down_proj.weight"), 100 * kLogitTolerance)
+      << "the shared expert";
+  EXPECT_GT(without(mlp + "shared_expert_gate.weight"), 100 * kLogitTolerance)
+      << "a gate of 0 scales the shared expert by 1/2";
+  EXPECT_GT(without(mlp + "gate.weight"), 100 * kLogitTolerance)
+      << "a router of 0 chooses the first experts";
+}
+
+// Which layers are mixtures: without the key, tensors are looked for that are not there.
+TEST(DecoderFeatures, SparseLayersAreThoseOfTheConfiguration) {
+  const auto missing = [](const char* name, const char* key) -> std::string {
+    try {
+      DifferenceWith(name, [&](nlohmann::json& config) { config.erase(key); });
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(missing("qwen2_moe", "decoder_sparse_step"),
+              testing::HasSubstr("model.layers.0.mlp.shared_expert.gate_proj.weight"));
+  EXPECT_THAT(missing("qwen3_moe", "mlp_only_layers"),
+              testing::HasSubstr("model.layers.1.mlp.experts.0.gate_proj.weight"));
+}
+
 // The oracle itself runs the models too: sums in double.
 TEST(DecoderReference, AgreesWithTransformers) {
   BackendRun run(ReferenceBackend());
-  for (const char* name :
-       {"llama_gqa", "qwen3", "mistral_window", "gemma2", "gemma3", "phi3_long_rope", "opt",
-        "opt_350m", "gpt2", "gpt_neox", "falcon_7b", "falcon_40b", "falcon_rw", "bloom"}) {
+  for (const char* name : {"llama_gqa", "qwen3", "mistral_window", "gemma2", "gemma3",
+                           "phi3_long_rope", "opt", "opt_350m", "gpt2", "gpt_neox", "falcon_7b",
+                           "falcon_40b", "falcon_rw", "bloom", "qwen2_moe"}) {
     const Expected expected = ReadExpected(name);
     const ModelSource source = ModelSource::Open(GoldenFolder(name));
     DecoderModel model(run.backend(), run.exec(), source, Compute::kF32);

@@ -10,12 +10,15 @@
 namespace quantmill::test {
 namespace {
 
-// Powers of two for layer norms, whose biases other scales round to F16.
-std::vector<BF16> RandomScales(Random& random, const DecoderSpec& spec, Site site) {
+// Powers of two for layer norms, whose biases other scales round to F16, and where a router reads
+// the input, which stays dense.
+std::vector<BF16> RandomScales(Random& random, const DecoderSpec& spec, const BlockSpec& block,
+                               const SharedInput& input) {
+  const bool routes = input.site == Site::kMlpIn && block.is_mixture();
   std::vector<BF16> scales;
-  for (int64_t i = 0; i < FoldedWidth(spec, site); ++i) {
+  for (int64_t i = 0; i < FoldedWidth(spec, block, input); ++i) {
     double exponent = random.Uniform(-3, 3);
-    if (spec.norm == NormKind::kLayer) exponent = std::round(exponent);
+    if (spec.norm == NormKind::kLayer || routes) exponent = std::round(exponent);
     scales.push_back(ToBF16(static_cast<float>(std::exp2(exponent))));
   }
   return scales;
@@ -23,8 +26,9 @@ std::vector<BF16> RandomScales(Random& random, const DecoderSpec& spec, Site sit
 
 BlockFolding RandomFolding(Random& random, const DecoderSpec& spec, const BlockSpec& block) {
   BlockFolding folding;
-  for (const Site site : kSites) {
-    if (IsFoldable(spec, block, site)) folding.at(site) = RandomScales(random, spec, site);
+  for (const SharedInput& input : block.SharedInputs()) {
+    if (!IsFoldable(spec, block, input)) continue;
+    folding.at(input) = RandomScales(random, spec, block, input);
   }
   return folding;
 }
@@ -94,30 +98,75 @@ TEST_P(FoldingGolden, EverySiteNeedsItsProducer) {
   const auto plain = Hidden(
       run_, source_, [&](const BlockSpec& block) { return Load(BlockSource(source_, block)); });
   for (const Site site : kSites) {
-    if (!IsFoldable(source_.spec(), source_.spec().blocks[0], site)) continue;
+    bool any = false;
     Random random(4);
     const auto half = Hidden(run_, source_, [&](const BlockSpec& block) {
-      BlockFolding folding;
-      folding.at(site) = RandomScales(random, source_.spec(), site);
       BlockWeights weights = Load(BlockSource(source_, block));
-      const BlockSource source(source_, block, folding);
-      for (const LinearSpec* linear : block.LinearsAt(site)) {
-        EXPECT_TRUE(source.Folds(*linear));
-        weights.linears[BlockWeights::IndexOf(block, *linear)] = LinearWeights{
-            run_.backend().PackDense(run_.exec(), source.Weight(*linear), Compute::kF32),
-            linear->bias ? run_.OnDevice(source.Vector(linear->name + ".bias")) : Tensor()};
+      for (const SharedInput& input : block.SharedInputs()) {
+        if (input.site != site || !IsFoldable(source_.spec(), block, input)) continue;
+        any = true;
+        BlockFolding folding;
+        folding.at(input) = RandomScales(random, source_.spec(), block, input);
+        const BlockSource source(source_, block, folding);
+        for (const LinearSpec* linear : block.LinearsAt(input)) {
+          EXPECT_TRUE(source.Folds(*linear));
+          weights.linears[BlockWeights::IndexOf(block, *linear)] = LinearWeights{
+              run_.backend().PackDense(run_.exec(), source.Weight(*linear), Compute::kF32),
+              linear->bias ? run_.OnDevice(source.Vector(linear->name + ".bias")) : Tensor()};
+        }
       }
       return weights;
     });
+    if (!any) continue;
     EXPECT_GT(LargestDifference(half, plain), 100 * kTolerance * LargestMagnitude(plain))
         << NameOf(site);
+  }
+}
+
+// The norm before a mixture is divided for the router as well, or tokens would go elsewhere.
+TEST(FoldingGoldenMixture, RouterIsFoldedExactly) {
+  BackendRun run(CpuBackend(AvailableIsas().front(), 1));
+  const ModelSource source = ModelSource::Open(GoldenFolder("qwen2_moe"));
+  const auto load = [&](const BlockSource& from) {
+    return LoadBlock(run.backend(), run.exec(), from, Compute::kF32);
+  };
+  const auto plain =
+      Hidden(run, source, [&](const BlockSpec& block) { return load(BlockSource(source, block)); });
+  Random random(5);
+  const auto half = Hidden(run, source, [&](const BlockSpec& block) {
+    BlockFolding folding;
+    folding.at(Site::kMlpIn) = RandomScales(random, source.spec(), block, Site::kMlpIn);
+    BlockWeights weights = load(BlockSource(source, block, folding));
+    weights.routing = load(BlockSource(source, block)).routing;
+    return weights;
+  });
+  EXPECT_GT(LargestDifference(half, plain), 100 * kTolerance * LargestMagnitude(plain));
+
+  const BlockSpec& block = source.spec().blocks[1];
+  BlockFolding folding;
+  folding.at(Site::kMlpIn) = RandomScales(random, source.spec(), block, Site::kMlpIn);
+  const BlockSource folded(source, block, folding);
+  for (const LinearSpec* linear : block.RoutingLinears()) {
+    const std::string tensor = linear->name + ".weight";
+    ASSERT_TRUE(folded.changed_tensors().contains(tensor));
+    EXPECT_EQ(folded.StoredTensor(tensor).size(), source.checkpoint().Bytes(tensor).size());
+    const DenseMatrix stored_weight = source.DenseWeight(*linear);
+    const Tensor weight = folded.Weight(*linear);
+    std::vector<float> row(static_cast<size_t>(linear->in));
+    for (int64_t o = 0; o < linear->out; ++o) {
+      WidenRow(stored_weight, o, row.data());
+      for (int64_t i = 0; i < linear->in; ++i) {
+        const auto at = static_cast<size_t>(i);
+        EXPECT_EQ(weight.Row<float>(o)[i], row[at] * ToFloat(folding.at(Site::kMlpIn)[at]));
+      }
+    }
   }
 }
 
 TEST_P(FoldingGolden, WithoutScalesNothingChanges) {
   for (const BlockSpec& block : source_.spec().blocks) {
     const BlockSource source(source_, block);
-    EXPECT_TRUE(source.changed_vectors().empty());
+    EXPECT_TRUE(source.changed_tensors().empty());
     for (const LinearSpec* linear : block.Linears()) {
       EXPECT_FALSE(source.Folds(*linear));
       const Tensor weight = source.Weight(*linear);
@@ -135,7 +184,8 @@ INSTANTIATE_TEST_SUITE_P(Families, FoldingGolden,
                          testing::Values("llama_gqa", "llama_mha_tied_bias", "llama_mqa",
                                          "mistral_window", "qwen2", "qwen3", "phi3", "gemma2",
                                          "gemma3", "opt", "opt_350m", "gpt2", "gpt_neox",
-                                         "falcon_7b", "falcon_40b", "falcon_rw", "bloom"),
+                                         "falcon_7b", "falcon_40b", "falcon_rw", "bloom", "mixtral",
+                                         "qwen2_moe", "qwen3_moe"),
                          [](const auto& family) { return std::string(family.param); });
 
 }  // namespace

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import zlib
 
 import torch
@@ -54,6 +55,14 @@ CONFIGS = {
                                    rope_theta=1000.0, rope_local_base_freq=50.0,
                                    rope_scaling=dict(rope_type="linear", factor=3.0),
                                    tie_word_embeddings=True)),
+    "mixtral": ("mixtral", dict(intermediate_size=32, num_local_experts=4, num_experts_per_tok=2,
+                                rms_norm_eps=1e-5, rope_theta=1000000.0)),
+    "qwen2_moe": ("qwen2_moe", dict(decoder_sparse_step=2, moe_intermediate_size=32, num_experts=6,
+                                    num_experts_per_tok=3, norm_topk_prob=False,
+                                    shared_expert_intermediate_size=48)),
+    "qwen3_moe": ("qwen3_moe", dict(head_dim=16, num_hidden_layers=3, mlp_only_layers=[1],
+                                    moe_intermediate_size=32, num_experts=8, num_experts_per_tok=3,
+                                    norm_topk_prob=True)),
 }
 # So many models have their position for a seed; the others a hash of their names, so that one can
 # be added anywhere.
@@ -102,13 +111,22 @@ def randomise(model, seed):
             elif "embed" in name or ".wte." in name or ".wpe." in name:
                 p.copy_(noise)
             else:
-                inputs = p.shape[0] if ".c_" in name else p.shape[1]  # GPT-2's are [in, out]
+                inputs = p.shape[0] if ".c_" in name else p.shape[-1]  # GPT-2's are [in, out]
                 p.copy_(1.7 * noise / inputs ** 0.5)
             p.copy_(p.half().float())
         # As it is in a model that is loaded in the type of its file.
         for name, buffer in model.named_buffers():
             if name.endswith("embed_scale"):
                 buffer.copy_(buffer.half().float())
+
+
+def checkpoint_tensors(model):
+    """By the names of checkpoints: transformers stacks experts in memory, and undoes it to save."""
+    if not any(".experts." in name for name, _ in model.named_parameters()):
+        return model.state_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return load_file(os.path.join(folder, "model.safetensors"))
 
 
 def make(out, name, family, written, seed, drop=""):
@@ -127,7 +145,7 @@ def make(out, name, family, written, seed, drop=""):
     # transformers 5 calls the head of GPT-NeoX otherwise than its files do.
     names = {"lm_head.weight": "embed_out.weight"} if family == "gpt_neox" else {}
     state = {names.get(k, k.removeprefix(drop)): v.half().contiguous()
-             for k, v in model.state_dict().items()
+             for k, v in checkpoint_tensors(model).items()
              if not (config.tie_word_embeddings and k == "lm_head.weight")}
     save_file(state, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     save_file({"ids": ids[0].to(torch.int32), "logits": logits.contiguous()},

@@ -114,7 +114,7 @@ TEST_P(RotationGolden, SameBytesForAnyNumberOfThreads) {
 
 INSTANTIATE_TEST_SUITE_P(Families, RotationGolden,
                          testing::Values("llama_gqa", "llama_mha_tied_bias", "llama_mqa",
-                                         "mistral_window", "qwen2", "qwen3", "phi3"),
+                                         "mistral_window", "qwen2", "qwen3", "phi3", "qwen2_moe"),
                          [](const auto& family) { return std::string(family.param); });
 
 class RotationRefusal : public testing::Test {
