@@ -92,6 +92,7 @@ GgufModelFiles GgufModelFiles::Open(const std::filesystem::path& path) {
 
 std::vector<std::filesystem::path> GgufModelFiles::paths() const {
   std::vector<std::filesystem::path> paths;
+  paths.reserve(files_.size());
   for (const GgufFile& file : files_) paths.push_back(file.file().path());
   return paths;
 }

@@ -218,11 +218,11 @@ json Config::Llama3Scaling(const GgufPlace& factors) {
   if (std::ranges::all_of(stored, [&](float value) { return near(value, 1); })) return nullptr;
   const double factor = *std::ranges::max_element(stored);
   for (const int64_t original : {8192, 4096, 2048, 16384, 32768}) {
-    const json scaling = {{"rope_type", "llama3"},
-                          {"factor", std::round(factor * 1000) / 1000},
-                          {"low_freq_factor", 1.0},
-                          {"high_freq_factor", 4.0},
-                          {"original_max_position_embeddings", original}};
+    json scaling = {{"rope_type", "llama3"},
+                    {"factor", std::round(factor * 1000) / 1000},
+                    {"low_freq_factor", 1.0},
+                    {"high_freq_factor", 4.0},
+                    {"original_max_position_embeddings", original}};
     if (!std::isfinite(factor) || factor <= 1) break;
     const std::vector<double> divisors = Llama3Divisors(
         ConfigReader(scaling, metadata_.where()), config_.at("rope_theta").get<double>(), head_dim);

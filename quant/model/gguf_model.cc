@@ -195,6 +195,7 @@ std::string StoredTypes(const Checkpoint& image) {
     bytes[stored.type] += stored.bytes;
   }
   std::vector<std::pair<uint64_t, std::string>> types;
+  types.reserve(bytes.size());
   for (const auto& [type, size] : bytes) types.emplace_back(size, type);
   std::ranges::sort(types, std::greater<>());
   std::string text = "gguf";
