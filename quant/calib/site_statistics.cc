@@ -70,4 +70,11 @@ SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream&
   return statistics;
 }
 
+std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix square) {
+  std::vector<float> diagonal(static_cast<size_t>(square.rows));
+  const ConstMatrix view{square.data, square.dtype, square.rows, 1, square.stride + 1};
+  backend.Download(exec, view, MutableViewOf(diagonal.data(), square.rows, 1));
+  return diagonal;
+}
+
 }  // namespace quantmill

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "quant/calib/calibration_stream.h"
 
@@ -34,6 +35,10 @@ SiteStatistics GatherStatistics(Backend& backend, Exec& exec, CalibrationStream&
                                 const BlockWeights& weights, const BlockWeights* full_weights,
                                 const SharedInput& input, bool with_range,
                                 const std::function<void(const std::function<void()>&)>& timed);
+
+// The diagonal of a square matrix F32 in the backend's memory, in host memory. A Gram matrix's:
+// each input's sum of squares.
+std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix square);
 
 }  // namespace quantmill
 

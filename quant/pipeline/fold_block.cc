@@ -72,13 +72,6 @@ std::vector<BF16> AsBF16(const std::vector<float>& scales) {
   return rounded;
 }
 
-std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix square) {
-  std::vector<float> diagonal(static_cast<size_t>(square.rows));
-  const ConstMatrix view{square.data, square.dtype, square.rows, 1, square.stride + 1};
-  backend.Download(exec, view, MutableViewOf(diagonal.data(), square.rows, 1));
-  return diagonal;
-}
-
 class FoldSearch {
  public:
   FoldSearch(Backend& backend, Exec& exec, const ModelSource& source, const BlockSpec& block,

@@ -24,15 +24,6 @@ std::map<std::string, std::string> TensorNames(const ModelSource& source) {
   return names;
 }
 
-std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix gram) {
-  std::vector<float> diagonal(static_cast<size_t>(gram.rows));
-  for (int64_t i = 0; i < gram.rows; ++i) {
-    backend.Download(exec, gram.Rows(i, 1).Cols(i, 1),
-                     MutableViewOf(&diagonal[static_cast<size_t>(i)], 1, 1));
-  }
-  return diagonal;
-}
-
 }  // namespace
 
 ImportanceMatrix MeasureImportance(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "quant/calib/site_statistics.h"
 #include "quant/pipeline/block_rows.h"
 #include "quant/solve/rtn.h"
 #include "quant/solve/scale_search.h"
@@ -20,15 +21,6 @@ Grid PlainGrid(Backend& backend, Exec& exec, ConstMatrix weight, const QuantSche
     return ChooseBlocks(backend, exec, weight, *blocks, {}).grid;
   }
   return MinMax(backend, exec, weight, scheme, global_scale);
-}
-
-std::vector<float> DiagonalOf(Backend& backend, Exec& exec, ConstMatrix gram) {
-  std::vector<float> diagonal(static_cast<size_t>(gram.rows));
-  for (int64_t i = 0; i < gram.rows; ++i) {
-    backend.Download(exec, gram.Rows(i, 1).Cols(i, 1),
-                     MutableViewOf(&diagonal[static_cast<size_t>(i)], 1, 1));
-  }
-  return diagonal;
 }
 
 }  // namespace
