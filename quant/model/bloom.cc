@@ -6,20 +6,15 @@
 namespace quantmill {
 namespace {
 
-BlockSpec BloomBlock(const DecoderSpec& spec, const std::string& prefix) {
-  BlockSpec block;
-  block.prefix = prefix;
-  block.attention = prefix + ".self_attention";
-  SetAttentionNorm(prefix + ".input_layernorm", block);
-  SetMlpNorm(prefix + ".post_attention_layernorm", block);
-  for (LinearSpec* part : {&block.query, &block.key, &block.value}) {
-    *part = {"", spec.hidden, spec.hidden, true};
-  }
-  block.FuseQueryKeyValue(block.attention + ".query_key_value", spec.heads);
-  block.output = {block.attention + ".dense", spec.hidden, spec.hidden, true};
-  block.up = {prefix + ".mlp.dense_h_to_4h", spec.ffn, spec.hidden, true};
-  block.down = {prefix + ".mlp.dense_4h_to_h", spec.hidden, spec.ffn, true};
-  return block;
+PlainModules BloomModules(const DecoderSpec& spec) {
+  return {.attention = ".self_attention",
+          .attention_norm = ".input_layernorm",
+          .mlp_norm = ".post_attention_layernorm",
+          .up = ".mlp.dense_h_to_4h",
+          .down = ".mlp.dense_4h_to_h",
+          .output = ".dense",
+          .query_key_value = ".query_key_value",
+          .fused_groups = spec.heads};
 }
 
 }  // namespace
@@ -46,13 +41,13 @@ DecoderSpec DescribeBloom(const ConfigReader& config) {
   spec.embedding = "transformer.word_embeddings.weight";
   spec.embedding_norm = "transformer.word_embeddings_layernorm.weight";
   spec.embedding_norm_bias = "transformer.word_embeddings_layernorm.bias";
-  spec.final_norm = "transformer.ln_f.weight";
-  spec.final_norm_bias = "transformer.ln_f.bias";
+  SetFinalNorm("transformer.ln_f", spec);
   spec.tied = config.BoolOr("tie_word_embeddings", true);
   spec.lm_head = {"lm_head", spec.vocab, spec.hidden, false};
   const int64_t layers = ReadLayers(config, spelled("n_layer", "num_hidden_layers"));
   for (int64_t i = 0; i < layers; ++i) {
-    spec.blocks.push_back(BloomBlock(spec, "transformer.h." + std::to_string(i)));
+    spec.blocks.push_back(
+        PlainBlock(spec, BloomModules(spec), "transformer.h." + std::to_string(i)));
   }
   return spec;
 }

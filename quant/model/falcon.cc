@@ -36,32 +36,23 @@ FalconOptions ReadOptions(const ConfigReader& config) {
   return options;
 }
 
-void SetFalconNorms(const FalconOptions& options, BlockSpec& block) {
+PlainModules FalconModules(const DecoderSpec& spec, const FalconOptions& options) {
+  PlainModules modules{
+      .attention = ".self_attention",
+      .attention_norm = ".input_layernorm",
+      .mlp_norm = options.parallel ? ".input_layernorm" : ".post_attention_layernorm",
+      .up = ".mlp.dense_h_to_4h",
+      .down = ".mlp.dense_4h_to_h",
+      .output = ".dense",
+      .query_key_value = ".query_key_value",
+      .fused_groups = spec.kv_heads,
+      .attention_bias = options.bias,
+      .mlp_bias = options.bias};
   if (options.two_norms) {
-    SetAttentionNorm(block.prefix + ".ln_attn", block);
-    SetMlpNorm(block.prefix + ".ln_mlp", block);
-    return;
+    modules.attention_norm = ".ln_attn";
+    modules.mlp_norm = ".ln_mlp";
   }
-  SetAttentionNorm(block.prefix + ".input_layernorm", block);
-  SetMlpNorm(block.prefix + (options.parallel ? ".input_layernorm" : ".post_attention_layernorm"),
-             block);
-}
-
-BlockSpec FalconBlock(const DecoderSpec& spec, const FalconOptions& options,
-                      const std::string& prefix) {
-  BlockSpec block;
-  block.prefix = prefix;
-  block.attention = prefix + ".self_attention";
-  SetFalconNorms(options, block);
-  const int64_t kv_width = spec.kv_heads * spec.head_dim;
-  block.query = {"", spec.hidden, spec.hidden, options.bias};
-  block.key = {"", kv_width, spec.hidden, options.bias};
-  block.value = block.key;
-  block.FuseQueryKeyValue(block.attention + ".query_key_value", spec.kv_heads);
-  block.output = {block.attention + ".dense", spec.hidden, spec.hidden, options.bias};
-  block.up = {prefix + ".mlp.dense_h_to_4h", spec.ffn, spec.hidden, options.bias};
-  block.down = {prefix + ".mlp.dense_4h_to_h", spec.hidden, spec.ffn, options.bias};
-  return block;
+  return modules;
 }
 
 }  // namespace
@@ -96,13 +87,13 @@ DecoderSpec DescribeFalcon(const ConfigReader& config) {
     spec.rope = ReadRope(config, spec.head_dim, spec.max_positions);
   }
   spec.embedding = "transformer.word_embeddings.weight";
-  spec.final_norm = "transformer.ln_f.weight";
-  spec.final_norm_bias = "transformer.ln_f.bias";
+  SetFinalNorm("transformer.ln_f", spec);
   spec.tied = config.BoolOr("tie_word_embeddings", true);
   spec.lm_head = {"lm_head", spec.vocab, spec.hidden, false};
+  const PlainModules modules = FalconModules(spec, options);
   const int64_t layers = ReadLayers(config, "num_hidden_layers");
   for (int64_t i = 0; i < layers; ++i) {
-    spec.blocks.push_back(FalconBlock(spec, options, "transformer.h." + std::to_string(i)));
+    spec.blocks.push_back(PlainBlock(spec, modules, "transformer.h." + std::to_string(i)));
   }
   return spec;
 }

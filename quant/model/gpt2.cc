@@ -7,18 +7,15 @@ namespace quantmill {
 namespace {
 
 BlockSpec Gpt2Block(const DecoderSpec& spec, const std::string& prefix) {
-  BlockSpec block;
-  block.prefix = prefix;
-  block.attention = prefix + ".attn";
-  SetAttentionNorm(prefix + ".ln_1", block);
-  SetMlpNorm(prefix + ".ln_2", block);
-  for (LinearSpec* part : {&block.query, &block.key, &block.value}) {
-    *part = {"", spec.hidden, spec.hidden, true};
-  }
-  block.FuseQueryKeyValue(block.attention + ".c_attn", 1);
-  block.output = {block.attention + ".c_proj", spec.hidden, spec.hidden, true};
-  block.up = {prefix + ".mlp.c_fc", spec.ffn, spec.hidden, true};
-  block.down = {prefix + ".mlp.c_proj", spec.hidden, spec.ffn, true};
+  BlockSpec block = PlainBlock(spec,
+                               {.attention = ".attn",
+                                .attention_norm = ".ln_1",
+                                .mlp_norm = ".ln_2",
+                                .up = ".mlp.c_fc",
+                                .down = ".mlp.c_proj",
+                                .output = ".c_proj",
+                                .query_key_value = ".c_attn"},
+                               prefix);
   for (LinearSpec* linear : {&block.query_key_value, &block.output, &block.up, &block.down}) {
     linear->transposed = true;
   }
@@ -46,8 +43,7 @@ DecoderSpec DescribeGpt2(const ConfigReader& config) {
   spec.activation = ReadActivation(config, "activation_function", "gelu_new");
   spec.embedding = "transformer.wte.weight";
   spec.position_embedding = "transformer.wpe.weight";
-  spec.final_norm = "transformer.ln_f.weight";
-  spec.final_norm_bias = "transformer.ln_f.bias";
+  SetFinalNorm("transformer.ln_f", spec);
   spec.tied = config.BoolOr("tie_word_embeddings", true);
   spec.lm_head = {"lm_head", spec.vocab, spec.hidden, false};
   const int64_t layers = ReadLayers(config, "n_layer");

@@ -8,20 +8,16 @@
 namespace quantmill {
 namespace {
 
-BlockSpec NeoxBlock(const DecoderSpec& spec, bool attention_bias, const std::string& prefix) {
-  BlockSpec block;
-  block.prefix = prefix;
-  block.attention = prefix + ".attention";
-  SetAttentionNorm(prefix + ".input_layernorm", block);
-  SetMlpNorm(prefix + ".post_attention_layernorm", block);
-  for (LinearSpec* part : {&block.query, &block.key, &block.value}) {
-    *part = {"", spec.hidden, spec.hidden, attention_bias};
-  }
-  block.FuseQueryKeyValue(block.attention + ".query_key_value", spec.heads);
-  block.output = {block.attention + ".dense", spec.hidden, spec.hidden, attention_bias};
-  block.up = {prefix + ".mlp.dense_h_to_4h", spec.ffn, spec.hidden, true};
-  block.down = {prefix + ".mlp.dense_4h_to_h", spec.hidden, spec.ffn, true};
-  return block;
+PlainModules NeoxModules(const ConfigReader& config, const DecoderSpec& spec) {
+  return {.attention = ".attention",
+          .attention_norm = ".input_layernorm",
+          .mlp_norm = ".post_attention_layernorm",
+          .up = ".mlp.dense_h_to_4h",
+          .down = ".mlp.dense_4h_to_h",
+          .output = ".dense",
+          .query_key_value = ".query_key_value",
+          .fused_groups = spec.heads,
+          .attention_bias = config.BoolOr("attention_bias", true)};
 }
 
 // Its keys of rope under the names that others have.
@@ -51,14 +47,13 @@ DecoderSpec DescribeGptNeox(const ConfigReader& config) {
   spec.rope = ReadNeoxRope(config, spec);
   if (config.BoolOr("use_parallel_residual", true)) spec.order = BlockOrder::kParallel;
   spec.embedding = "gpt_neox.embed_in.weight";
-  spec.final_norm = "gpt_neox.final_layer_norm.weight";
-  spec.final_norm_bias = "gpt_neox.final_layer_norm.bias";
+  SetFinalNorm("gpt_neox.final_layer_norm", spec);
   spec.tied = config.BoolOr("tie_word_embeddings", false);
   spec.lm_head = {"embed_out", spec.vocab, spec.hidden, false};
-  const bool attention_bias = config.BoolOr("attention_bias", true);
+  const PlainModules modules = NeoxModules(config, spec);
   const int64_t layers = ReadLayers(config, "num_hidden_layers");
   for (int64_t i = 0; i < layers; ++i) {
-    spec.blocks.push_back(NeoxBlock(spec, attention_bias, "gpt_neox.layers." + std::to_string(i)));
+    spec.blocks.push_back(PlainBlock(spec, modules, "gpt_neox.layers." + std::to_string(i)));
   }
   return spec;
 }

@@ -84,4 +84,18 @@ void SetSlidingWindows(const ConfigReader& config, int64_t window, int64_t first
   }
 }
 
+void SetQwenWindows(const ConfigReader& config, DecoderSpec& spec) {
+  if (!config.BoolOr("use_sliding_window", false) || !config.Has("sliding_window")) return;
+  SetSlidingWindows(config, config.Size("sliding_window"),
+                    config.SizeOr("max_window_layers", spec.layers()), spec);
+}
+
+LlamaVariation Qwen3Variation(const ConfigReader& config) {
+  LlamaVariation variation;
+  variation.query_key_norm = true;
+  variation.query_key_value_bias = config.BoolOr("attention_bias", false);
+  variation.output_bias = variation.query_key_value_bias;
+  return variation;
+}
+
 }  // namespace quantmill

@@ -23,6 +23,12 @@ DecoderSpec LlamaLayout(const ConfigReader& config, const LlamaVariation& variat
 void SetSlidingWindows(const ConfigReader& config, int64_t window, int64_t first_sliding,
                        DecoderSpec& spec);
 
+// What Qwen2 and Qwen3 do: where use_sliding_window says so, layers from max_window_layers on.
+void SetQwenWindows(const ConfigReader& config, DecoderSpec& spec);
+
+// Qwen3's, of its mixtures too.
+LlamaVariation Qwen3Variation(const ConfigReader& config);
+
 }  // namespace quantmill
 
 #endif  // QUANTMILL_QUANT_MODEL_LLAMA_LAYOUT_H_

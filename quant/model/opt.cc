@@ -12,17 +12,19 @@ constexpr int64_t kPositionOffset = 2;
 constexpr float kNormEps = 1e-5f;
 
 BlockSpec OptBlock(const DecoderSpec& spec, bool bias, const std::string& prefix) {
-  BlockSpec block;
-  block.prefix = prefix;
-  block.attention = prefix + ".self_attn";
-  SetAttentionNorm(prefix + ".self_attn_layer_norm", block);
-  SetMlpNorm(prefix + ".final_layer_norm", block);
-  block.query = {block.attention + ".q_proj", spec.hidden, spec.hidden, bias};
-  block.key = {block.attention + ".k_proj", spec.hidden, spec.hidden, bias};
-  block.value = {block.attention + ".v_proj", spec.hidden, spec.hidden, bias};
-  block.output = {block.attention + ".out_proj", spec.hidden, spec.hidden, bias};
-  block.up = {prefix + ".fc1", spec.ffn, spec.hidden, bias};
-  block.down = {prefix + ".fc2", spec.hidden, spec.ffn, bias};
+  BlockSpec block = PlainBlock(spec,
+                               {.attention = ".self_attn",
+                                .attention_norm = ".self_attn_layer_norm",
+                                .mlp_norm = ".final_layer_norm",
+                                .up = ".fc1",
+                                .down = ".fc2",
+                                .output = ".out_proj",
+                                .attention_bias = bias,
+                                .mlp_bias = bias},
+                               prefix);
+  block.query.name = block.attention + ".q_proj";
+  block.key.name = block.attention + ".k_proj";
+  block.value.name = block.attention + ".v_proj";
   return block;
 }
 
@@ -54,8 +56,7 @@ DecoderSpec DescribeOpt(const ConfigReader& config) {
   const bool norm_before = config.BoolOr("do_layer_norm_before", true);
   if (!norm_before) spec.order = BlockOrder::kPostNorm;
   if (norm_before && !config.BoolOr("_remove_final_layer_norm", false)) {
-    spec.final_norm = decoder + "final_layer_norm.weight";
-    spec.final_norm_bias = decoder + "final_layer_norm.bias";
+    SetFinalNorm(decoder + "final_layer_norm", spec);
   }
   spec.tied = config.BoolOr("tie_word_embeddings", true);
   spec.lm_head = {"lm_head", spec.vocab, width, false};

@@ -28,6 +28,31 @@ void SetMlpNorm(const std::string& module, BlockSpec& block) {
   block.mlp_norm_bias = module + ".bias";
 }
 
+void SetFinalNorm(const std::string& module, DecoderSpec& spec) {
+  spec.final_norm = module + ".weight";
+  spec.final_norm_bias = module + ".bias";
+}
+
+BlockSpec PlainBlock(const DecoderSpec& spec, const PlainModules& modules,
+                     const std::string& prefix) {
+  BlockSpec block;
+  block.prefix = prefix;
+  block.attention = prefix + modules.attention;
+  SetAttentionNorm(prefix + modules.attention_norm, block);
+  SetMlpNorm(prefix + modules.mlp_norm, block);
+  block.query = {"", spec.hidden, spec.hidden, modules.attention_bias};
+  block.key = {"", spec.kv_heads * spec.head_dim, spec.hidden, modules.attention_bias};
+  block.value = block.key;
+  if (!modules.query_key_value.empty()) {
+    block.FuseQueryKeyValue(block.attention + modules.query_key_value, modules.fused_groups);
+  }
+  block.output = {block.attention + modules.output, spec.hidden, spec.hidden,
+                  modules.attention_bias};
+  block.up = {prefix + modules.up, spec.ffn, spec.hidden, modules.mlp_bias};
+  block.down = {prefix + modules.down, spec.hidden, spec.ffn, modules.mlp_bias};
+  return block;
+}
+
 std::vector<float> AlibiSlopes(int64_t heads) {
   const auto power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(heads)));
   std::vector<float> slopes;

@@ -6,11 +6,7 @@
 namespace quantmill {
 
 DecoderSpec DescribeQwen3Moe(const ConfigReader& config) {
-  LlamaVariation variation;
-  variation.query_key_norm = true;
-  variation.query_key_value_bias = config.BoolOr("attention_bias", false);
-  variation.output_bias = variation.query_key_value_bias;
-  DecoderSpec spec = LlamaLayout(config, variation);
+  DecoderSpec spec = LlamaLayout(config, Qwen3Variation(config));
   if (config.BoolOr("use_sliding_window", false) && config.Has("sliding_window")) {
     for (BlockSpec& block : spec.blocks) block.sliding_window = config.Size("sliding_window");
   }
