@@ -11,6 +11,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_linear.h"
 #include "kernels/cpu/cpu_rounded_linear.h"
+#include "kernels/cpu/matmul_output.h"
 #include "kernels/cpu/matmul_plan.h"
 
 namespace quantmill::cpu {
@@ -47,9 +48,7 @@ class MatMulCall {
       : kernels_(kernels),
         x_(x),
         w_(w),
-        bias_(bias),
-        mode_(mode),
-        y_(y),
+        output_{bias, mode, y},
         pairs_(w.compute() == Compute::kBF16 && kernels.pairs),
         plan_(ChoosePlan(x.rows, w, kernels)),
         // One cache line more than the block: rows whose distance is a power of two would share
@@ -125,7 +124,7 @@ class MatMulCall {
           const int rows = static_cast<int>(std::min(direct_rows, x.rows - r));
           (pairs_ ? kernels_.direct_pairs : kernels_.direct)(
               w_.PanelAt(panel), w_.in(), rows, x.Rows(r, rows).data, x.stride, panel_sums);
-          StoreSums(r, rows, panel, panel_sums);
+          output_.Store(kernels_, r, rows, panel, panel_sums);
         }
       }
     });
@@ -239,30 +238,14 @@ class MatMulCall {
       } else {
         kernels_.tile(tile);
       }
-      if (b.last) StoreSums(b.first_row + r, tile.rows, b.panel, tile.sums);
+      if (b.last) output_.Store(kernels_, b.first_row + r, tile.rows, b.panel, tile.sums);
     }
-  }
-
-  void StoreSums(int64_t row, int rows, int64_t panel, const float* sums) const {
-    const int64_t first = panel * kernels_.panel_cols;
-    StoreArgs store;
-    store.rows = rows;
-    store.cols = std::min<int64_t>(kernels_.panel_cols, w_.out() - first);
-    store.sums = sums;
-    store.bias = bias_.size() == 0 ? nullptr : bias_.Row<float>(0) + first;
-    store.add = mode_ == MatMulMode::kAdd;
-    store.bf16 = y_.dtype == DType::kBF16;
-    store.y = static_cast<std::byte*>(y_.data) + (row * y_.stride + first) * SizeOf(y_.dtype);
-    store.y_row = y_.stride;
-    kernels_.store(store);
   }
 
   const MatMulKernels& kernels_;
   ConstMatrix x_;
   const CpuLinear& w_;
-  ConstMatrix bias_;
-  MatMulMode mode_;
-  Matrix y_;
+  MatMulOutput output_;
   bool pairs_;
   Plan plan_;
   int64_t x_row_;  // steps (4 bytes) between copied rows

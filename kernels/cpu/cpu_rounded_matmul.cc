@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_rounded_linear.h"
+#include "kernels/cpu/matmul_output.h"
 
 namespace quantmill::cpu {
 
@@ -41,9 +42,7 @@ class RoundedCall {
         kernels_(kernels),
         x_(x),
         w_(w),
-        bias_(bias),
-        mode_(mode),
-        y_(y),
+        output_{bias, mode, y},
         segments_(w.segments()),
         step_(StepOf(w, tiles, kernels)),
         step_inputs_(InputsOf(step_)),
@@ -248,30 +247,14 @@ class RoundedCall {
     fold.first = b.segment == 0;
     fold.out = b.totals == nullptr ? tile.sums : b.totals + r * tiles_.panel_cols;
     kernels_.fold(fold);
-    if (b.segment + 1 == segments_.count) StoreTile(b.panel, row, tile.rows, fold.out);
-  }
-
-  void StoreTile(int64_t panel, int64_t row, int rows, const float* totals) const {
-    const int64_t first = panel * tiles_.panel_cols;
-    StoreArgs store;
-    store.rows = rows;
-    store.cols = std::min<int64_t>(tiles_.panel_cols, w_.out() - first);
-    store.sums = totals;
-    store.bias = bias_.size() == 0 ? nullptr : bias_.Row<float>(0) + first;
-    store.add = mode_ == MatMulMode::kAdd;
-    store.bf16 = y_.dtype == DType::kBF16;
-    store.y = static_cast<std::byte*>(y_.data) + (row * y_.stride + first) * SizeOf(y_.dtype);
-    store.y_row = y_.stride;
-    tiles_.store(store);
+    if (b.segment + 1 == segments_.count) output_.Store(tiles_, row, tile.rows, b.panel, fold.out);
   }
 
   const MatMulKernels& tiles_;
   const RoundedKernels& kernels_;
   ConstMatrix x_;
   const CpuRoundedLinear& w_;
-  ConstMatrix bias_;
-  MatMulMode mode_;
-  Matrix y_;
+  MatMulOutput output_;
   Segments segments_;
   StepType step_;
   int64_t step_inputs_;

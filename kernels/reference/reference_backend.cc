@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "kernels/reference/reference_elements.h"
+
 namespace quantmill::reference {
 namespace {
 
@@ -9,20 +11,6 @@ class ReferenceStream : public Stream {
  public:
   void Synchronize() override {}
 };
-
-float Read(ConstMatrix m, int64_t r, int64_t c) {
-  switch (m.dtype) {
-    case DType::kF32:
-      return m.Row<float>(r)[c];
-    case DType::kF16:
-      return ToFloat(m.Row<F16>(r)[c]);
-    case DType::kBF16:
-      return ToFloat(m.Row<BF16>(r)[c]);
-    default:
-      Check(false, "Upload, Download: conversion from a type that is not a dense float");
-      return 0;
-  }
-}
 
 void Write(Matrix m, int64_t r, int64_t c, float x) {
   switch (m.dtype) {

@@ -1,23 +1,10 @@
 // Weights, MatMul and AddGram of the reference backend.
 #include "kernels/reference/reference_backend.h"
+#include "kernels/reference/reference_elements.h"
 #include "kernels/reference/reference_rounded.h"
 
 namespace quantmill::reference {
 namespace {
-
-float Read(ConstMatrix m, int64_t r, int64_t c) {
-  switch (m.dtype) {
-    case DType::kF32:
-      return m.Row<float>(r)[c];
-    case DType::kF16:
-      return ToFloat(m.Row<F16>(r)[c]);
-    case DType::kBF16:
-      return ToFloat(m.Row<BF16>(r)[c]);
-    default:
-      Check(false, "not a dense float matrix");
-      return 0;
-  }
-}
 
 // The weight as MatMul multiplies it, in F32.
 class ReferenceLinear : public PackedLinear {
