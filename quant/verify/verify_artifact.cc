@@ -18,6 +18,7 @@
 #include "quant/model/rotated_model.h"
 #include "quant/verify/file_comparison.h"
 #include "quant/verify/folded_reference.h"
+#include "quant/verify/problem_list.h"
 #include "quant/verify/record.h"
 #include "quant/verify/weight_error.h"
 
@@ -38,25 +39,6 @@ bool SameError(double a, double b) {
 }
 
 std::string ErrorText(double error) { return fmt::format("{:.9g}", error); }
-
-// Problems by place: the first description of one place is kept, so that a damaged tensor is not
-// told again by every check that meets it.
-class ProblemList {
- public:
-  void Add(const std::string& where, const std::string& what) {
-    if (places_.insert(where).second) problems_.push_back({where, what});
-  }
-  void Add(const Error& error) { Add(error.where(), error.message()); }
-  void Append(const std::vector<Problem>& problems) {
-    for (const Problem& problem : problems) Add(problem.where, problem.what);
-  }
-  bool empty() const { return problems_.empty(); }
-  std::vector<Problem> Take() { return std::move(problems_); }
-
- private:
-  std::set<std::string> places_;
-  std::vector<Problem> problems_;
-};
 
 // A linear of the model that the file stores quantized.
 struct Layer {

@@ -76,8 +76,8 @@ TEST(DamagedArtifactTest, MissingPartsAreAllFound) {
   }
 }
 
-TEST(DamagedArtifactTest, LayerLeftDenseIsFound) {
-  const TinyArtifact tiny;
+// As if `quantize` had passed the layer over.
+void StoreUpDense(const TinyArtifact& tiny) {
   TensorMap dense;
   TinyArtifact::ChangeTensors(tiny.dense(), [&](TensorMap& tensors) { dense = tensors; });
   TinyArtifact::ChangeTensors(tiny.artifact(), [&](TensorMap& tensors) {
@@ -86,20 +86,18 @@ TEST(DamagedArtifactTest, LayerLeftDenseIsFound) {
     }
     tensors[std::string(kUp) + ".weight"] = dense.at(std::string(kUp) + ".weight");
   });
+}
+
+TEST(DamagedArtifactTest, LayerLeftDenseIsFound) {
+  const TinyArtifact tiny;
+  StoreUpDense(tiny);
   EXPECT_THAT(Lines(Verify(tiny)), Contains(HasSubstr(kUp)));
   EXPECT_THAT(Lines(VerifyAlone(tiny)), Contains(HasSubstr(kUp)));
 }
 
 TEST(DamagedArtifactTest, LayerLeftDenseWithoutAWordInTheConfigurationIsFound) {
   const TinyArtifact tiny;
-  TensorMap dense;
-  TinyArtifact::ChangeTensors(tiny.dense(), [&](TensorMap& tensors) { dense = tensors; });
-  TinyArtifact::ChangeTensors(tiny.artifact(), [&](TensorMap& tensors) {
-    for (const std::string part : {".weight_packed", ".weight_scale", ".weight_shape"}) {
-      tensors.erase(kUp + part);
-    }
-    tensors[std::string(kUp) + ".weight"] = dense.at(std::string(kUp) + ".weight");
-  });
+  StoreUpDense(tiny);
   tiny.ChangeJson("config.json", [](nlohmann::json& config) {
     config["quantization_config"]["ignore"].push_back(kUp);
   });
