@@ -94,11 +94,12 @@ MappedFile::~MappedFile() {
 
 void MappedFile::Release(uint64_t offset, uint64_t size) const {
   Check(offset <= bytes_.size() && size <= bytes_.size() - offset, "Release outside the file");
-  const uint64_t page = PageSize();
-  const uint64_t begin = (offset + page - 1) / page * page;
-  // The end of the file ends its last page: nothing else can be in it.
-  const uint64_t end =
-      offset + size == bytes_.size() ? bytes_.size() : (offset + size) / page * page;
+  // The system maps pages around the one that was missing: those beside the range go too. Whoever
+  // reads there again gets them from the file once more.
+  constexpr uint64_t kFaultAround = 64 << 10;
+  const uint64_t unit = std::max(PageSize(), kFaultAround);
+  const uint64_t begin = offset / unit * unit;
+  const uint64_t end = std::min<uint64_t>((offset + size + unit - 1) / unit * unit, bytes_.size());
   if (begin >= end) return;
   // Advice only: a failure costs memory, not correctness.
   madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);

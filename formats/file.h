@@ -30,8 +30,9 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return bytes_; }  // empty for an empty file
 
-  // Tells the system that bytes [offset, offset + size) are not needed for now: whole pages inside
-  // the range leave resident memory; a later access reads them again. The bytes stay valid.
+  // Tells the system that bytes [offset, offset + size) are not needed for now: they, and what
+  // shares pages with them, leave resident memory; a later access reads them again. The bytes stay
+  // valid.
   void Release(uint64_t offset, uint64_t size) const;
 
  private:

@@ -74,7 +74,7 @@ TEST(MappedFile, ReleaseLowersResidentMemory) {
   EXPECT_GT(ResidentPages(file.bytes()), 0);
   const int64_t full = ResidentFileKilobytes();
   EXPECT_GT(full, before + 30'000);
-  file.Release(1, file.bytes().size() - 1);  // all but the first page
+  file.Release(1, file.bytes().size() - 1);
   EXPECT_LT(ResidentFileKilobytes(), before + 1'000);
   EXPECT_EQ(Text(file.bytes().last(3)), "xxx");
 }
