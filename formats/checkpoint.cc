@@ -278,7 +278,7 @@ Checkpoint Checkpoint::OfImage(FolderImage image) {
     const TensorInfo& info = tensors[i];
     Check(state->places.emplace(info.name, State::Place{nullptr, &info, i}).second,
           "an image has two tensors of one name");
-    state->total_bytes += info.bytes();
+    state->total_bytes += image.tensors->Stored(i).bytes;
   }
   for (const auto& [name, place] : state->places) state->names.push_back(name);
   state->image = std::move(image);

@@ -50,7 +50,7 @@ class Checkpoint {
   bool is_image() const;
   const std::vector<std::string>& names() const;                   // of all tensors, sorted
   const std::vector<std::filesystem::path>& weight_files() const;  // absolute, in shard order
-  uint64_t total_bytes() const;                                    // of all tensors
+  uint64_t total_bytes() const;                                    // of all tensors, as stored
 
   bool Has(std::string_view name) const;
   // Info, Bytes, View, Location and Release throw Error(kBadInput) naming a tensor that is missing.

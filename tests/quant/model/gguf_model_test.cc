@@ -199,6 +199,8 @@ TEST_F(GgufModelTest, TypesOfTheCheckpoint) {
   EXPECT_EQ(source.checkpoint().Stored("model.layers.0.mlp.down_proj.weight").bytes, 32u * 2 * 20);
   const ModelSource wide = ModelSource::Open(path, {.dense = DType::kF32});
   EXPECT_EQ(dtype(wide, "model.layers.0.mlp.down_proj.weight"), "F32");
+  // What the file takes does not depend on the type that it is read as.
+  EXPECT_EQ(wide.checkpoint().total_bytes(), source.checkpoint().total_bytes());
   // F32 is what the blocks decode to; F16 is that, rounded.
   std::vector<float> exact = Values(wide, "model.layers.0.mlp.down_proj.weight");
   for (float& value : exact) value = RoundTo(DType::kF16, value);
