@@ -2,12 +2,12 @@
 #ifndef QUANTMILL_TOOLS_COMMAND_H_
 #define QUANTMILL_TOOLS_COMMAND_H_
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "tools/console.h"
+#include "tools/flag_set.h"
 
 namespace quantmill {
 
@@ -23,7 +23,7 @@ class Command {
  public:
   virtual ~Command() = default;
   // Adds the subcommand to `app`. Its flags are fields of this object, which must outlive `app`.
-  virtual CLI::App* Register(CLI::App& app) = 0;
+  virtual FlagSet Register(CLI::App& app) = 0;
   // Does what the parsed flags say. Returns 0, or 1 when a verification failed; throws Error.
   // Everything for stdout goes through `console`.
   virtual int Run(Console& console) = 0;
@@ -31,7 +31,7 @@ class Command {
   const CommonFlags& common() const { return common_; }
 
  protected:
-  void AddCommonFlags(CLI::App& command);
+  void AddCommonFlags(const FlagSet& command);
   CommonFlags common_;
 };
 

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <utility>
 
 #include "kernels/core/error.h"
 #include "quant/report/spelling.h"
-#include "tools/flags.h"
 #include "tools/version.h"
 
 namespace quantmill {
@@ -58,26 +58,27 @@ std::string MessageOf(const CLI::ParseError& error) {
 
 }  // namespace
 
-void Command::AddCommonFlags(CLI::App& command) {
-  command.add_flag("--json", common_.json, "print JSON on stdout and nothing else")
-      ->group("Common flags");
-  command.add_flag("--quiet", common_.quiet, "no progress and no notes on stderr")
-      ->group("Common flags");
-  CLI::Option* threads =
-      command.add_option("--threads", common_.threads, "default: all CPUs of this process");
-  TakesInteger(threads, 1, 4096)->group("Common flags");
-  CLI::Option* device = command.add_option("--device", common_.device, "default: auto");
-  TakesOneOf(device, {"auto", "cpu", "cuda"})->group("Common flags");
+void Command::AddCommonFlags(const FlagSet& command) {
+  const char* group = "Common flags";
+  command.AddSwitch("--json", common_.json, "print JSON on stdout and nothing else").Group(group);
+  command.AddSwitch("--quiet", common_.quiet, "no progress and no notes on stderr").Group(group);
+  command.Add("--threads", common_.threads, "default: all CPUs of this process")
+      .IntegerIn(1, 4096)
+      .Group(group);
+  command.Add("--device", common_.device, "default: auto")
+      .OneOf({"auto", "cpu", "cuda"})
+      .Group(group);
 }
 
 CommandLine::CommandLine()
-    : app_("Quantizes language models, checks what it wrote, and measures what that cost.",
-           "quantmill") {
-  app_.get_formatter()->column_width(kFlagColumn);
-  app_.get_formatter()->label("REQUIRED", "(required)");
-  app_.set_version_flag("--version", VersionText, "print version, build, CPU and formats");
-  app_.set_help_flag("-h,--help", "print this help");
-  app_.footer(
+    : app_(std::make_unique<CLI::App>(
+          "Quantizes language models, checks what it wrote, and measures what that cost.",
+          "quantmill")) {
+  app_->get_formatter()->column_width(kFlagColumn);
+  app_->get_formatter()->label("REQUIRED", "(required)");
+  app_->set_version_flag("--version", VersionText, "print version, build, CPU and formats");
+  app_->set_help_flag("-h,--help", "print this help");
+  app_->footer(
       "'quantmill COMMAND --help' shows the flags of a command and an example.\n\n"
       "Exit codes: 0 done, 1 verification failed, 2 usage, 3 bad input,\n"
       "4 environment (disk, memory, device), 70 bug, 130 interrupted.");
@@ -90,8 +91,10 @@ CommandLine::CommandLine()
   commands_.push_back(MakeVerifyCommand());
   commands_.push_back(MakeEvalCommand());
   commands_.push_back(MakeGenerateCommand());
-  for (const auto& command : commands_) subcommands_.push_back(command->Register(app_));
+  for (const auto& command : commands_) subcommands_.push_back(command->Register(*app_).app());
 }
+
+CommandLine::~CommandLine() = default;
 
 std::string CommandLine::ShortHelp() const {
   std::string text = "usage: quantmill COMMAND ...\n\n";
@@ -103,7 +106,7 @@ std::string CommandLine::ShortHelp() const {
 
 Request CommandLine::Parse(int argc, const char* const* argv) {
   std::string where;
-  const CLI::App* command = &app_;
+  const CLI::App* command = app_.get();
   const auto find_command = [&] {
     for (size_t i = 0; i < subcommands_.size(); ++i) {
       if (!subcommands_[i]->parsed()) continue;
@@ -114,15 +117,15 @@ Request CommandLine::Parse(int argc, const char* const* argv) {
     return static_cast<Command*>(nullptr);
   };
   try {
-    app_.parse(argc, argv);
+    app_->parse(argc, argv);
     return {find_command(), ""};
   } catch (const CLI::CallForHelp&) {
-    return {nullptr, HelpText(app_)};
+    return {nullptr, HelpText(*app_)};
   } catch (const CLI::CallForVersion& version) {
     return {nullptr, version.what()};
   } catch (const CLI::ParseError& error) {
     find_command();
-    const std::vector<std::string> rest = app_.remaining(true);
+    const std::vector<std::string> rest = app_->remaining(true);
     if (!rest.empty() && where.empty() && !rest[0].starts_with("-")) {
       std::vector<std::string> names;
       names.reserve(subcommands_.size());

@@ -2,7 +2,6 @@
 #ifndef QUANTMILL_TOOLS_COMMAND_LINE_H_
 #define QUANTMILL_TOOLS_COMMAND_LINE_H_
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +19,7 @@ struct Request {
 class CommandLine {
  public:
   CommandLine();
+  ~CommandLine();
   CommandLine(const CommandLine&) = delete;
   CommandLine& operator=(const CommandLine&) = delete;
 
@@ -31,7 +31,7 @@ class CommandLine {
  private:
   std::vector<std::unique_ptr<Command>> commands_;
   std::vector<CLI::App*> subcommands_;  // of each command, in the same order
-  CLI::App app_;
+  std::unique_ptr<CLI::App> app_;
 };
 
 }  // namespace quantmill

@@ -11,7 +11,7 @@
 #include "quant/pipeline/convert_gguf.h"
 #include "quant/pipeline/gguf_types.h"
 #include "tools/command.h"
-#include "tools/flags.h"
+#include "tools/flag_set.h"
 #include "tools/progress.h"
 #include "tools/signals.h"
 
@@ -20,29 +20,26 @@ namespace {
 
 class ConvertCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override {
-    CLI::App* command =
-        app.add_subcommand("convert", "the same quantized weights in another format");
+  FlagSet Register(CLI::App& app) override {
+    FlagSet command(app, "convert", "the same quantized weights in another format");
     command
-        ->add_option("MODEL", artifact_,
-                     "folder of quantized weights, or a GGUF file; for gguf, any model")
-        ->required()
-        ->type_name("");
-    command->add_option("-o,--output", output_, "folder to make; for gguf, file")
-        ->required()
-        ->type_name("OUT");
-    command->add_flag("--force", force_, "replace OUT if it is there");
+        .Add("MODEL", artifact_, "folder of quantized weights, or a GGUF file; for gguf, any model")
+        .Required()
+        .ValueName("");
+    command.Add("-o,--output", output_, "folder to make; for gguf, file")
+        .Required()
+        .ValueName("OUT");
+    command.AddSwitch("--force", force_, "replace OUT if it is there");
     command
-        ->add_option("--format", format_,
-                     "compressed-tensors, gptq, gptq_v2, awq, fp8 or gguf;\n"
-                     "without one, a GGUF file becomes a dense folder")
-        ->type_name("NAME");
-    TakesOneOf(
-        command->add_option("--dequantize", dequantize_, "a dense checkpoint of this type instead"),
-        {"f16", "bf16", "f32"});
-    AddGgufOptions(*command);
-    AddCommonFlags(*command);
-    command->footer(
+        .Add("--format", format_,
+             "compressed-tensors, gptq, gptq_v2, awq, fp8 or gguf;\n"
+             "without one, a GGUF file becomes a dense folder")
+        .ValueName("NAME");
+    command.Add("--dequantize", dequantize_, "a dense checkpoint of this type instead")
+        .OneOf({"f16", "bf16", "f32"});
+    AddGgufFlags(command);
+    AddCommonFlags(command);
+    command.Footer(
         "Nothing is rounded again: every value is compared with the original's, and a\n"
         "file that the format cannot hold exactly is refused. Only for gguf may MODEL be dense:\n"
         "its weights are then encoded in the type that --gguf-type names. A GGUF file becomes a\n"
@@ -60,10 +57,10 @@ class ConvertCommand : public Command {
       throw Error(ErrorCode::kUsage, "--format", "give --format or --dequantize, one of them");
     }
     const bool gguf = format_ == "gguf";
-    for (CLI::Option* option : gguf_options_) {
-      if (gguf || option->count() == 0) continue;
-      if (from_gguf && option->get_name() == "--gguf-pre") continue;
-      throw Error(ErrorCode::kUsage, option->get_name(), "is only for --format gguf");
+    for (const Flag& flag : gguf_flags_) {
+      if (gguf || !flag.given()) continue;
+      if (from_gguf && flag.name() == "--gguf-pre") continue;
+      throw Error(ErrorCode::kUsage, flag.name(), "is only for --format gguf");
     }
     GgufReading reading;
     reading.codes = !to_folder;
@@ -89,23 +86,23 @@ class ConvertCommand : public Command {
   }
 
  private:
-  void AddGgufOptions(CLI::App& command) {
-    gguf_options_ = {
-        TakesOneOf(command.add_option("--gguf-type", gguf_.type,
-                                      "gguf of a dense model: type of its linear layers (f16)"),
-                   GgufTypeNames()),
-        TakesOneOf(command.add_option("--embedding-type", gguf_.embedding_type,
-                                      "gguf: type of embedding and head"),
-                   GgufEmbeddingTypeNames()),
+  void AddGgufFlags(const FlagSet& command) {
+    gguf_flags_ = {
         command
-            .add_option("--imatrix", gguf_.imatrix,
-                        "gguf of a dense model: importance of inputs, a file of llama.cpp")
-            ->type_name("FILE"),
+            .Add("--gguf-type", gguf_.type,
+                 "gguf of a dense model: type of its linear layers (f16)")
+            .OneOf(GgufTypeNames()),
+        command.Add("--embedding-type", gguf_.embedding_type, "gguf: type of embedding and head")
+            .OneOf(GgufEmbeddingTypeNames()),
         command
-            .add_option("--gguf-pre", gguf_.pre,
-                        "gguf, also as MODEL: llama.cpp's name for the pre-tokenizer, if it\n"
-                        "is not found")
-            ->type_name("NAME")};
+            .Add("--imatrix", gguf_.imatrix,
+                 "gguf of a dense model: importance of inputs, a file of llama.cpp")
+            .ValueName("FILE"),
+        command
+            .Add("--gguf-pre", gguf_.pre,
+                 "gguf, also as MODEL: llama.cpp's name for the pre-tokenizer, if it\n"
+                 "is not found")
+            .ValueName("NAME")};
   }
 
   DType DenseType() const {
@@ -119,7 +116,7 @@ class ConvertCommand : public Command {
   std::string format_;
   std::string dequantize_;
   GgufOptions gguf_;
-  std::vector<CLI::Option*> gguf_options_;
+  std::vector<Flag> gguf_flags_;
 };
 
 }  // namespace

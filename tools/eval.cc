@@ -16,7 +16,7 @@
 #include "quant/report/units.h"
 #include "quant/runtime/evaluate.h"
 #include "tools/command.h"
-#include "tools/flags.h"
+#include "tools/flag_set.h"
 #include "tools/progress.h"
 #include "tools/session.h"
 #include "tools/signals.h"
@@ -151,7 +151,7 @@ void WriteLogProbs(const std::string& path, const std::vector<ModelScores>& scor
 
 class EvalCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override;
+  FlagSet Register(CLI::App& app) override;
   int Run(Console& console) override;
 
  private:
@@ -163,31 +163,29 @@ class EvalCommand : public Command {
   EvalFlags flags_;
 };
 
-CLI::App* EvalCommand::Register(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("eval", "perplexity, and divergence from a reference");
+FlagSet EvalCommand::Register(CLI::App& app) {
+  FlagSet command(app, "eval", "perplexity, and divergence from a reference");
   const auto add = [&](const char* flag, auto& value, const char* help) {
-    return command->add_option(flag, value, help);
+    return command.Add(flag, value, help);
   };
-  add("MODEL", flags_.models, "checkpoints or artifacts")->required()->type_name("");
-  add("--reference", flags_.reference, "measure divergence from this model")->type_name("MODEL");
-  add("--text", flags_.text, "plain text, .json or .jsonl")->type_name("FILE");
+  add("MODEL", flags_.models, "checkpoints or artifacts").Required().ValueName("");
+  add("--reference", flags_.reference, "measure divergence from this model").ValueName("MODEL");
+  add("--text", flags_.text, "plain text, .json or .jsonl").ValueName("FILE");
   add("--tokens-file", flags_.tokens_file, "instead of text: a JSON array of token ids")
-      ->type_name("FILE");
-  TakesOneOf(add("--protocol", flags_.protocol, "default: windows"), {"windows", "llamacpp"});
-  TakesInteger(add("--window", flags_.window, "tokens; default: 2048, llamacpp 512"), 2,
-               10'000'000);
-  TakesInteger(add("--max-windows", flags_.max_windows, "default: all"), 1, 1'000'000'000);
-  TakesOneOf(add("--compute", flags_.compute, "default: f32"), {"f32", "bf16"});
-  TakesOneOf(add("--reference-compute", flags_.reference_compute, "default: as --compute"),
-             {"f32", "bf16"});
-  TakesOneOf(
-      add("--kv-cache", flags_.kv_cache, "keys and values; default: auto, as the\nmodel says"),
-      KvPrecisionNames());
+      .ValueName("FILE");
+  add("--protocol", flags_.protocol, "default: windows").OneOf({"windows", "llamacpp"});
+  add("--window", flags_.window, "tokens; default: 2048, llamacpp 512").IntegerIn(2, 10'000'000);
+  add("--max-windows", flags_.max_windows, "default: all").IntegerIn(1, 1'000'000'000);
+  add("--compute", flags_.compute, "default: f32").OneOf({"f32", "bf16"});
+  add("--reference-compute", flags_.reference_compute, "default: as --compute")
+      .OneOf({"f32", "bf16"});
+  add("--kv-cache", flags_.kv_cache, "keys and values; default: auto, as the\nmodel says")
+      .OneOf(KvPrecisionNames());
   add("--log-probs", flags_.log_probs,
       "write the log-probability of every scored\ntoken: a JSON array for each model")
-      ->type_name("FILE");
-  AddCommonFlags(*command);
-  command->footer(
+      .ValueName("FILE");
+  AddCommonFlags(command);
+  command.Footer(
       "Protocols: 'windows' scores every prediction of windows without overlap (as\n"
       "GPTQ and AWQ do), 'llamacpp' the second half of each, as llama.cpp does.\n\n"
       "Example: what 4 bits cost, with error bars\n"

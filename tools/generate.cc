@@ -15,7 +15,7 @@
 #include "quant/report/layout.h"
 #include "quant/report/units.h"
 #include "tools/command.h"
-#include "tools/flags.h"
+#include "tools/flag_set.h"
 #include "tools/session.h"
 #include "tools/signals.h"
 
@@ -69,7 +69,7 @@ double DecodeRate(const GenerationResult& result) {
 
 class GenerateCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override;
+  FlagSet Register(CLI::App& app) override;
   int Run(Console& console) override;
 
  private:
@@ -84,27 +84,25 @@ class GenerateCommand : public Command {
   std::string kv_cache_ = "auto";
 };
 
-CLI::App* GenerateCommand::Register(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("generate", "continue a text");
+FlagSet GenerateCommand::Register(CLI::App& app) {
+  FlagSet command(app, "generate", "continue a text");
   const auto add = [&](const char* flag, auto& value, const char* help) {
-    return command->add_option(flag, value, help);
+    return command.Add(flag, value, help);
   };
-  add("MODEL", model_, "checkpoint or artifact")->required()->type_name("");
-  add("--prompt", prompt_, "text to continue")->required()->type_name("TEXT");
-  TakesInteger(add("--max-tokens", options_.max_tokens, "default: 128"), 1, 10'000'000);
+  add("MODEL", model_, "checkpoint or artifact").Required().ValueName("");
+  add("--prompt", prompt_, "text to continue").Required().ValueName("TEXT");
+  add("--max-tokens", options_.max_tokens, "default: 128").IntegerIn(1, 10'000'000);
   SamplingOptions& sampling = options_.sampling;
-  TakesNumber(add("--temperature", sampling.temperature, "default: 0, the likeliest token"), 0,
-              100);
-  TakesInteger(add("--top-k", sampling.top_k, "draw from the k likeliest; default: all"), 1,
-               10'000'000);
-  TakesNumber(add("--top-p", sampling.top_p, "draw from this share of probability; default: 1"), 0,
-              1);
-  TakesInteger(add("--seed", sampling.seed, "default: 0"), 0, INT64_MAX);
-  TakesOneOf(add("--compute", compute_, "default: auto"), {"auto", "f32", "bf16"});
-  TakesOneOf(add("--kv-cache", kv_cache_, "keys and values; default: auto, as the\nmodel says"),
-             KvPrecisionNames());
-  AddCommonFlags(*command);
-  command->footer(
+  add("--temperature", sampling.temperature, "default: 0, the likeliest token").NumberIn(0, 100);
+  add("--top-k", sampling.top_k, "draw from the k likeliest; default: all")
+      .IntegerIn(1, 10'000'000);
+  add("--top-p", sampling.top_p, "draw from this share of probability; default: 1").NumberIn(0, 1);
+  add("--seed", sampling.seed, "default: 0").IntegerIn(0, INT64_MAX);
+  add("--compute", compute_, "default: auto").OneOf({"auto", "f32", "bf16"});
+  add("--kv-cache", kv_cache_, "keys and values; default: auto, as the\nmodel says")
+      .OneOf(KvPrecisionNames());
+  AddCommonFlags(command);
+  command.Footer(
       "Example: a short text from the bundled model\n"
       "  quantmill generate calib_data/sample_model --prompt 'Once upon a time' \\\n"
       "      --max-tokens 60 --temperature 0.8 --seed 1");

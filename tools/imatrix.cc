@@ -13,7 +13,7 @@
 #include "quant/pipeline/importance.h"
 #include "quant/report/json.h"
 #include "tools/command.h"
-#include "tools/flags.h"
+#include "tools/flag_set.h"
 #include "tools/progress.h"
 #include "tools/session.h"
 #include "tools/signals.h"
@@ -32,23 +32,22 @@ std::string LegacyStart(const ModelSource& source) {
 
 class ImatrixCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override {
-    CLI::App* command = app.add_subcommand(
-        "imatrix", "how large the inputs of each layer are, for llama.cpp's quantizers");
-    command->add_option("MODEL", model_, "dense checkpoint: folder, or cached hub id")
-        ->required()
-        ->type_name("");
-    command->add_option("-o,--output", output_, "file to make")->required()->type_name("OUT");
-    command->add_flag("--force", force_, "replace OUT if it is there");
-    command->add_flag("--legacy", legacy_, "the format of llama.cpp before August 2025");
-    command->add_option("--calib", calib_, "text, .json or .jsonl; default: the bundled text")
-        ->type_name("FILE");
-    TakesInteger(command->add_option("--samples", samples_, "windows; default: 128"), 1, 1'000'000);
-    TakesInteger(
-        command->add_option("--sequence-length", length_, "tokens of a window; default: 512"), 2,
-        1'000'000);
-    AddCommonFlags(*command);
-    command->footer(
+  FlagSet Register(CLI::App& app) override {
+    FlagSet command(app, "imatrix",
+                    "how large the inputs of each layer are, for llama.cpp's quantizers");
+    command.Add("MODEL", model_, "dense checkpoint: folder, or cached hub id")
+        .Required()
+        .ValueName("");
+    command.Add("-o,--output", output_, "file to make").Required().ValueName("OUT");
+    command.AddSwitch("--force", force_, "replace OUT if it is there");
+    command.AddSwitch("--legacy", legacy_, "the format of llama.cpp before August 2025");
+    command.Add("--calib", calib_, "text, .json or .jsonl; default: the bundled text")
+        .ValueName("FILE");
+    command.Add("--samples", samples_, "windows; default: 128").IntegerIn(1, 1'000'000);
+    command.Add("--sequence-length", length_, "tokens of a window; default: 512")
+        .IntegerIn(2, 1'000'000);
+    AddCommonFlags(command);
+    command.Footer(
         "The same numbers serve llama-quantize --imatrix and convert --imatrix.\n\n"
         "Example:\n"
         "  quantmill imatrix calib_data/sample_model -o sample.imatrix.gguf");

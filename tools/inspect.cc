@@ -130,13 +130,13 @@ InspectReport Inspect(const ModelSource& source) {
 
 class InspectCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override {
-    CLI::App* command = app.add_subcommand("inspect", "what a checkpoint or artifact holds");
-    command->add_option("MODEL", model_, "folder, GGUF file, or hub id in the local cache")
-        ->required()
-        ->type_name("");
-    AddCommonFlags(*command);
-    command->footer(
+  FlagSet Register(CLI::App& app) override {
+    FlagSet command(app, "inspect", "what a checkpoint or artifact holds");
+    command.Add("MODEL", model_, "folder, GGUF file, or hub id in the local cache")
+        .Required()
+        .ValueName("");
+    AddCommonFlags(command);
+    command.Footer(
         "Example: the layers, types and sizes of the bundled model\n"
         "  quantmill inspect calib_data/sample_model");
     return command;

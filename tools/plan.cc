@@ -21,19 +21,18 @@ namespace {
 
 class PlanCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override {
-    CLI::App* command =
-        app.add_subcommand("plan", "what quantize would make, and what that would take");
-    command->add_option("MODEL", model_, "dense checkpoint: folder, or cached hub id")
-        ->required()
-        ->type_name("");
-    command->add_flag("--sensitivity", sensitivity_,
+  FlagSet Register(CLI::App& app) override {
+    FlagSet command(app, "plan", "what quantize would make, and what that would take");
+    command.Add("MODEL", model_, "dense checkpoint: folder, or cached hub id")
+        .Required()
+        .ValueName("");
+    command.AddSwitch("--sensitivity", sensitivity_,
                       "also measure what each group of layers costs at\n2 to 8 bits");
-    command->add_flag("--no-time", no_time_,
+    command.AddSwitch("--no-time", no_time_,
                       "do not measure how long it would take (which\nsolves one block)");
-    recipe_.Register(*command);
-    AddCommonFlags(*command);
-    command->footer(
+    recipe_.Register(command);
+    AddCommonFlags(command);
+    command.Footer(
         "Nothing is written. For --budget \"kl<=...\" or \"perplexity<=...\" the layers are\n"
         "a prediction, from which quantize starts to measure.\n\n"
         "Example: 4 bits, but 8 for the down projections\n"

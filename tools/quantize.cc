@@ -24,7 +24,7 @@ namespace {
 
 class QuantizeCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override;
+  FlagSet Register(CLI::App& app) override;
   int Run(Console& console) override;
 
  private:
@@ -39,17 +39,16 @@ class QuantizeCommand : public Command {
   RecipeFlags recipe_;
 };
 
-CLI::App* QuantizeCommand::Register(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("quantize", "write a smaller model, and check what was written");
-  command->add_option("MODEL", model_, "dense checkpoint: folder, or cached hub id")
-      ->required()
-      ->type_name("");
-  command->add_option("-o,--output", output_, "folder to make")->required()->type_name("OUT");
-  command->add_flag("--force", force_, "replace OUT if it is there");
-  recipe_.Register(*command);
-  AddCommonFlags(*command);
-  command->footer(
+FlagSet QuantizeCommand::Register(CLI::App& app) {
+  FlagSet command(app, "quantize", "write a smaller model, and check what was written");
+  command.Add("MODEL", model_, "dense checkpoint: folder, or cached hub id")
+      .Required()
+      .ValueName("");
+  command.Add("-o,--output", output_, "folder to make").Required().ValueName("OUT");
+  command.AddSwitch("--force", force_, "replace OUT if it is there");
+  recipe_.Register(command);
+  AddCommonFlags(command);
+  command.Footer(
       "Example: 4-bit weights in groups of 64, calibrated on your own text\n"
       "  quantmill quantize calib_data/sample_model -o sample-w4 --group-size 64 \\\n"
       "      --calib calib_data/calibration.txt");

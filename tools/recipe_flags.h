@@ -2,7 +2,6 @@
 #ifndef QUANTMILL_TOOLS_RECIPE_FLAGS_H_
 #define QUANTMILL_TOOLS_RECIPE_FLAGS_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -10,13 +9,14 @@
 
 #include "quant/pipeline/recipe.h"
 #include "tools/console.h"
+#include "tools/flag_set.h"
 
 namespace quantmill {
 
 class RecipeFlags {
  public:
   // Flags become fields of this object, which must outlive `command`.
-  void Register(CLI::App& command);
+  void Register(const FlagSet& command);
 
   // --recipe, overridden by the other flags, with defaults filled in. Throws as LoadRecipe and
   // ResolveRecipe do.
@@ -26,9 +26,9 @@ class RecipeFlags {
   void NoteUnused(const Recipe& recipe, const Console& console) const;
 
  private:
-  void RegisterWhat(CLI::App& command);
-  void RegisterHow(CLI::App& command);
-  void RegisterCalibration(CLI::App& command);
+  void RegisterWhat(const FlagSet& command);
+  void RegisterHow(const FlagSet& command);
+  void RegisterCalibration(const FlagSet& command);
 
   std::string recipe_;
   std::optional<std::string> scheme_;

@@ -13,11 +13,11 @@ namespace {
 
 class RecipesCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override {
-    CLI::App* command = app.add_subcommand("recipes", "list the built-in recipes, or print one");
-    command->add_option("NAME", name_, "print this one, as a file to start from")->type_name("");
-    AddCommonFlags(*command);
-    command->footer(
+  FlagSet Register(CLI::App& app) override {
+    FlagSet command(app, "recipes", "list the built-in recipes, or print one");
+    command.Add("NAME", name_, "print this one, as a file to start from").ValueName("");
+    AddCommonFlags(command);
+    command.Footer(
         "A recipe is named with --recipe, or included in a file of your own.\n\n"
         "Example: start from one\n"
         "  quantmill recipes w4a16-gptq > mine.yaml\n"

@@ -8,7 +8,7 @@
 #include "quant/pipeline/recipe_draft.h"
 #include "quant/verify/verify_artifact.h"
 #include "tools/command.h"
-#include "tools/flags.h"
+#include "tools/flag_set.h"
 #include "tools/progress.h"
 #include "tools/signals.h"
 
@@ -17,20 +17,18 @@ namespace {
 
 class VerifyCommand : public Command {
  public:
-  CLI::App* Register(CLI::App& app) override {
-    CLI::App* command = app.add_subcommand("verify", "check every byte of an artifact");
-    command->add_option("ARTIFACT", artifact_, "folder that quantize wrote, or a GGUF file")
-        ->required()
-        ->type_name("");
-    command->add_option("--reference", reference_, "the checkpoint it was made from")
-        ->type_name("MODEL");
-    command->add_option("--target", target_, "vllm, sglang or transformers: its rules too")
-        ->type_name("STACK");
-    TakesInteger(command->add_option("--tp", tensor_parallel_,
-                                     "processes that share each layer there;\ndefault: 1"),
-                 kTensorParallelRange.low, kTensorParallelRange.high);
-    AddCommonFlags(*command);
-    command->footer(
+  FlagSet Register(CLI::App& app) override {
+    FlagSet command(app, "verify", "check every byte of an artifact");
+    command.Add("ARTIFACT", artifact_, "folder that quantize wrote, or a GGUF file")
+        .Required()
+        .ValueName("");
+    command.Add("--reference", reference_, "the checkpoint it was made from").ValueName("MODEL");
+    command.Add("--target", target_, "vllm, sglang or transformers: its rules too")
+        .ValueName("STACK");
+    command.Add("--tp", tensor_parallel_, "processes that share each layer there;\ndefault: 1")
+        .IntegerIn(kTensorParallelRange);
+    AddCommonFlags(command);
+    command.Footer(
         "Exit code 1 and a list of problems if something is wrong.\n\n"
         "Example: also compare with the original, tensor by tensor\n"
         "  quantmill verify sample-w4 --reference calib_data/sample_model");
