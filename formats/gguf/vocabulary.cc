@@ -4,7 +4,6 @@
 #include <optional>
 #include <utility>
 
-#include "formats/file.h"
 #include "formats/gguf/pre_tokenizer_names.h"
 #include "formats/json.h"
 #include "formats/tokenizer/json_components.h"
@@ -19,22 +18,22 @@ using nlohmann::json;
 
 enum TokenType : int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
 
-json ReadOptional(const std::filesystem::path& path) {
-  return std::filesystem::exists(path) ? ReadJsonFile(path) : json::object();
+json ReadOptional(const Checkpoint& model, const std::string& name) {
+  const std::optional<std::string> text = model.ReadFile(name);
+  return text ? ParseJson(*text, model.PathOf(name)) : json::object();
 }
 
-// One folder's tokenizer on its way into metadata.
+// One model's tokenizer on its way into metadata. Borrows the model.
 class Vocabulary {
  public:
-  Vocabulary(const std::filesystem::path& folder, int64_t rows, const std::string& pre)
-      : folder_(folder),
-        where_((folder / "tokenizer.json").string()),
+  Vocabulary(const Checkpoint& model, int64_t rows, const std::string& pre)
+      : model_(model),
+        where_(model.PathOf("tokenizer.json")),
         rows_(rows),
         text_(ReadText()),
         file_(ParseTokenizerFile(text_, where_)),
         tokenizer_(Tokenizer::FromJson(text_, where_)),
-        settings_(ReadOptional(folder / "tokenizer_config.json")),
-        config_(ReadOptional(folder / "config.json")) {
+        settings_(ReadOptional(model, "tokenizer_config.json")) {
     CheckModel();
     Add("tokenizer.ggml.model", std::string("gpt2"));
     Add("tokenizer.ggml.pre", pre.empty() ? FindPre() : pre);
@@ -53,10 +52,9 @@ class Vocabulary {
   }
 
   std::string ReadText() const {
-    if (!std::filesystem::exists(where_)) {
-      Refuse("missing: a gguf file holds the model's tokenizer");
-    }
-    return ReadTextFile(where_, kMaxJsonBytes);
+    std::optional<std::string> text = model_.ReadFile("tokenizer.json");
+    if (!text) Refuse("missing: a gguf file holds the model's tokenizer");
+    return *std::move(text);
   }
 
   void Add(std::string key, GgufValue value) {
@@ -77,14 +75,13 @@ class Vocabulary {
   void AddSpecialTokens();
   void AddChatTemplate();
 
-  std::filesystem::path folder_;
+  const Checkpoint& model_;
   std::string where_;
   int64_t rows_;
   std::string text_;
   TokenizerFile file_;
   Tokenizer tokenizer_;
   json settings_;
-  json config_;
   std::vector<GgufEntry> entries_;
 };
 
@@ -159,7 +156,7 @@ void Vocabulary::AddMerges() {
 std::optional<int32_t> Vocabulary::SpecialToken(const std::string& name) const {
   const auto text = settings_.find(name + "_token");
   if (text != settings_.end() && !text->is_null()) {
-    const std::string where = (folder_ / "tokenizer_config.json").string();
+    const std::string where = model_.PathOf("tokenizer_config.json");
     const json& content = text->is_object() ? text->value("content", json()) : *text;
     if (!content.is_string()) {
       throw Error(ErrorCode::kBadInput, where, name + "_token is no text");
@@ -168,8 +165,9 @@ std::optional<int32_t> Vocabulary::SpecialToken(const std::string& name) const {
     if (id) return id;
     throw Error(ErrorCode::kBadInput, where, name + "_token is not in the vocabulary");
   }
-  const auto id = config_.find(name + "_token_id");
-  if (id == config_.end()) return std::nullopt;
+  const json& config = model_.config();
+  const auto id = config.find(name + "_token_id");
+  if (id == config.end()) return std::nullopt;
   const json& first = id->is_array() && !id->empty() ? id->front() : *id;
   if (!first.is_number_unsigned() || first.get<uint64_t>() >= static_cast<uint64_t>(rows_)) {
     return std::nullopt;
@@ -208,9 +206,9 @@ void Vocabulary::AddSpecialTokens() {
 }
 
 void Vocabulary::AddChatTemplate() {
-  const std::filesystem::path separate = folder_ / "chat_template.jinja";
-  if (std::filesystem::exists(separate)) {  // newer checkpoints keep it apart, and it then counts
-    Add("tokenizer.chat_template", ReadTextFile(separate, kMaxJsonBytes));
+  // Newer checkpoints keep it apart, and it then counts.
+  if (std::optional<std::string> separate = model_.ReadFile("chat_template.jinja")) {
+    Add("tokenizer.chat_template", *std::move(separate));
     return;
   }
   const auto found = settings_.find("chat_template");
@@ -226,9 +224,9 @@ void Vocabulary::AddChatTemplate() {
 
 }  // namespace
 
-std::vector<GgufEntry> DescribeVocabulary(const std::filesystem::path& folder, int64_t rows,
+std::vector<GgufEntry> DescribeVocabulary(const Checkpoint& model, int64_t rows,
                                           const std::string& pre) {
-  return Vocabulary(folder, rows, pre).Take();
+  return Vocabulary(model, rows, pre).Take();
 }
 
 }  // namespace quantmill

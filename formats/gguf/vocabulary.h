@@ -1,12 +1,12 @@
-// The tokenizer of a model folder as the metadata `tokenizer.*` of a GGUF file.
+// The tokenizer of a model as the metadata `tokenizer.*` of a GGUF file.
 #ifndef QUANTMILL_FORMATS_GGUF_VOCABULARY_H_
 #define QUANTMILL_FORMATS_GGUF_VOCABULARY_H_
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "formats/checkpoint.h"
 #include "formats/gguf/metadata.h"
 
 namespace quantmill {
@@ -24,7 +24,7 @@ namespace quantmill {
 // byte-level BPE, or that llama.cpp would apply otherwise (normalizers but NFC, a prefix space,
 // unknown tokens, other special tokens around a text); a pre-tokenizer that is not known, telling
 // how to name one; more tokens than `rows`.
-std::vector<GgufEntry> DescribeVocabulary(const std::filesystem::path& folder, int64_t rows,
+std::vector<GgufEntry> DescribeVocabulary(const Checkpoint& model, int64_t rows,
                                           const std::string& pre);
 
 }  // namespace quantmill

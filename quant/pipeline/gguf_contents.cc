@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -99,7 +98,6 @@ void GgufContents::CheckSource() const {
 }
 
 void GgufContents::DescribeFile(const std::string& pre) {
-  const std::filesystem::path& folder = source_.checkpoint().folder();
   metadata_ = {{"general.architecture", layout_.architecture},
                {"general.type", std::string("model")},
                {"general.file_type", types_.file_type}};
@@ -108,7 +106,7 @@ void GgufContents::DescribeFile(const std::string& pre) {
     metadata_.push_back({"general.quantization_version", uint32_t{2}});
   }
   for (const GgufEntry& entry : layout_.metadata) metadata_.push_back(entry);
-  for (GgufEntry& entry : DescribeVocabulary(folder, source_.spec().vocab, pre)) {
+  for (GgufEntry& entry : DescribeVocabulary(source_.checkpoint(), source_.spec().vocab, pre)) {
     metadata_.push_back(std::move(entry));
   }
   for (size_t i = 0; i < layout_.matrices.size(); ++i) {

@@ -74,6 +74,12 @@ inline std::string Safetensors(std::string_view header, std::string_view data) {
   return bytes + std::string(header) + std::string(data);
 }
 
+// The smallest folder that opens as a checkpoint.
+inline void WriteModelWithoutTensors(const std::filesystem::path& folder) {
+  WriteFile(folder / "config.json", "{}");
+  WriteFile(folder / "model.safetensors", Safetensors("{}", ""));
+}
+
 template <typename T>
 std::string AsText(const std::vector<T>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};

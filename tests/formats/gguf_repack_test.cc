@@ -106,10 +106,14 @@ constexpr std::string_view kTokenizer = R"({"version": "1.0", "added_tokens": [
 
 TEST(GgufVocabulary, OfByteLevelBpe) {
   TempFolder folder;
+  WriteModelWithoutTensors(folder.path());
+  const Checkpoint model = Checkpoint::Open(folder.path().string());
+  ExpectError(ErrorCode::kBadInput, {"tokenizer.json", "missing"},
+              [&] { DescribeVocabulary(model, 5, ""); });
   WriteFile(folder / "tokenizer.json", kTokenizer);
   WriteFile(folder / "tokenizer_config.json",
             R"({"bos_token": "<s>", "eos_token": {"content": "b"}, "chat_template": "{{ x }}"})");
-  const GgufMetadata metadata(DescribeVocabulary(folder.path(), 5, ""), "file");
+  const GgufMetadata metadata(DescribeVocabulary(model, 5, ""), "file");
   EXPECT_EQ(*metadata.Text("tokenizer.ggml.model"), "gpt2");
   EXPECT_EQ(*metadata.Text("tokenizer.ggml.pre"), "gpt-2");
   EXPECT_THAT(*metadata.Array<std::string>("tokenizer.ggml.tokens"),
@@ -122,7 +126,7 @@ TEST(GgufVocabulary, OfByteLevelBpe) {
   EXPECT_EQ(metadata.Bool("tokenizer.ggml.add_eos_token"), false);
   EXPECT_EQ(*metadata.Text("tokenizer.chat_template"), "{{ x }}");
   ExpectError(ErrorCode::kBadInput, {"4 tokens", "3 rows"},
-              [&] { DescribeVocabulary(folder.path(), 3, ""); });
+              [&] { DescribeVocabulary(model, 3, ""); });
 }
 
 TEST(SingleFileOutput, AppearsOnCommitOnly) {

@@ -65,6 +65,18 @@ class GgufTest(CliCase):
         code, out, err = run("verify", file)
         self.assertEqual(code, 0, out + err)
 
+    def test_quantizes_to_another_file(self):
+        """What the folder that it was made from gives, byte for byte: the tokenizer comes along."""
+        file = self.gguf("model.gguf", self.model)
+        made = []
+        for source in (self.model, file):
+            output = self.path("quantized.gguf")
+            self.report("quantize", source, "-o", output, "--format", "gguf", "--gguf-type", "q4_0",
+                        "--effort", "fast", "--samples", "4", "--sequence-length", "128", "--force")
+            with open(output, "rb") as whole:
+                made.append(whole.read())
+        self.assertEqual(made[0], made[1])
+
     def test_each_command_takes_one(self):
         file = self.gguf("mixed.gguf", self.model, "--gguf-type", "q4_k_m")
         inspected = self.report("inspect", file)
