@@ -55,7 +55,7 @@ void RecipeFlags::RegisterWhat(const FlagSet& command) {
       .Group(group);
   add("--kv-scheme", kv_scheme_, "scales of an FP8 cache, for each layer or\nhead; default: none")
       .OneOf({"none", "fp8", "fp8-head"});
-  add("--target", target_, "vllm, sglang or transformers: refuse what it\ncannot load")
+  add("--target", target_, "vllm, sglang, transformers or llama.cpp: refuse\nwhat it cannot load")
       .ValueName("STACK");
   add("--tp", tensor_parallel_, "processes that share each layer there;\ndefault: 1")
       .IntegerIn(kTensorParallelRange);

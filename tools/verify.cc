@@ -23,7 +23,7 @@ class VerifyCommand : public Command {
         .Required()
         .ValueName("");
     command.Add("--reference", reference_, "the checkpoint it was made from").ValueName("MODEL");
-    command.Add("--target", target_, "vllm, sglang or transformers: its rules too")
+    command.Add("--target", target_, "vllm, sglang, transformers or llama.cpp: its\nrules too")
         .ValueName("STACK");
     command.Add("--tp", tensor_parallel_, "processes that share each layer there;\ndefault: 1")
         .IntegerIn(kTensorParallelRange);

@@ -24,10 +24,13 @@ constexpr std::array kFamilies = {
     GgufFamily{"Qwen3ForCausalLM", "qwen3", false, false, false},
 };
 
+const GgufFamily* FamilyOf(std::string_view architecture) {
+  const auto* found = std::ranges::find(kFamilies, architecture, &GgufFamily::architecture);
+  return found == kFamilies.end() ? nullptr : found;
+}
+
 const GgufFamily& FindFamily(const DecoderSpec& spec, const ConfigReader& config) {
-  for (const GgufFamily& family : kFamilies) {
-    if (family.architecture == spec.architecture) return family;
-  }
+  if (const GgufFamily* family = FamilyOf(spec.architecture)) return *family;
   config.Fail("architectures", "'" + spec.architecture + "' is not written to gguf");
 }
 
@@ -152,6 +155,8 @@ void Layout::AddBlock(int64_t layer) {
 }
 
 }  // namespace
+
+bool HasGgufLayout(std::string_view architecture) { return FamilyOf(architecture) != nullptr; }
 
 GgufLayout DescribeGguf(const DecoderSpec& spec, const ConfigReader& config) {
   return Layout(spec, config).Take();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "formats/gguf/metadata.h"
@@ -40,6 +41,9 @@ struct GgufLayout {
   // scaling of Llama 3); empty: none.
   std::vector<float> rope_divisors;
 };
+
+// Whether DescribeGguf knows the family; architecture: as config.json names it.
+bool HasGgufLayout(std::string_view architecture);
 
 // `config`: config.json, from which `spec` was read. Throws Error(kBadInput) for a family that
 // llama.cpp does not have or an option that its graph of the family does not know: other

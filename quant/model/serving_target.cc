@@ -7,14 +7,18 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "quant/model/llama_cpp_target.h"
 
 namespace quantmill {
 namespace {
 
 using Stack = ServingTarget::Stack;
 
-constexpr std::array<std::pair<Stack, std::string_view>, 3> kStacks = {
-    {{Stack::kVllm, "vllm"}, {Stack::kSglang, "sglang"}, {Stack::kTransformers, "transformers"}}};
+constexpr std::array<std::pair<Stack, std::string_view>, 4> kStacks = {
+    {{Stack::kVllm, "vllm"},
+     {Stack::kSglang, "sglang"},
+     {Stack::kTransformers, "transformers"},
+     {Stack::kLlamaCpp, "llama.cpp"}}};
 
 // Thread tiles of the Marlin kernels, which run weight-only integers.
 constexpr int64_t kTileOut = 64;
@@ -344,15 +348,20 @@ Stack StackNamed(const std::string& name, const std::string& where) {
     if (name == stack_name) return stack;
     known += (known.empty() ? "" : ", ") + std::string(stack_name);
   }
-  throw Error(ErrorCode::kUsage, where,
-              "'" + name + "' is not one of: " + known +
-                  (name == "llama.cpp" ? " (llama.cpp reads GGUF, which is not written yet)" : ""));
+  throw Error(ErrorCode::kUsage, where, "'" + name + "' is not one of: " + known);
 }
 
 TargetVerdict CheckServingTarget(const ServingTarget& target, const DecoderSpec& spec,
                                  std::string_view format, std::span<const QuantizedModule> modules,
                                  const KvScheme& kv) {
   if (target.stack == Stack::kNone) return {};
+  if (target.stack == Stack::kLlamaCpp) return CheckLlamaCpp(target, spec, format, modules);
+  if (format.starts_with("gguf")) {
+    return {{{"", "how " + std::string(NameOf(target.stack)) +
+                      " reads gguf files is not checked: --format compressed-tensors, or --target "
+                      "llama.cpp"}},
+            {}};
+  }
   return Rules(target, spec, format, modules, kv).Run();
 }
 

@@ -15,13 +15,13 @@
 namespace quantmill {
 
 struct ServingTarget {
-  enum class Stack : uint8_t { kNone, kVllm, kSglang, kTransformers };
+  enum class Stack : uint8_t { kNone, kVllm, kSglang, kTransformers, kLlamaCpp };
   Stack stack = Stack::kNone;
   int64_t tensor_parallel = 1;  // processes that share each layer; at least 1
   friend bool operator==(const ServingTarget&, const ServingTarget&) = default;
 };
 
-// "vllm", "sglang", "transformers"; kNone has no name.
+// "vllm", "sglang", "transformers", "llama.cpp"; kNone has no name.
 std::string_view NameOf(ServingTarget::Stack stack);
 // The inverse. Throws Error(kUsage, where) listing the names.
 ServingTarget::Stack StackNamed(const std::string& name, const std::string& where);
@@ -38,7 +38,7 @@ struct TargetVerdict {
 };
 
 // `modules`: the quantized ones; other linears are dense. Each rule is told once. Nothing for
-// kNone.
+// kNone. `format`: as --format names it, or as a reader of the file does.
 TargetVerdict CheckServingTarget(const ServingTarget& target, const DecoderSpec& spec,
                                  std::string_view format, std::span<const QuantizedModule> modules,
                                  const KvScheme& kv);

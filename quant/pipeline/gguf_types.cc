@@ -98,7 +98,7 @@ GgufTypes ChooseGgufTypes(const GgufLayout& layout, std::string_view type,
   int64_t layers = 0;
   for (const GgufMatrix& matrix : layout.matrices) layers = std::max(layers, matrix.layer + 1);
   const bool small = !IsFloat(base.type) && base.type != GgmlType::kQ8_0;
-  GgufTypes chosen{{}, base.file_type, base.label};
+  GgufTypes chosen{{}, base.file_type, base.label, {}};
   for (const GgufMatrix& matrix : layout.matrices) {
     const bool outside = matrix.layer < 0;
     const bool head = outside && (matrix.role == GgufRole::kHead || !has_head);
@@ -108,7 +108,9 @@ GgufTypes ChooseGgufTypes(const GgufLayout& layout, std::string_view type,
       wanted = GgmlType::kQ6K;
     }
     if (outside && !embedding_type.empty()) wanted = Named(embedding_type).type;
-    chosen.types.push_back(Fitting(wanted, matrix.linear.in));
+    const GgmlType got = Fitting(wanted, matrix.linear.in);
+    if (got != wanted) chosen.fallbacks.push_back({chosen.types.size(), wanted, got});
+    chosen.types.push_back(got);
   }
   return chosen;
 }

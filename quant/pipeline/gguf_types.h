@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_QUANT_PIPELINE_GGUF_TYPES_H_
 #define QUANTMILL_QUANT_PIPELINE_GGUF_TYPES_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,10 +20,18 @@ const std::vector<std::string>& GgufEmbeddingTypeNames();
 // Those of GgufTypeNames whose codes `quantize` chooses: evenly spaced levels.
 const std::vector<std::string>& SolvedGgufTypeNames();
 
+// A matrix whose rows do not fill the blocks of the type that it was to have.
+struct GgufFallback {
+  size_t matrix;  // of layout.matrices
+  GgmlType wanted;
+  GgmlType got;
+};
+
 struct GgufTypes {
   std::vector<GgmlType> types;  // of layout.matrices
   uint32_t file_type = 0;       // general.file_type, another numbering than GgmlType
   std::string label;            // "Q4_K_M", for people
+  std::vector<GgufFallback> fallbacks;
 };
 
 // Of a dense checkpoint. type: of GgufTypeNames. The head (the embedding where it is tied) gets

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "formats/gguf/block_grid.h"
+#include "formats/gguf/vocabulary.h"
 #include "kernels/core/error.h"
 #include "quant/model/config_reader.h"
 #include "quant/model/rotation.h"
@@ -203,6 +204,8 @@ void ChooseSchemes(const ModelSource& source, QuantizePlan& plan) {
 // are stored as they are.
 void ChooseGgufSchemes(const ModelSource& source, QuantizePlan& plan) {
   const GgufChoice& choice = *plan.recipe.gguf;
+  // Throws for a tokenizer that the file could not hold, before anything is calibrated.
+  DescribeVocabulary(source.checkpoint(), source.spec().vocab, choice.pre);
   GgufPlan gguf;
   gguf.layout = DescribeGguf(source.spec(), ConfigOf(source));
   gguf.types = ChooseGgufTypes(gguf.layout, choice.type, choice.embedding_type);
@@ -258,6 +261,7 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
   QuantizePlan plan;
   plan.recipe = recipe;
   if (recipe.gguf) {
+    CheckTarget(source.spec(), plan);
     ChooseGgufSchemes(source, plan);
     if (plan.modules.all().empty()) ThrowNothingLeft();
     return plan;

@@ -146,6 +146,7 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
     report.events.push_back(std::move(*event));
   }
   for (Event& note : TargetNotes(source, plan)) report.events.push_back(std::move(note));
+  for (Event& event : BlockFallbacks(plan)) report.events.push_back(std::move(event));
   LayerLines lines;
   int64_t weights = 0;
   int64_t bytes = 0;
@@ -197,6 +198,27 @@ std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe)
                            "more (--quantize-head halves it)",
                            static_cast<double>(HeadBytes(source)) / 1e6),
                false};
+}
+
+std::vector<Event> BlockFallbacks(const QuantizePlan& plan) {
+  std::vector<Event> events;
+  if (!plan.gguf) return events;
+  std::map<std::string, std::pair<std::string, int64_t>> layers;  // what -> first layer, how many
+  for (const GgufFallback& fallback : plan.gguf->types.fallbacks) {
+    const GgufMatrix& matrix = plan.gguf->layout.matrices[fallback.matrix];
+    if (plan.gguf->types.types[fallback.matrix] != fallback.got) continue;  // kept dense
+    const auto what = fmt::format(
+        "rows of {} do not fill blocks of {} ({}): {} instead, as llama-quantize has it",
+        matrix.linear.in, InfoOf(fallback.wanted).block_elements, InfoOf(fallback.wanted).name,
+        InfoOf(fallback.got).name);
+    ++layers.try_emplace(what, matrix.linear.name, 0).first->second.second;
+  }
+  for (const auto& [what, found] : layers) {
+    const auto& [first, count] = found;
+    events.push_back({"block_fallback", first,
+                      count == 1 ? what : fmt::format("{} ({} layers)", what, count), false});
+  }
+  return events;
 }
 
 std::vector<Event> TargetNotes(const ModelSource& source, const QuantizePlan& plan) {

@@ -25,6 +25,10 @@ std::optional<Event> UnreachedExperts(const MixtureCoverage& coverage);
 // size. `source`: the dense checkpoint, or its rotated stand-in.
 std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe);
 
+// Matrices of a GGUF file that get other blocks than the type that was asked for: once for each
+// pair of types and width, naming the first.
+std::vector<Event> BlockFallbacks(const QuantizePlan& plan);
+
 // What the server of the plan loads with some releases alone, or slowly.
 std::vector<Event> TargetNotes(const ModelSource& source, const QuantizePlan& plan);
 

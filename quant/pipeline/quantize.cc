@@ -74,6 +74,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
                              false});
   }
   for (Event& note : TargetNotes(source, plan)) report.events.push_back(std::move(note));
+  for (Event& event : BlockFallbacks(plan)) report.events.push_back(std::move(event));
   return report;
 }
 

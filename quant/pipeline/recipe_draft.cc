@@ -124,8 +124,7 @@ void RefuseBesideGguf(const RecipeDraft& draft, const Recipe& recipe) {
   const auto refuse = [](const std::string& where) {
     throw Error(ErrorCode::kUsage, where, "is not for gguf, where --gguf-type says what is stored");
   };
-  for (const auto* said :
-       {&draft.scheme, &draft.group_size, &draft.budget, &draft.kv_scheme, &draft.target}) {
+  for (const auto* said : {&draft.scheme, &draft.group_size, &draft.budget, &draft.kv_scheme}) {
     if (*said) refuse((*said)->where);
   }
   for (const auto* said : {&draft.asymmetric, &draft.rotate, &draft.quantize_head}) {

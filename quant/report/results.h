@@ -16,7 +16,8 @@ struct Event {
   std::string kind;   // stable, for scripts: "damping_raised", "round_to_nearest_fallback",
                       // "dead_columns", "bundled_calibration", "carried_tensor",
                       // "outlier_channels", "folding_kept_identity", "double_precision",
-                      // "short_calibration", "serving_target", "unreached_experts"
+                      // "short_calibration", "serving_target", "block_fallback",
+                      // "unreached_experts"
   std::string where;  // layer, tensor or file
   std::string what;
   bool is_fallback = false;  // counts against max_fallbacks

@@ -46,8 +46,14 @@ class GgufTest(CliCase):
         gguf = [*flags, "--format", "gguf"]
         for more in (["--scheme", "w4a16"], ["--group-size", "32"], ["--asymmetric"],
                      ["--budget", "4.5bits"], ["--rotate"], ["--quantize-head"],
-                     ["--kv-scheme", "fp8"], ["--target", "vllm"], ["--rule", ".*=w8a16"]):
+                     ["--kv-scheme", "fp8"], ["--rule", ".*=w8a16"]):
             self.assert_fails(2, [more[0], "not for gguf"], "quantize", self.model, *gguf, *more)
+        self.assert_fails(2, ["--target vllm", "--target llama.cpp"], "quantize", self.model, *gguf,
+                          "--target", "vllm")
+        self.assert_fails(2, ["--target llama.cpp", "--format gguf --gguf-type q8_0"], "quantize",
+                          self.model, *flags, "--scheme", "w8a8", "--target", "llama.cpp")
+        self.assert_fails(2, ["--target llama.cpp", "--tp"], "plan", self.model, "--format", "gguf",
+                          "--target", "llama.cpp", "--tp", "2")
         self.assert_fails(2, ["--method", "gptq and rtn"], "quantize", self.model, *gguf,
                           "--method", "awq")
         self.assert_fails(2, ["--gguf-type", "'iq4_nl' is not one of", "q4_k_m"], "quantize",
@@ -57,6 +63,16 @@ class GgufTest(CliCase):
         self.assert_fails(2, ["no layer to quantize"], "quantize", self.model, *gguf,
                           "--keep-dense", ".*")
         self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_target(self):
+        output = self.path("model.gguf")
+        report = self.quantize_to_gguf(output, "--target", "llama.cpp")
+        self.assertNotIn("block_fallback", [event["kind"] for event in report["events"]])
+        code, out, err = run("verify", output, "--target", "llama.cpp")
+        self.assertEqual(code, 0, out + err)
+        code, out, _ = run("verify", output, "--target", "sglang")
+        self.assertEqual(code, 1)
+        self.assertIn("--target llama.cpp", out)
 
     def test_imatrix(self):
         """Both formats hold the same numbers, and make convert round otherwise."""

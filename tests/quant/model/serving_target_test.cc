@@ -224,16 +224,48 @@ TEST_F(ServingTargetTest, FilesAndCachesOfSomeStacksAlone) {
   EXPECT_EQ(Verdict(Stack::kVllm, Integers(4), 1, "gptq_v2").notes.size(), 1u);
 }
 
+// llama.cpp reads gguf files, and they are for it alone.
+TEST_F(ServingTargetTest, LlamaCpp) {
+  spec_.architecture = "Qwen3ForCausalLM";
+  const TargetVerdict fits = Verdict(Stack::kLlamaCpp, Integers(4, 32), 1, "gguf Q4_0");
+  EXPECT_THAT(fits.refusals, IsEmpty());
+  EXPECT_THAT(fits.notes, IsEmpty());
+  ExpectRefused(Verdict(Stack::kLlamaCpp, Integers(4, 32), 2, "gguf"), "", "leave out --tp");
+  ExpectRefused(Verdict(Stack::kVllm, Integers(4, 32), 1, "gguf"), "", "--target llama.cpp");
+}
+
+TEST_F(ServingTargetTest, LlamaCppNamesTheNearestBlocks) {
+  spec_.architecture = "LlamaForCausalLM";
+  const auto expect = [&](const QuantScheme& scheme, const std::string& type) {
+    ExpectRefused(Verdict(Stack::kLlamaCpp, scheme), "", "--format gguf --gguf-type " + type);
+  };
+  expect(Integers(3), "q4_0");
+  expect(Integers(4), "q4_0");
+  expect(Integers(4, 128, false), "q4_k_m");
+  expect(Integers(5), "q5_0");
+  expect(Integers(5, 64, false), "q5_k");
+  expect(Integers(6), "q6_k");
+  expect(Integers(8), "q8_0");
+  expect(Fp8Block(), "q8_0");
+}
+
+TEST_F(ServingTargetTest, LlamaCppNeedsAFamilyThatIsWritten) {
+  spec_.architecture = "OPTForCausalLM";
+  ExpectRefused(Verdict(Stack::kLlamaCpp, Integers(4), 1, "gguf"), "", "no architecture for OPT");
+  spec_.architecture = "MixtralForCausalLM";
+  ExpectRefused(Verdict(Stack::kLlamaCpp, Integers(4), 1, "gguf"), "", "convert_hf_to_gguf.py");
+}
+
 TEST(ServingTarget, Names) {
   EXPECT_EQ(StackNamed("vllm", "x"), Stack::kVllm);
   EXPECT_EQ(NameOf(Stack::kTransformers), "transformers");
+  EXPECT_EQ(StackNamed("llama.cpp", "x"), Stack::kLlamaCpp);
   try {
-    StackNamed("llama.cpp", "--target");
+    StackNamed("ollama", "--target");
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUsage);
-    EXPECT_THAT(error.what(), HasSubstr("vllm, sglang, transformers"));
-    EXPECT_THAT(error.what(), HasSubstr("GGUF"));
+    EXPECT_THAT(error.what(), HasSubstr("vllm, sglang, transformers, llama.cpp"));
   }
 }
 

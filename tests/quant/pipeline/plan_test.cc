@@ -128,5 +128,32 @@ TEST_F(PlanTest, AnUntiedHeadTakesEightBitsUnlessARuleSaysOtherwise) {
   EXPECT_EQ(plan.Find("lm_head")->scheme.bits, 6);
 }
 
+// 576 fills blocks of 32, but not of 256; 40 neither.
+TEST(BlockFallbacks, AreToldOnceForEachWidth) {
+  GgufLayout layout;
+  const auto add = [&](const std::string& name, int64_t in, int64_t layer) {
+    GgufMatrix& matrix = layout.matrices.emplace_back();
+    matrix.linear.name = name;
+    matrix.linear.out = 32;
+    matrix.linear.in = in;
+    matrix.layer = layer;
+  };
+  for (int64_t i = 0; i < 3; ++i) add("layer" + std::to_string(i), 576, i);
+  add("wide", 512, 3);
+  add("odd", 40, 3);
+  QuantizePlan plan;
+  plan.gguf = GgufPlan{layout, ChooseGgufTypes(layout, "q4_k", "")};
+  const std::vector<Event> events = BlockFallbacks(plan);
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0].where, "odd");
+  EXPECT_NE(events[0].what.find("rows of 40 do not fill blocks of 256 (Q4_K): F16"),
+            std::string::npos)
+      << events[0].what;
+  EXPECT_EQ(events[1].where, "layer0");
+  EXPECT_NE(events[1].what.find("Q5_0 instead"), std::string::npos) << events[1].what;
+  EXPECT_NE(events[1].what.find("(3 layers)"), std::string::npos) << events[1].what;
+  EXPECT_TRUE(BlockFallbacks(QuantizePlan()).empty());
+}
+
 }  // namespace
 }  // namespace quantmill
