@@ -103,7 +103,8 @@ TEST_P(FamiliesArtifact, GgufIsRefusedByName) {
 
 INSTANTIATE_TEST_SUITE_P(Families, FamiliesArtifact,
                          testing::Values("opt", "opt_350m", "gpt2", "gpt_neox", "falcon_7b",
-                                         "falcon_40b", "falcon_rw", "bloom"),
+                                         "falcon_40b", "falcon_rw", "bloom", "gemma2", "gemma3",
+                                         "phi3"),
                          [](const auto& family) { return std::string(family.param); });
 
 }  // namespace
