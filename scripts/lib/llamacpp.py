@@ -36,9 +36,11 @@ def load():
 
 
 class Model:
-    """A file, opened to be run on `window` tokens at a time by `threads` threads."""
+    """A file, opened to be run on `window` tokens at a time by `threads` threads.
 
-    def __init__(self, path, window, threads):
+    exact_attention: keys and values stay F32, and no fused kernel rounds them."""
+
+    def __init__(self, path, window, threads, exact_attention=False):
         params = LIB.llama_model_default_params()
         params.n_gpu_layers = 0
         self.model = LIB.llama_model_load_from_file(str(path).encode(), params)
@@ -50,6 +52,9 @@ class Model:
         options.n_ctx = options.n_batch = options.n_ubatch = window
         options.n_outputs_max = options.n_outputs_max_per_seq = window
         options.n_threads = options.n_threads_batch = threads
+        if exact_attention:
+            options.type_k = options.type_v = LIB.GGML_TYPE_F32
+            options.flash_attn_type = LIB.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = LIB.llama_init_from_model(self.model, options)
         if self.context == FFI.NULL:
             raise SystemExit(f"llama.cpp cannot make a context for {path}")
