@@ -45,8 +45,8 @@ class FlagSet {
   FlagSet(CLI::App& app, const std::string& name, const std::string& description);
 
   // Parsing puts what is given into `value`, which must outlive `app`; left alone otherwise. T: an
-  // int, int64_t, float, double or string, a vector of strings, or optional of int64_t, double or
-  // string.
+  // int, int64_t, uint64_t, double or string, a vector of strings, or optional of int64_t, double
+  // or string.
   template <typename T>
   Flag Add(const std::string& name, T& value, const std::string& help) const;
   // A flag without a value.
