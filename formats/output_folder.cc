@@ -140,13 +140,16 @@ void OutputFolder::Commit() {
   ForgetPartial(partial_);
 }
 
-std::vector<fs::path> OutputFolder::Leftovers() const {
-  const std::string prefix = PartialPrefix(final_);
+void OutputFolder::RemoveAllPartial() noexcept { RemovePartialOutputs(); }
+
+std::vector<fs::path> Leftovers(const fs::path& final_path) {
+  const fs::path path = OutputPath(final_path);
+  const std::string prefix = PartialPrefix(path);
   std::vector<fs::path> found;
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(final_.parent_path(), ignored)) {
+  for (const auto& entry : fs::directory_iterator(path.parent_path(), ignored)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix) || entry.path() == partial_) continue;
+    if (!name.starts_with(prefix)) continue;
     const int pid = std::atoi(name.c_str() + prefix.size());
     if (pid > 0 && pid != getpid() && kill(pid, 0) != 0 && errno == ESRCH) {
       found.push_back(entry.path());
@@ -155,7 +158,5 @@ std::vector<fs::path> OutputFolder::Leftovers() const {
   std::sort(found.begin(), found.end());
   return found;
 }
-
-void OutputFolder::RemoveAllPartial() noexcept { RemovePartialOutputs(); }
 
 }  // namespace quantmill

@@ -44,10 +44,6 @@ class OutputFolder {
   // or Error(kUsage); the destructor then cleans up. Call once.
   void Commit();
 
-  // Temporary folders of this name left by processes that were killed (their own is not listed).
-  // Never removed by us: the same folder may be mounted on another machine that is still writing.
-  std::vector<std::filesystem::path> Leftovers() const;
-
   // Removes the temporary folders and files (single_file_output.h) of all live, uncommitted objects
   // of this process. For an exit path that skips destructors; takes a lock and allocates, so never
   // call it in a signal handler.
@@ -61,6 +57,11 @@ class OutputFolder {
   bool force_;
   bool committed_ = false;
 };
+
+// Temporary folders and files that runs toward `final_path` left behind because they were killed.
+// Never removed by us: the folder may be mounted on another machine that is still writing. Throws
+// Error(kUsage) for a path that cannot be an output, Error(kEnvironment) if its parent is missing.
+std::vector<std::filesystem::path> Leftovers(const std::filesystem::path& final_path);
 
 }  // namespace quantmill
 

@@ -12,6 +12,7 @@
 #include "quant/pipeline/gguf_types.h"
 #include "tools/command.h"
 #include "tools/flag_set.h"
+#include "tools/leftovers.h"
 #include "tools/progress.h"
 #include "tools/signals.h"
 
@@ -67,6 +68,7 @@ class ConvertCommand : public Command {
     if (!dequantize_.empty()) reading.dense = DenseType();
     if (from_gguf) reading.pre = gguf_.pre;
     const ModelSource source = ModelSource::Open(artifact_, reading);
+    NoteLeftovers(output_, console);
     ThreadPool pool(common().threads > 0 ? common().threads : AvailableCpus());
     ProgressLine line(console.shows_progress());
     const ConvertProgress progress = [&](const std::string& phase, int64_t done, int64_t total,

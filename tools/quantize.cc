@@ -14,6 +14,7 @@
 #include "quant/pipeline/budget_search.h"
 #include "quant/pipeline/sensitivity.h"
 #include "tools/command.h"
+#include "tools/leftovers.h"
 #include "tools/progress.h"
 #include "tools/recipe_flags.h"
 #include "tools/session.h"
@@ -97,6 +98,7 @@ int QuantizeCommand::Run(Console& console) {
   const ModelSource original = ModelSource::Open(model_, {.codes = false});
   recipe_.NoteUnused(recipe, console);
   CheckOutput(recipe);
+  NoteLeftovers(output_, console);
   ProgressLine line(console.shows_progress());
   std::optional<RotatedModel> rotated;
   if (recipe.rotate) {

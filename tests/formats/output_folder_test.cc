@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <fstream>
 
 #include "formats/file_faults.h"
 #include "tests/formats/format_test_util.h"
@@ -168,8 +169,10 @@ TEST(OutputFolder, NamesLeftoversOfDeadProcesses) {
   TempFolder folder;
   fs::create_directory(folder / ".model.partial-999999999");  // above the largest process number
   fs::create_directory(folder / ".other.partial-999999999");
-  OutputFolder out(folder / "model", false);
-  EXPECT_THAT(out.Leftovers(), ElementsAre(folder / ".model.partial-999999999"));
+  std::ofstream(folder / ".model.partial-999999998") << "a single file";
+  const OutputFolder out(folder / "model", false);  // its own is not listed
+  EXPECT_THAT(Leftovers(folder / "model"), ElementsAre(folder / ".model.partial-999999998",
+                                                       folder / ".model.partial-999999999"));
 }
 
 TEST(OutputFolder, RemoveAllPartial) {
