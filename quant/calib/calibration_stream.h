@@ -26,7 +26,7 @@ struct TokenWindows {
 
 struct StreamOptions {
   Compute compute = Compute::kF32;
-  int64_t chunk_tokens = 2048;  // tokens run at a time (at least one window)
+  int64_t chunk_tokens = 1024;  // tokens run at a time (at least one window)
   // Keep what one site hands to the next (attention output, activated MLP) for all tokens, so that
   // each linear runs once per token; otherwise the site before is run again, chunk by chunk.
   bool keep_attention = true;
