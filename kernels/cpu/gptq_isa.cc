@@ -130,7 +130,11 @@ class TileSolver {
     float* reciprocals = t_.scratch + at_.reciprocals;
     const float* diagonal = t_.factor + begin * t_.factor_stride + begin;
     PackColumns(diagonal, t_.factor_stride, count, count, factor);
-    for (int64_t k = 0; k < RoundUp(count, kTileRows); ++k) {
+    // Rows of R behind the last column meet errors of 0, and have to be finite.
+    const int64_t padded = RoundUp(count, kTileRows);
+    float* last = factor + (padded / kTileRows - 1) * PackedStride(count);
+    std::memset(last + count * kTileRows, 0, Bytes((padded - count) * kTileRows));
+    for (int64_t k = 0; k < padded; ++k) {
       reciprocals[k] = k < count ? 1.0f / diagonal[k * (t_.factor_stride + 1)] : 0.0f;
     }
     for (int64_t s = 0; s < at_.strips; ++s) {
