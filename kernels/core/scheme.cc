@@ -2,23 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 namespace quantmill {
 namespace {
-
-constexpr std::array<float, 8> kE2M1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
-
-// Half the distances between neighbours, and the even one of each pair: ties go there.
-int8_t NearestE2M1(float x) {
-  const float magnitude = std::fabs(x);
-  int8_t best = 0;
-  for (int8_t i = 1; i < 8; ++i) {
-    const float middle = (kE2M1[static_cast<size_t>(i - 1)] + kE2M1[static_cast<size_t>(i)]) / 2;
-    if (magnitude > middle || (magnitude == middle && i % 2 == 0)) best = i;
-  }
-  return static_cast<int8_t>(best | (std::signbit(x) ? 8 : 0));
-}
 
 std::string TypeName(const QuantScheme& scheme) {
   switch (scheme.code_type) {
@@ -86,14 +72,13 @@ std::string Describe(const QuantScheme& scheme) {
 
 float NumberOf(CodeType type, int8_t code) {
   if (type == CodeType::kInt) return code;
-  if (type == CodeType::kFp8) return FromE4M3(static_cast<uint8_t>(code));
-  const float magnitude = kE2M1[static_cast<size_t>(code & 7)];
-  return (code & 8) != 0 ? -magnitude : magnitude;
+  const auto bits = static_cast<uint8_t>(code);
+  return type == CodeType::kFp8 ? FromE4M3(bits) : FromE2M1(bits);
 }
 
 int8_t NearestCode(CodeType type, float x) {
   Check(type != CodeType::kInt, "NearestCode: a float code");
-  return type == CodeType::kFp8 ? static_cast<int8_t>(ToE4M3(x)) : NearestE2M1(x);
+  return static_cast<int8_t>(type == CodeType::kFp8 ? ToE4M3(x) : ToE2M1(x));
 }
 
 void CheckConsistent(const QuantizedLinear& linear) {
@@ -105,6 +90,25 @@ void CheckConsistent(const QuantizedLinear& linear) {
         "QuantizedLinear: zero points are not [out, groups], or present though symmetric");
   Check(linear.scheme.symmetric || linear.scheme.code_type == CodeType::kInt,
         "QuantizedLinear: float codes have no zero points");
+}
+
+void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
+               ConstMatrix zero_points) {
+  const int64_t groups = scheme.GroupsFor(weight.cols);
+  Check(scheme.bits >= 2 && scheme.bits <= 8, "QuantScheme: bits are 2..8");
+  Check(scheme.group_size > 0 || scheme.group_size == QuantScheme::kPerChannel,
+        "QuantScheme: group_size is positive or kPerChannel");
+  Check(weight.dtype == DType::kF32, "weight is [out, in] F32");
+  Check(scales.dtype == DType::kF32 && scales.rows == weight.rows && scales.cols == groups,
+        "scales are [out, groups] F32");
+  if (scheme.symmetric) {
+    Check(zero_points.size() == 0, "a symmetric scheme has no zero points");
+  } else {
+    Check(scheme.code_type == CodeType::kInt, "float codes have no zero points");
+    Check(zero_points.dtype == DType::kI8 && zero_points.rows == weight.rows &&
+              zero_points.cols == groups,
+          "zero points are [out, groups] I8");
+  }
 }
 
 namespace {

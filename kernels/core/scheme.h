@@ -119,6 +119,12 @@ struct QuantizedLinear {
 // Aborts (Check) unless the sizes of the arrays agree with scheme, out and in.
 void CheckConsistent(const QuantizedLinear& linear);
 
+// Aborts (Check) unless a weight and its grid, in whatever memory, have the types and shapes of
+// ops.h: weight [out, in] F32, scales [out, groups] F32, zero_points [out, groups] I8, or empty
+// where the scheme is symmetric.
+void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
+               ConstMatrix zero_points);
+
 // weight[o, i] = the value of the code, in float (one rounding after the effective scale).
 // weight: [out, in] F32 in host memory, preallocated.
 void Dequantize(const QuantizedLinear& linear, Matrix weight);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/core/permutation.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/factor_f64.h"
 #include "kernels/cpu/solve_kernels.h"
@@ -97,15 +98,6 @@ void PermuteRows(ThreadPool& pool, std::span<const int32_t> order, Matrix x) {
       std::memcpy(x.Row<float>(to) + begin, held, bytes);
     }
   });
-}
-
-void CheckPermutation(std::span<const int32_t> order, int64_t n) {
-  Check(static_cast<int64_t>(order.size()) == n, "PermuteGram: order is not [in]");
-  std::vector<bool> seen(order.size(), false);
-  for (const int32_t i : order) {
-    Check(i >= 0 && i < n && !seen[static_cast<size_t>(i)], "PermuteGram: not a permutation");
-    seen[static_cast<size_t>(i)] = true;
-  }
 }
 
 // The passes of FactorGram over the blocks of one matrix.

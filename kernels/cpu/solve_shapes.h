@@ -1,4 +1,4 @@
-// Checks and sizes that the solve ops of the cpu backend share.
+// Sizes and ranges that the solve ops of the cpu backend share.
 #ifndef QUANTMILL_KERNELS_CPU_SOLVE_SHAPES_H_
 #define QUANTMILL_KERNELS_CPU_SOLVE_SHAPES_H_
 
@@ -11,25 +11,6 @@
 #include "kernels/ops.h"
 
 namespace quantmill::cpu {
-
-inline void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
-                      ConstMatrix zero_points) {
-  const int64_t groups = scheme.GroupsFor(weight.cols);
-  Check(scheme.bits >= 2 && scheme.bits <= 8, "QuantScheme: bits are 2..8");
-  Check(scheme.group_size > 0 || scheme.group_size == QuantScheme::kPerChannel,
-        "QuantScheme: group_size is positive or kPerChannel");
-  Check(weight.dtype == DType::kF32, "weight is [out, in] F32");
-  Check(scales.dtype == DType::kF32 && scales.rows == weight.rows && scales.cols == groups,
-        "scales are [out, groups] F32");
-  if (scheme.symmetric) {
-    Check(zero_points.size() == 0, "a symmetric scheme has no zero points");
-  } else {
-    Check(scheme.code_type == CodeType::kInt, "float codes have no zero points");
-    Check(zero_points.dtype == DType::kI8 && zero_points.rows == weight.rows &&
-              zero_points.cols == groups,
-          "zero points are [out, groups] I8");
-  }
-}
 
 inline CodeRange RangeOf(const QuantScheme& scheme) {
   switch (scheme.code_type) {
