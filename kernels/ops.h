@@ -264,11 +264,11 @@ class Backend {
                                                       Compute compute) = 0;
 
   // ---- forward ----
-  // out[t] = scale * table[ids[t]].  table: [vocab, hidden] F32|F16|BF16 (for cpu: may be a mapped
-  // file).  ids: host memory, each in [0, vocab) (Check).  out: [tokens, hidden] F32.
+  // out[t] = scale * table[ids[t]].  table: [vocab, hidden] F32|F16|BF16 in host memory (it may be
+  // a mapped file).  ids: host memory, each in [0, vocab) (Check).  out: [tokens, hidden] F32.
   virtual void EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
                          Matrix out) = 0;
-  // out[t] += table[ids[t]], of the same types and limits.
+  // out[t] += table[ids[t]], table being in the backend's memory; of the same types and limits.
   virtual void AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, Matrix out) = 0;
   // out = x, rounded to the type of out.  x: [tokens, features] F32.  out: same shape, F32|BF16.
   virtual void Convert(Exec& exec, ConstMatrix x, Matrix out) = 0;
@@ -360,7 +360,7 @@ class Backend {
   // they are tried; what rounds to 0 or past the type is passed over. Errors are summed in F32.
   // weight: [out, in] F32.  blocks: [in, block] F32: row i holds H[i, b .. b + block) of the block
   // that column i lies in; blocks begin at multiples of `block` and end where a group or the row
-  // ends, so block divides the group size, or there is one group.
+  // ends, so block divides the group size, or there is one group. block is at most 128.
   virtual void SearchGrid(Exec& exec, ConstMatrix weight, ConstMatrix blocks,
                           const QuantScheme& scheme, const GridSearch& search, Matrix scales,
                           Matrix zero_points) = 0;

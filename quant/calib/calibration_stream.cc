@@ -219,7 +219,7 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
   Workspace::Scope scope(exec_.workspace);
   const auto count = std::ssize(rows);
   const Matrix residual = scope.Take(DType::kF32, count, spec_.hidden);
-  backend_.EmbedRows(exec_, residual_, rows, 1.0f, residual);  // gathers the rows
+  backend_.GatherRows(exec_, residual_, rows, residual);
   const DType type = forward_.activation_type();
   const Matrix normalized = scope.Take(type, count, spec_.hidden);
   const Matrix attended = scope.Take(type, count, forward_.InputWidth(block, Site::kAttentionOut));

@@ -27,8 +27,8 @@ void GatherColumns(Backend& backend, Exec& exec, Matrix all, const RowRuns& runs
       rows.push_back(static_cast<int32_t>(t * pieces + runs.Row(i) / piece));
     }
   }
-  backend.EmbedRows(exec, all.Reshaped(all.rows * pieces, piece), rows, 1.0f,
-                    out.Reshaped(std::ssize(rows), piece));
+  backend.GatherRows(exec, all.Reshaped(all.rows * pieces, piece), rows,
+                     out.Reshaped(std::ssize(rows), piece));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "quant/runtime/embedding.h"
 
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -61,7 +62,12 @@ void Embedding::AddPositions(const BatchPlan& plan, Matrix out) {
   for (int64_t row = 0; row < plan.tokens(); ++row) {
     rows.push_back(static_cast<int32_t>(plan.position(row) + spec.position_offset));
   }
-  backend_.AddRows(exec_, source_.checkpoint().View(spec.position_embedding), rows, out);
+  Workspace::Scope scope(exec_.workspace);
+  const Matrix positions = scope.Take(DType::kF32, out.rows, out.cols);
+  backend_.EmbedRows(exec_, source_.checkpoint().View(spec.position_embedding), rows, 1.0f,
+                     positions);
+  std::iota(rows.begin(), rows.end(), 0);
+  backend_.AddRows(exec_, positions, rows, out);
 }
 
 void Embedding::Run(const BatchPlan& plan, std::span<const int32_t> ids, Matrix out) {

@@ -46,6 +46,22 @@ TEST_P(AttentionTest, MatchesReference) {
   }
 }
 
+// Long heads, and more query heads of a kv head than a tile of rows may hold.
+TEST_P(AttentionTest, UnusualShapes) {
+  for (const int64_t head_dim : {260, 512, 516, 1024}) {
+    SCOPED_TRACE("head_dim " + std::to_string(head_dim));
+    const Batch batch =
+        MakeBatch(static_cast<uint64_t>(head_dim), Heads(4, 2, head_dim), {1, 70, 18});
+    const Tensor want = Run(batch, AtOnce(batch));
+    EXPECT_TRUE(SameBits(Run(batch, RandomChunks(batch, 3, 20)), want));
+    EXPECT_TRUE(SameBits(Run(batch, TokenByToken(batch)), want));
+    ExpectMatchesReference(
+        MakeBatch(static_cast<uint64_t>(head_dim), Heads(4, 2, head_dim), {1, 70, 18}));
+  }
+  ExpectMatchesReference(MakeBatch(45, Heads(71, 1, 64), {1, 20, 66}));
+  ExpectMatchesReference(MakeBatch(46, Heads(150, 2, 20), {3, 1}));
+}
+
 TEST_P(AttentionTest, MatchesReferenceInBF16) {
   Batch batch = MakeBatch(40, Heads(9, 3, 64), kLengths, DType::kBF16);
   ExpectMatchesReference(batch);

@@ -194,6 +194,15 @@ TEST_P(KvStoreTest, MatchesDecodedFloats) {
   }
 }
 
+TEST_P(KvStoreTest, LongHeads) {
+  for (const Type type : kTypes) {
+    for (const int64_t head_dim : {256, 512, 1024}) {
+      SCOPED_TRACE(NameOf(type) + ", head_dim " + std::to_string(head_dim));
+      ExpectMatchesDecoded(Coded(3, type, Heads(2, 1, head_dim), {1, 19}));
+    }
+  }
+}
+
 // A token that sees itself alone gives back its own value: decoded, exactly (rotated back, nearly).
 TEST_P(KvStoreTest, DecodedValuesAreExact) {
   for (const Type type : kTypes) {

@@ -160,12 +160,12 @@ TEST_P(MatMulTest, BiasModesAndOutputTypes) {
       const Tensor added = Multiply(tested(), x, *w, bias, MatMulMode::kAdd, before);
       EXPECT_TRUE(Within(added, want, DotBoundOf(x, weight, compute, DType::kF32)));
 
-      // kAdd adds exactly what kStore stores.
+      // On the CPU, kAdd adds exactly what kStore stores; libraries of GPUs add the bias last.
       const Tensor stored = Multiply(tested(), x, *w, bias, MatMulMode::kStore, before);
       for (int64_t r = 0; r < s.tokens; ++r) {
         for (int64_t c = 0; c < s.out; ++c) stored.Row<float>(r)[c] += before.Row<float>(r)[c];
       }
-      EXPECT_TRUE(SameBits(stored, added));
+      if (backend().Info().name == "cpu") EXPECT_TRUE(SameBits(stored, added));
 
       // A BF16 result is the F32 one rounded.
       const Tensor exact = Multiply(tested(), x, *w, bias, MatMulMode::kStore, before);
@@ -369,7 +369,7 @@ TEST_P(MatMulTest, EmbedRows) {
       const Tensor table = NormalMatrix(random_, dtype, 7, hidden);
       const Tensor got = Empty(DType::kF32, 5, hidden);
       const Tensor want = HostTensor(DType::kF32, 5, hidden);
-      backend().EmbedRows(exec(), OnDevice(table), ids, 1.5f, got);
+      backend().EmbedRows(exec(), table, ids, 1.5f, got);
       reference().EmbedRows(reference_exec(), table, ids, 1.5f, want);
       EXPECT_TRUE(SameBits(OnHost(got), want)) << quantmill::NameOf(dtype) << ", " << hidden;
     }
@@ -392,12 +392,13 @@ TEST_P(MatMulTest, AddRows) {
 
 TEST_P(MatMulTest, EmbedRowsChecksIds) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  const Tensor table = OnDevice(NormalMatrix(random_, DType::kF32, 7, 4));
+  const Tensor table = NormalMatrix(random_, DType::kF32, 7, 4);
+  const Tensor on_device = OnDevice(table);
   const Tensor out = Empty(DType::kF32, 1, 4);
   for (const int32_t id : {-1, 7}) {
     const std::vector<int32_t> ids = {id};
     EXPECT_DEATH(backend().EmbedRows(exec(), table, ids, 1, out), "EmbedRows");
-    EXPECT_DEATH(backend().AddRows(exec(), table, ids, out), "AddRows");
+    EXPECT_DEATH(backend().AddRows(exec(), on_device, ids, out), "AddRows");
   }
 }
 

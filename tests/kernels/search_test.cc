@@ -348,6 +348,39 @@ TEST_P(RefineTest, LowersTheErrorAsTheReferenceDoes) {
   }
 }
 
+// Of more columns than backends take a gradient of at a time.
+TEST_P(RefineTest, WideRows) {
+  const QuantScheme scheme{.bits = 3, .symmetric = false, .group_size = 106};
+  const Problem p = Make(scheme, 3, 530);
+  const Tensor got = Refined(tested(), p, scheme, 2);
+  const Tensor want = Refined(reference_run(), p, scheme, 2);
+  for (int64_t r = 0; r < 3; ++r) {
+    const double before = RowError(p, scheme, p.codes, r);
+    EXPECT_NEAR(RowError(p, scheme, got, r), RowError(p, scheme, want, r), 0.03 * before) << r;
+  }
+}
+
+// Backends refine rows in chunks: those at the end of one, and of the next, fare as by themselves.
+TEST_P(RefineTest, ManyRows) {
+  const QuantScheme scheme{.group_size = 4};
+  const int64_t out = 8197;
+  const Problem all = Make(scheme, out, 6);
+  const Tensor got = Refined(tested(), all, scheme, 2);
+  for (const int64_t row : {int64_t{0}, int64_t{8191}, int64_t{8192}, out - 1}) {
+    Problem one = Make(scheme, 1, 6);
+    std::copy_n(all.weight.Row<float>(row), 6, one.weight.Row<float>(0));
+    std::copy_n(all.scales.Row<float>(row), all.scales.cols(), one.scales.Row<float>(0));
+    std::copy_n(all.codes.Row<int8_t>(row), 6, one.codes.Row<int8_t>(0));
+    for (int64_t i = 0; i < 6; ++i) {
+      std::copy_n(all.gram.Row<float>(i), 6, one.gram.Row<float>(i));
+      one.diagonal.Row<float>(0)[i] = all.diagonal.Row<float>(0)[i];
+    }
+    const Tensor alone = Refined(tested(), one, scheme, 2);
+    const double want = RowError(one, scheme, alone, 0);
+    EXPECT_NEAR(RowError(all, scheme, got, row), want, 1e-3 * want) << row;
+  }
+}
+
 TEST_P(RefineTest, ThreadsDoNotChangeCodes) {
   const QuantScheme scheme{.group_size = 64};
   const Problem p = Make(scheme, 150, 192);

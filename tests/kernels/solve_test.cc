@@ -182,6 +182,21 @@ TEST_P(SolveTest, QuadraticFormMatchesReference) {
   }
 }
 
+TEST_P(SolveTest, QuadraticFormOfManyRows) {
+  Random random(12);
+  const int64_t in = 3;
+  const int64_t out = 8197;
+  const Tensor gram = NoisyLower(random, in);
+  const Tensor diagonal = NormalMatrix(random, DType::kF32, 1, in);
+  const Tensor delta = NormalMatrix(random, DType::kF32, out, in);
+  const Tensor got = Empty(DType::kF32, 1, out);
+  backend().QuadraticForm(exec(), OnDevice(delta), OnDevice(gram), OnDevice(diagonal), got);
+  const Tensor want = HostTensor(DType::kF32, 1, out);
+  reference().QuadraticForm(reference_exec(), delta, gram, diagonal, want);
+  // Nine terms of a few units each.
+  EXPECT_TRUE(Within(OnHost(got), want, [](int64_t, int64_t, double) { return 1e-4; }));
+}
+
 // ---- GPTQ ----
 
 struct Problem {
@@ -275,6 +290,54 @@ TEST_P(SolveTest, GptqOfExactNumbersEqualsTheReference) {
       }
     }
   }
+}
+
+// Backends solve rows in chunks.
+TEST_P(SolveTest, GptqOfManyRowsEqualsTheReference) {
+  Random random(13);
+  const Problem problem = ExactProblem(random, 8197, 5, {.bits = 3, .symmetric = false});
+  const Solved got = Solve(tested(), problem);
+  const Solved want = Solve(reference_run(), problem);
+  EXPECT_TRUE(SameBits(got.codes, want.codes));
+  EXPECT_TRUE(Within(got.loss, want.loss, [](int64_t, int64_t, double value) {
+    return DotBound(5, value, value, 0x1p-24, 0x1p-24);
+  }));
+}
+
+// Every matrix a part of a wider one: the same bits as of whole ones.
+TEST_P(SolveTest, StridedMatricesGiveTheSame) {
+  Random random(14);
+  const int64_t in = 150;
+  const int64_t out = 37;
+  const QuantScheme scheme{.bits = 4, .symmetric = false, .group_size = 50};
+  const Problem problem = ExactProblem(random, out, in, scheme);
+  const Codes grid = GridAndCodes(tested(), problem.weight, scheme);
+  const Solved whole = Solve(tested(), problem);
+  const auto part_of_wider = [&](ConstMatrix m) {
+    Tensor wide = Empty(m.dtype, m.rows, m.cols + 7);
+    backend().Upload(exec(), m, wide.view().Cols(3, m.cols));
+    exec().stream.Synchronize();
+    return wide;
+  };
+  const auto middle = [](const Tensor& wide) { return wide.view().Cols(3, wide.cols() - 7); };
+  const Tensor weight = part_of_wider(problem.weight);
+  const Tensor factor = part_of_wider(problem.factor);
+  const Tensor scales = part_of_wider(problem.scales);
+  const Tensor zeros = part_of_wider(problem.zero_points);
+  const Tensor codes = Empty(DType::kI8, out, in + 7);
+  const Tensor loss = Empty(DType::kF32, 1, out);
+  backend().GptqSolve(
+      exec(),
+      {middle(weight), middle(factor), problem.order, scheme, middle(scales), middle(zeros)},
+      middle(codes), loss);
+  EXPECT_TRUE(SameBits(OnHost(middle(codes)), whole.codes));
+  EXPECT_TRUE(SameBits(OnHost(loss), whole.loss));
+  backend().MinMaxGrid(exec(), middle(weight), scheme, middle(scales), middle(zeros));
+  backend().RoundToGrid(exec(), middle(weight), scheme, middle(scales), middle(zeros),
+                        middle(codes));
+  EXPECT_TRUE(SameBits(OnHost(middle(scales)), grid.scales));
+  EXPECT_TRUE(SameBits(OnHost(middle(zeros)), grid.zero_points));
+  EXPECT_TRUE(SameBits(OnHost(middle(codes)), grid.codes));
 }
 
 // R of H = C + I / 4 with C_ij = 0.9^|i - j|, from the reference.
