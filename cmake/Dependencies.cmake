@@ -31,3 +31,7 @@ if(QUANTMILL_TESTS)
   find_package(GTest QUIET)
   quantmill_need(GTest_FOUND "libgtest-dev libgmock-dev")
 endif()
+if(QUANTMILL_TESTS OR QUANTMILL_BENCH)
+  find_package(Boost QUIET COMPONENTS context)  # fibers of the host executor of CUDA kernels
+  quantmill_need(Boost_FOUND libboost-context-dev)
+endif()

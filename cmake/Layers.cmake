@@ -57,10 +57,11 @@ function(quantmill_executable name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
 endfunction()
 
-# quantmill_test(<name> SOURCES ... DEPS layers [INTERNAL paths] [LIBRARIES external])
-# INTERNAL: folders whose private headers the test may see. Registered with ctest as <name>.
+# quantmill_test(<name> SOURCES ... DEPS layers [INTERNAL paths] [LIBRARIES external] [BY_HAND])
+# INTERNAL: folders whose private headers the test may see. Registered with ctest as <name>; BY_HAND: neither
+# registered nor built unless asked for.
 function(quantmill_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;INTERNAL;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "BY_HAND" "" "SOURCES;DEPS;INTERNAL;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   quantmill_collect(below ${ARG_DEPS})
   # A folder given as INTERNAL replaces the single headers exposed from it.
@@ -70,5 +71,9 @@ function(quantmill_test name)
   quantmill_expose(${name} ${below} ${ARG_INTERNAL} tests/support)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_LIBRARIES} quantmill_flags
                                         GTest::gmock GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
+  if(ARG_BY_HAND)
+    set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)
+  else()
+    add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
+  endif()
 endfunction()

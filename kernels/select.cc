@@ -15,6 +15,9 @@
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/reference/reference_backend.h"
+#ifdef QUANTMILL_CUDA
+#include "kernels/cuda/open_cuda.h"
+#endif
 
 namespace quantmill {
 namespace {
@@ -116,10 +119,15 @@ int ThreadsOrAll(int threads) {
 }  // namespace
 
 std::unique_ptr<Backend> SelectBackend(std::string_view device, int threads) {
+#ifdef QUANTMILL_CUDA
+  if (device == "cuda") return cuda::OpenCuda(ThreadsOrAll(threads));
+  if (device == "auto" && cuda::HasDevice()) return cuda::OpenCuda(ThreadsOrAll(threads));
+#else
   if (device == "cuda") {
     throw Error(ErrorCode::kEnvironment, "--device cuda",
                 "this build has no CUDA backend; use --device cpu, or a build with CUDA");
   }
+#endif
   if (device != "auto" && device != "cpu") {
     throw Error(ErrorCode::kUsage, "--device",
                 "unknown device '" + std::string(device) + "'; known: auto, cpu, cuda");
@@ -143,6 +151,12 @@ std::unique_ptr<Backend> CpuBackend(std::string_view isa, int threads) {
   return std::make_unique<cpu::CpuBackend>(FindIsa(isa, "instruction set"), ThreadsOrAll(threads));
 }
 
-std::vector<std::string> BuiltBackends() { return {"cpu"}; }
+std::vector<std::string> BuiltBackends() {
+#ifdef QUANTMILL_CUDA
+  return {"cpu", "cuda"};
+#else
+  return {"cpu"};
+#endif
+}
 
 }  // namespace quantmill

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/open_cuda.h"
 #include "kernels/ops.h"
 #include "kernels/select.h"
 
@@ -65,10 +66,12 @@ class BackendRun {
   Exec exec_;
 };
 
-// "cpu_avx512", ... and "cuda" where it is built and there is a device.
+// "cpu_avx512", ..., "cuda_host" (the kernels of cuda on the CPU), and "cuda" where it is built and
+// there is a device.
 inline std::vector<std::string> TestedBackends() {
   std::vector<std::string> names;
   for (const std::string& isa : AvailableIsas()) names.push_back("cpu_" + isa);
+  names.emplace_back("cuda_host");
   for (const std::string& device : BuiltBackends()) {
     if (device == "cpu") continue;
     try {
@@ -84,6 +87,7 @@ inline std::vector<std::string> TestedBackends() {
 inline std::unique_ptr<Backend> MakeBackend(const std::string& name, int threads) {
   const std::string prefix = "cpu_";
   if (name.starts_with(prefix)) return CpuBackend(name.substr(prefix.size()), threads);
+  if (name == "cuda_host") return cuda_host::OpenCuda(threads);
   return SelectBackend(name, threads);
 }
 

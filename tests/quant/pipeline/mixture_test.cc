@@ -17,7 +17,7 @@
 #include "quant/pipeline/quantize.h"
 #include "quant/pipeline/schemes.h"
 #include "quant/verify/verify_artifact.h"
-#include "tests/quant/runtime/golden_model.h"
+#include "tests/quant/runtime/golden_copy.h"
 #include "tests/quant/verify/tiny_artifact.h"
 
 namespace quantmill::test {
@@ -25,47 +25,18 @@ namespace {
 
 using testing::HasSubstr;
 
-// One token for each printable character of ASCII, as byte-level tokenizers spell it, and one for
-// the end of a line.
-nlohmann::json CharacterTokenizer() {
-  nlohmann::json vocabulary = {{"\u0120", 0}, {"\u010A", 1}};
-  for (char c = '!'; c <= '~'; ++c) vocabulary[std::string(1, c)] = c - '!' + 2;
-  const nlohmann::json bytes = {{"type", "ByteLevel"},
-                                {"add_prefix_space", false},
-                                {"trim_offsets", true},
-                                {"use_regex", false}};
-  return {{"version", "1.0"},
-          {"added_tokens", nlohmann::json::array()},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", bytes},
-          {"post_processor", nullptr},
-          {"decoder", bytes},
-          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", nlohmann::json::array()}}}};
-}
-
 class MixtureTest : public testing::TestWithParam<const char*> {
  protected:
   static constexpr int64_t kWindows = 6;
   static constexpr int64_t kWindow = 32;
 
   MixtureTest() : MixtureTest(GetParam()) {}
-  explicit MixtureTest(const std::string& golden) : golden_(golden) {
-    folder_ = std::filesystem::path(testing::TempDir()) / ("mixture_" + golden);
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    std::filesystem::copy(GoldenFolder(golden), folder_ / "model");
-    std::filesystem::remove(folder_ / "model" / "expected.safetensors");
-    std::ofstream(folder_ / "model" / "tokenizer.json") << CharacterTokenizer();
-    std::ofstream text(Text());
-    for (int64_t i = 0; i < (kWindows + 4) * kWindow; ++i) {
-      text << static_cast<char>('!' + (i * i + 7 * i) % 94);
-    }
-  }
-  ~MixtureTest() override { std::filesystem::remove_all(folder_); }
+  explicit MixtureTest(const std::string& golden)
+      : golden_(golden), copy_("mixture", golden, (kWindows + 4) * kWindow) {}
 
-  std::string Text() const { return (folder_ / "calibration.txt").string(); }
-  std::string Model() const { return (folder_ / "model").string(); }
-  std::string Output(const std::string& name) const { return (folder_ / name).string(); }
+  std::string Text() const { return copy_.text(); }
+  std::string Model() const { return copy_.model(); }
+  std::string Output(const std::string& name) const { return copy_.output(name); }
 
   Recipe SmallRecipe(Method method = Method::kGptq, Effort effort = Effort::kBest) const {
     Recipe recipe;
@@ -103,7 +74,7 @@ class MixtureTest : public testing::TestWithParam<const char*> {
   }
 
   std::string golden_;
-  std::filesystem::path folder_;
+  GoldenCopy copy_;
 };
 
 TEST_P(MixtureTest, EveryLayerIsQuantizedAndCoverageReported) {

@@ -1,0 +1,10 @@
+// Attention on a store of F32.
+#include "kernels/cuda/attention_kernel.h"
+
+namespace quantmill::QUANTMILL_CUDA {
+
+template void LaunchAttention<KvFormat::kF32>(Exec&, const CudaBatchPlan&,
+                                              const AttentionArguments&, View<const float>,
+                                              const Output&);
+
+}  // namespace quantmill::QUANTMILL_CUDA

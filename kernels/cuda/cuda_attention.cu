@@ -1,0 +1,72 @@
+// Attention of the cuda backend; attention_kernel.h has the kernel.
+#include <algorithm>
+
+#include "kernels/cuda/attention_kernel.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/staging.h"
+
+namespace quantmill::QUANTMILL_CUDA {
+
+extern template void LaunchAttention<KvFormat::kF32>(Exec&, const CudaBatchPlan&,
+                                                     const AttentionArguments&, View<const float>,
+                                                     const Output&);
+extern template void LaunchAttention<KvFormat::kBF16>(Exec&, const CudaBatchPlan&,
+                                                      const AttentionArguments&, View<const float>,
+                                                      const Output&);
+extern template void LaunchAttention<KvFormat::kFp8>(Exec&, const CudaBatchPlan&,
+                                                     const AttentionArguments&, View<const float>,
+                                                     const Output&);
+extern template void LaunchAttention<KvFormat::kInt8>(Exec&, const CudaBatchPlan&,
+                                                      const AttentionArguments&, View<const float>,
+                                                      const Output&);
+extern template void LaunchAttention<KvFormat::kInt4>(Exec&, const CudaBatchPlan&,
+                                                      const AttentionArguments&, View<const float>,
+                                                      const Output&);
+
+void CudaBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
+                            const AttentionParams& params, ConstMatrix q, const KvStore& store,
+                            Matrix out) {
+  const CudaBatchPlan& batch = PlanOf(plan);
+  const auto& kv = static_cast<const CudaKvStore&>(store);
+  const int64_t width = params.heads * params.head_dim;
+  Check(layer >= 0 && layer < kv.shape().layers, "Attention: no such layer in the store");
+  batch.CheckBlocks(kv.shape());
+  Check(params.kv_heads == kv.shape().kv_heads && params.head_dim == kv.shape().head_dim,
+        "Attention: the store has another shape");
+  Check(params.heads > 0 && params.heads % params.kv_heads == 0,
+        "Attention: heads is not a multiple of kv_heads");
+  Check(params.alibi_slopes.empty() || std::ssize(params.alibi_slopes) == params.heads,
+        "Attention: one slope for each head");
+  Check(params.sliding_window >= 0 && params.softcap >= 0, "Attention: negative parameter");
+  Check(q.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
+        "Attention: q is F32, out F32 or BF16");
+  Check(q.rows == batch.tokens() && out.rows == q.rows && q.cols == width && out.cols == width,
+        "Attention: q and out are [tokens, heads * head_dim]");
+  if (batch.tokens() == 0) return;
+
+  Workspace::Scope scope(exec.workspace);
+  const bool capped = params.softcap > 0;
+  const bool alibi = !params.alibi_slopes.empty();
+  const ScoreShape scores{
+      capped ? params.scale / params.softcap : params.scale * kLog2E, params.softcap * kLog2E,
+      alibi ? OnDevice(exec, scope, params.alibi_slopes) : nullptr,
+      static_cast<int>(std::min(params.sliding_window, CudaBatchPlan::kMostPositions))};
+  const AttentionArguments arguments{nullptr, batch.arrays(), kv.Layer(layer), scores,
+                                     static_cast<int>(params.heads / params.kv_heads)};
+  const bool f32 = out.dtype == DType::kF32;
+  const Output to{f32 ? out.Row<float>(0) : nullptr, f32 ? nullptr : out.Row<BF16>(0), out.stride};
+  switch (kv.layout().format) {
+    case KvFormat::kF32:
+      return LaunchAttention<KvFormat::kF32>(exec, batch, arguments, In<float>(q), to);
+    case KvFormat::kBF16:
+      return LaunchAttention<KvFormat::kBF16>(exec, batch, arguments, In<float>(q), to);
+    case KvFormat::kFp8:
+      return LaunchAttention<KvFormat::kFp8>(exec, batch, arguments, In<float>(q), to);
+    case KvFormat::kInt8:
+      return LaunchAttention<KvFormat::kInt8>(exec, batch, arguments, In<float>(q), to);
+    case KvFormat::kInt4:
+      return LaunchAttention<KvFormat::kInt4>(exec, batch, arguments, In<float>(q), to);
+  }
+}
+
+}  // namespace quantmill::QUANTMILL_CUDA

@@ -1,0 +1,96 @@
+// Memory of the cuda backend.
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/open_cuda.h"
+
+namespace quantmill::QUANTMILL_CUDA {
+namespace {
+
+template <typename From, typename To>
+__global__ void ConvertKernel(View<const From> x, View<To> out) {
+  ForEachElement(x.rows, x.cols, [&](int64_t row, int64_t col) {
+    out.Row(row)[col] = FromFloat<To>(ToFloat(x.Row(row)[col]));
+  });
+}
+
+}  // namespace
+
+void ConvertOnDevice(Exec& exec, ConstMatrix x, Matrix out) {
+  WithFloatType(x.dtype, [&](auto from) {
+    WithFloatType(out.dtype, [&](auto to) {
+      using From = decltype(from);
+      using To = decltype(to);
+      Launch(exec, ConvertKernel<From, To>, Elementwise(x.rows, x.cols), In<From>(x), Out<To>(out));
+    });
+  });
+}
+
+namespace {
+
+int64_t Pitch(ConstMatrix m) { return m.stride * SizeOf(m.dtype); }
+int64_t RowBytes(ConstMatrix m) { return m.cols * SizeOf(m.dtype); }
+
+}  // namespace
+
+bool HasDevice() {
+  try {
+    OpenDevice();
+    return true;
+  } catch (const Error&) {
+    return false;  // `auto` asks; who names the device gets the reason
+  }
+}
+
+std::unique_ptr<Backend> OpenCuda(int host_threads) {
+  return std::make_unique<CudaBackend>(host_threads);
+}
+
+BackendInfo CudaBackend::Info() const {
+  return {"cuda", device_.name + " (sm_" + std::to_string(device_.compute_capability) + ")", true,
+          host_threads_};
+}
+
+std::unique_ptr<Stream> CudaBackend::NewStream() { return std::make_unique<DeviceStream>(); }
+
+Tensor CudaBackend::Empty(DType dtype, int64_t rows, int64_t cols) {
+  void* memory = AllocateDevice(rows * cols * SizeOf(dtype));
+  return Tensor(Matrix{memory, dtype, rows, cols, cols}, FreeDevice);
+}
+
+// Types are converted on the device: the smaller of the two, or the only one, crosses the bus.
+void CudaBackend::Upload(Exec& exec, ConstMatrix host, Matrix device) {
+  Check(host.rows == device.rows && host.cols == device.cols, "Upload: shapes differ");
+  Workspace::Scope scope(exec.workspace);
+  const Matrix landed =
+      host.dtype == device.dtype ? device : scope.Take(host.dtype, host.rows, host.cols);
+  StreamOf(exec).CopyToDevice(landed.data, Pitch(landed), host.data, Pitch(host), RowBytes(host),
+                              host.rows);
+  if (host.dtype != device.dtype) ConvertOnDevice(exec, landed, device);
+}
+
+void CudaBackend::Download(Exec& exec, ConstMatrix device, Matrix host) {
+  Check(host.rows == device.rows && host.cols == device.cols, "Download: shapes differ");
+  Workspace::Scope scope(exec.workspace);
+  ConstMatrix leaving = device;
+  if (host.dtype != device.dtype) {
+    const Matrix converted = scope.Take(host.dtype, device.rows, device.cols);
+    ConvertOnDevice(exec, device, converted);
+    leaving = converted;
+  }
+  StreamOf(exec).CopyToHost(host.data, Pitch(host), leaving.data, Pitch(leaving), RowBytes(host),
+                            host.rows);
+}
+
+void CudaBackend::Zero(Exec& exec, Matrix x) {
+  StreamOf(exec).ZeroOnDevice(x.data, Pitch(x), RowBytes(x), x.rows);
+}
+
+void CudaBackend::Convert(Exec& exec, ConstMatrix x, Matrix out) {
+  Check(x.dtype == DType::kF32 && x.rows == out.rows && x.cols == out.cols,
+        "Convert: x is F32, of the shape of out");
+  if (out.dtype != DType::kF32) return ConvertOnDevice(exec, x, out);
+  StreamOf(exec).CopyOnDevice(out.data, Pitch(out), x.data, Pitch(x), RowBytes(x), x.rows);
+}
+
+}  // namespace quantmill::QUANTMILL_CUDA

@@ -1,0 +1,128 @@
+#include <string>
+
+#include "kernels/core/error.h"
+#include "kernels/cuda/libraries.h"
+#include "kernels/cuda/runtime.h"
+
+namespace quantmill::QUANTMILL_CUDA {
+namespace {
+
+constexpr const char* kWhere = "--device cuda";
+
+// Asked whether it can run on a device.
+__global__ void NothingKernel() {}
+
+[[noreturn]] void ThrowEnvironment(const std::string& what) {
+  throw Error(ErrorCode::kEnvironment, kWhere, what);
+}
+
+std::string Gigabytes(size_t bytes) {
+  const auto hundredths = static_cast<int64_t>(bytes / 10'000'000);
+  const int64_t rest = hundredths % 100;
+  return std::to_string(hundredths / 100) + (rest < 10 ? ".0" : ".") + std::to_string(rest) + " GB";
+}
+
+}  // namespace
+
+void CheckCuda(cudaError_t result, const std::source_location& location) {
+  if (result != cudaSuccess) {
+    CheckFailed(std::string("CUDA: ") + cudaGetErrorString(result), location);
+  }
+}
+
+DeviceInfo OpenDevice() {
+  int devices = 0;
+  const cudaError_t found = cudaGetDeviceCount(&devices);
+  if (found != cudaSuccess || devices == 0) {
+    int driver = 0;  // 0: there is none, which the runtime calls too old a driver
+    const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
+    const std::string reason = !has_driver            ? "there is no NVIDIA driver"
+                               : found == cudaSuccess ? "none is visible"
+                                                      : cudaGetErrorString(found);
+    ThrowEnvironment("no CUDA device can be used: " + reason + "; use --device cpu");
+  }
+  cudaDeviceProp properties;
+  if (const cudaError_t result = cudaGetDeviceProperties(&properties, 0); result != cudaSuccess) {
+    ThrowEnvironment(std::string("the CUDA device does not answer: ") + cudaGetErrorString(result));
+  }
+  const int capability = properties.major * 10 + properties.minor;
+  cudaFuncAttributes attributes;
+  if (const cudaError_t result = cudaFuncGetAttributes(&attributes, NothingKernel);
+      result != cudaSuccess) {
+    ThrowEnvironment(std::string(properties.name) + " (sm_" + std::to_string(capability) +
+                     ") cannot run this build's kernels: " + cudaGetErrorString(result));
+  }
+  return {properties.name, capability, properties.multiProcessorCount,
+          static_cast<int64_t>(properties.totalGlobalMem)};
+}
+
+void* AllocateDevice(int64_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t result = cudaMalloc(&memory, static_cast<size_t>(bytes));
+  if (result == cudaSuccess) return memory;
+  size_t free = 0;
+  size_t total = 0;
+  if (result != cudaErrorMemoryAllocation || cudaMemGetInfo(&free, &total) != cudaSuccess) {
+    ThrowEnvironment(std::string("the CUDA device gives no memory: ") + cudaGetErrorString(result));
+  }
+  cudaGetLastError();  // a refused allocation is not an error of the launches that follow
+  ThrowEnvironment("out of GPU memory: " + Gigabytes(static_cast<size_t>(bytes)) + " more asked, " +
+                   Gigabytes(free) + " of " + Gigabytes(total) + " are free");
+}
+
+void FreeDevice(void* memory) noexcept { cudaFree(memory); }
+
+DeviceStream::DeviceStream() {
+  CheckCuda(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking));
+  libraries_ = std::make_unique<Libraries>(handle_);
+}
+
+DeviceStream::~DeviceStream() {
+  libraries_.reset();
+  cudaStreamDestroy(handle_);
+}
+
+void DeviceStream::Synchronize() { CheckCuda(cudaStreamSynchronize(handle_)); }
+
+namespace {
+
+void CopyRows(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t row_bytes,
+              int64_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (row_bytes == 0 || rows == 0) return;
+  if (rows == 1 || (to_pitch == row_bytes && from_pitch == row_bytes)) {
+    return CheckCuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(row_bytes * rows), kind, stream));
+  }
+  CheckCuda(cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from,
+                              static_cast<size_t>(from_pitch), static_cast<size_t>(row_bytes),
+                              static_cast<size_t>(rows), kind, stream));
+}
+
+}  // namespace
+
+void DeviceStream::CopyToDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
+                                int64_t row_bytes, int64_t rows) {
+  CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows, cudaMemcpyHostToDevice, handle_);
+}
+
+void DeviceStream::CopyToHost(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
+                              int64_t row_bytes, int64_t rows) {
+  CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows, cudaMemcpyDeviceToHost, handle_);
+  Synchronize();
+}
+
+void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
+                                int64_t row_bytes, int64_t rows) {
+  CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows, cudaMemcpyDeviceToDevice, handle_);
+}
+
+void DeviceStream::ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int64_t rows) {
+  if (row_bytes == 0 || rows == 0) return;
+  if (rows == 1 || pitch == row_bytes) {
+    return CheckCuda(cudaMemsetAsync(to, 0, static_cast<size_t>(row_bytes * rows), handle_));
+  }
+  CheckCuda(cudaMemset2DAsync(to, static_cast<size_t>(pitch), 0, static_cast<size_t>(row_bytes),
+                              static_cast<size_t>(rows), handle_));
+}
+
+}  // namespace quantmill::QUANTMILL_CUDA

@@ -1,0 +1,21 @@
+// Which code may touch device memory on the host executor: kernels, library calls and copies. Under
+// the address sanitizer it is poisoned for everything else, so that a layer which reads device
+// memory as if it were its own is found without a GPU.
+#ifndef QUANTMILL_TESTS_SUPPORT_CUDA_HOST_DEVICE_MEMORY_H_
+#define QUANTMILL_TESTS_SUPPORT_CUDA_HOST_DEVICE_MEMORY_H_
+
+namespace quantmill::cuda_host {
+
+// While one lives on this thread, device memory may be touched. They nest. One thread at a time
+// uses device memory: a stream's contract.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
+}  // namespace quantmill::cuda_host
+
+#endif  // QUANTMILL_TESTS_SUPPORT_CUDA_HOST_DEVICE_MEMORY_H_
