@@ -165,7 +165,9 @@ TEST_P(MatMulTest, BiasModesAndOutputTypes) {
       for (int64_t r = 0; r < s.tokens; ++r) {
         for (int64_t c = 0; c < s.out; ++c) stored.Row<float>(r)[c] += before.Row<float>(r)[c];
       }
-      if (backend().Info().name == "cpu") EXPECT_TRUE(SameBits(stored, added));
+      if (backend().Info().name == "cpu") {
+        EXPECT_TRUE(SameBits(stored, added));
+      }
 
       // A BF16 result is the F32 one rounded.
       const Tensor exact = Multiply(tested(), x, *w, bias, MatMulMode::kStore, before);

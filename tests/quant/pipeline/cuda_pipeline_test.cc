@@ -1,6 +1,7 @@
 // The whole `quantize --device cuda`, the device being the host executor: what it writes is as good
 // as what the CPU writes. Tests run in the source root.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -87,7 +88,9 @@ class CudaSampleTest : public testing::Test {
  protected:
   static constexpr const char* kSample = "calib_data/sample_model";
 
-  CudaSampleTest() : folder_(std::filesystem::path(testing::TempDir()) / "cuda_sample") {
+  CudaSampleTest()
+      : folder_(std::filesystem::path(testing::TempDir()) /
+                ("cuda_sample_" + std::to_string(getpid()))) {
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }

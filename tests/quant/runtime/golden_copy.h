@@ -3,6 +3,7 @@
 #define QUANTMILL_TESTS_QUANT_RUNTIME_GOLDEN_COPY_H_
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -37,7 +38,8 @@ class GoldenCopy {
  public:
   // `purpose` tells the copies of different tests apart. The text has `characters` characters.
   GoldenCopy(const std::string& purpose, const std::string& golden, int64_t characters)
-      : folder_(std::filesystem::path(testing::TempDir()) / (purpose + "_" + golden)) {
+      : folder_(std::filesystem::path(testing::TempDir()) /
+                (purpose + "_" + golden + "_" + std::to_string(getpid()))) {
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
     std::filesystem::copy(GoldenFolder(golden), folder_ / "model");

@@ -76,14 +76,15 @@ class SharedElement {
       : element_(element), array_(array), index_(index) {}
   SharedElement(const SharedElement&) = default;
   operator T() const {  // NOLINT(google-explicit-constructor): reads as the element itself
-    cuda_host::shared->Read(array_, index_, static_cast<int>(threadIdx.x));
+    cuda_host::block_memory->Read(array_, index_, static_cast<int>(threadIdx.x));
     return *element_;
   }
   SharedElement& operator=(T x) {
-    cuda_host::shared->Write(array_, index_, static_cast<int>(threadIdx.x));
+    cuda_host::block_memory->Write(array_, index_, static_cast<int>(threadIdx.x));
     *element_ = x;
     return *this;
   }
+  // NOLINTNEXTLINE(bugprone-unhandled-self-assignment): a value is read and written, whosever it is
   SharedElement& operator=(const SharedElement& other) { return *this = static_cast<T>(other); }
   SharedElement& operator+=(T x) { return *this = static_cast<T>(static_cast<T>(*this) + x); }
 
@@ -114,7 +115,8 @@ class SharedMemory {
  public:
   template <typename T>
   SharedArray<T> Take(int count) {
-    std::byte* memory = cuda_host::shared->Take(arrays_, sizeof(T), static_cast<size_t>(count));
+    std::byte* memory =
+        cuda_host::block_memory->Take(arrays_, sizeof(T), static_cast<size_t>(count));
     return {reinterpret_cast<T*>(memory), arrays_++, 0};
   }
 

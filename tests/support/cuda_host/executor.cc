@@ -16,7 +16,7 @@
 namespace quantmill::cuda_host {
 
 thread_local ThreadIndices indices;
-thread_local SharedShadow* shared = nullptr;
+thread_local SharedShadow* block_memory = nullptr;
 
 namespace {
 
@@ -221,7 +221,7 @@ void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<voi
       indices.block_index = {x, y, 0};
       BlockRun run(static_cast<int>(block.x), shared_bytes, thread);
       running = &run;
-      shared = &run.shared();
+      block_memory = &run.shared();
       run.Run((x + y) % 2 == 1);
       running = nullptr;
     }

@@ -50,7 +50,7 @@ const std::byte* ExchangeInWarp(const void* mine, size_t size);
 int LanesInWarp();
 
 // The shared memory of the block that runs now.
-extern thread_local SharedShadow* shared;
+extern thread_local SharedShadow* block_memory;
 
 }  // namespace quantmill::cuda_host
 
