@@ -132,9 +132,12 @@ TEST_P(AttentionTest, LargeScores) {
 // A token's bits are the same in prefill, in chunks, and alone.
 TEST_P(AttentionTest, ChunkingDoesNotChangeBits) {
   uint64_t seed = 70;
+  int combination = 0;
   for (const int64_t window : {0, 1, 20, 64, 100}) {
     for (const float softcap : {0.0f, 2.0f}) {
       for (const auto& [heads, kv_heads] : {std::pair{9, 3}, {5, 5}, {8, 1}}) {
+        // Five of the thirty: each window, soft cap and grouping of heads.
+        if (IsSlow() && combination++ % 7 != 0) continue;
         SCOPED_TRACE("window " + std::to_string(window) + " heads " + std::to_string(heads));
         AttentionParams params = Heads(heads, kv_heads, 48);
         params.sliding_window = window;

@@ -97,6 +97,10 @@ class BackendTest : public testing::TestWithParam<std::string> {
 
   BackendTest() : tested_(MakeBackend(GetParam(), kThreads)), reference_(ReferenceBackend()) {}
 
+  // Whether the tested backend is the host executor, which runs the threads of a GPU one by one:
+  // tests that go through many combinations take some of them there.
+  static bool IsSlow() { return GetParam() == "cuda_host"; }
+
   BackendRun& tested() { return tested_; }
   Backend& backend() { return tested_.backend(); }
   Exec& exec() { return tested_.exec(); }
