@@ -22,6 +22,7 @@ void DeviceStream::Synchronize() {}
 void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                                 int64_t row_bytes, int64_t rows) {
   const DeviceAccess access;
+  if (row_bytes == 0) return;  // where null pointers are allowed, memcpy's are not
   for (int64_t r = 0; r < rows; ++r) {
     std::memcpy(static_cast<std::byte*>(to) + r * to_pitch,
                 static_cast<const std::byte*>(from) + r * from_pitch,
@@ -41,6 +42,7 @@ void DeviceStream::CopyToHost(void* to, int64_t to_pitch, const void* from, int6
 
 void DeviceStream::ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int64_t rows) {
   const DeviceAccess access;
+  if (row_bytes == 0) return;
   for (int64_t r = 0; r < rows; ++r) {
     std::memset(static_cast<std::byte*>(to) + r * pitch, 0, static_cast<size_t>(row_bytes));
   }
