@@ -233,6 +233,10 @@ struct BackendInfo {
       isa;  // "amx", "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
   bool compute_bf16 = false;  // MatMul has a kBF16 path faster than kF32
   int threads = 1;            // host threads
+  // Bytes of a device; 0: the backend's memory is the host's. Of these, what driver and libraries
+  // take for themselves.
+  int64_t memory = 0;
+  int64_t memory_overhead = 0;
 };
 
 class Backend {
@@ -244,6 +248,11 @@ class Backend {
   virtual std::unique_ptr<Stream> NewStream() = 0;
   // Uninitialized memory. Throws Error(kEnvironment) when there is none.
   virtual Tensor Empty(DType dtype, int64_t rows, int64_t cols) = 0;
+  // From now on a device's memory counts as full when BackendInfo::memory_overhead and what is
+  // allocated come to `bytes`; 0: when the device's own is. Host memory has no limit.
+  virtual void LimitMemory([[maybe_unused]] int64_t bytes) {}
+  // The most of a device's memory that was ever taken, memory_overhead included; 0 for host memory.
+  virtual int64_t PeakMemory() const { return 0; }
   // Same shape; converts between F32, F16 and BF16 (RNE) where the types differ, copies otherwise.
   // `host` must stay alive until the stream is synchronized.
   virtual void Upload(Exec& exec, ConstMatrix host, Matrix device) = 0;

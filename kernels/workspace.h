@@ -32,11 +32,12 @@ class Workspace {
     Workspace& workspace_;
     size_t chunks_;
     int64_t used_;
+    int64_t taken_;
   };
 
   int64_t bytes() const;  // held now
-  // Gives everything back to the system; the next use takes as much at once as was needed before.
-  // No Scope may be alive.
+  // Gives everything back to the system, and forgets how much was needed: what comes next may need
+  // less. No Scope may be alive.
   void Trim();
 
  private:
@@ -45,7 +46,8 @@ class Workspace {
   Allocate allocate_;
   std::vector<Tensor> chunks_;      // filled in order; only the last one has room
   int64_t used_ = 0;                // bytes used of the last chunk
-  int64_t peak_ = 0;                // most bytes ever held at once
+  int64_t taken_ = 0;               // bytes taken of all chunks
+  int64_t peak_ = 0;                // most bytes taken at once, since Trim
   int64_t next_chunk_ = kMinChunk;  // least size of the next chunk
   int depth_ = 0;
 };

@@ -47,15 +47,15 @@ std::unique_ptr<Backend> OpenCuda(int host_threads) {
 }
 
 BackendInfo CudaBackend::Info() const {
-  return {"cuda", device_.name + " (sm_" + std::to_string(device_.compute_capability) + ")", true,
-          host_threads_};
+  return {"cuda",         device_.name + " (sm_" + std::to_string(device_.compute_capability) + ")",
+          true,           host_threads_,
+          device_.memory, device_.memory_overhead};
 }
 
 std::unique_ptr<Stream> CudaBackend::NewStream() { return std::make_unique<DeviceStream>(); }
 
 Tensor CudaBackend::Empty(DType dtype, int64_t rows, int64_t cols) {
-  void* memory = AllocateDevice(rows * cols * SizeOf(dtype));
-  return Tensor(Matrix{memory, dtype, rows, cols, cols}, FreeDevice);
+  return memory_.Allocate(dtype, rows, cols);
 }
 
 // Types are converted on the device: the smaller of the two, or the only one, crosses the bus.

@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 
+#include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/ops.h"
 
@@ -20,11 +21,14 @@ namespace quantmill::QUANTMILL_CUDA {
 class CudaBackend final : public Backend {
  public:
   // Throws Error(kEnvironment) where there is no device (OpenDevice).
-  explicit CudaBackend(int host_threads) : device_(OpenDevice()), host_threads_(host_threads) {}
+  explicit CudaBackend(int host_threads)
+      : device_(OpenDevice()), memory_(device_.memory_overhead), host_threads_(host_threads) {}
 
   BackendInfo Info() const override;
   std::unique_ptr<Stream> NewStream() override;
   Tensor Empty(DType dtype, int64_t rows, int64_t cols) override;
+  void LimitMemory(int64_t bytes) override { memory_.Limit(bytes); }
+  int64_t PeakMemory() const override { return memory_.peak(); }
   void Upload(Exec& exec, ConstMatrix host, Matrix device) override;
   void Download(Exec& exec, ConstMatrix device, Matrix host) override;
   void Zero(Exec& exec, Matrix x) override;
@@ -78,6 +82,7 @@ class CudaBackend final : public Backend {
 
  private:
   DeviceInfo device_;
+  CudaMemory memory_;
   int host_threads_;
 };
 

@@ -175,7 +175,7 @@ __global__ void AppendKernel(View<const float> k, View<const float> v, const int
 }
 
 // [2, layers * kv_heads], 1 where none are given.
-Tensor ScalesOnDevice(Exec& exec, const KvShape& shape) {
+Tensor ScalesOnDevice(Exec& exec, const CudaMemory& memory, const KvShape& shape) {
   const auto heads = static_cast<size_t>(shape.layers * shape.kv_heads);
   std::vector<float> all;
   for (const std::vector<float>* scales : {&shape.key_scales, &shape.value_scales}) {
@@ -188,18 +188,18 @@ Tensor ScalesOnDevice(Exec& exec, const KvShape& shape) {
   }
   const auto cols = static_cast<int64_t>(heads);
   const int64_t bytes = 2 * cols * SizeOf(DType::kF32);
-  Tensor device(Matrix{AllocateDevice(bytes), DType::kF32, 2, cols, cols}, FreeDevice);
+  Tensor device = memory.Allocate(DType::kF32, 2, cols);
   StreamOf(exec).CopyToDevice(device.view().data, bytes, all.data(), bytes, bytes, 1);
   return device;
 }
 
 }  // namespace
 
-CudaKvStore::CudaKvStore(Exec& exec, const KvShape& shape)
-    : shape_(shape), layout_(LayoutOf(shape)), scales_(ScalesOnDevice(exec, shape)) {
-  const int64_t bytes = shape.layers * layer_bytes();
-  memory_ = Tensor(Matrix{AllocateDevice(bytes), DType::kU8, 1, bytes, bytes}, FreeDevice);
-}
+CudaKvStore::CudaKvStore(Exec& exec, const CudaMemory& memory, const KvShape& shape)
+    : shape_(shape),
+      layout_(LayoutOf(shape)),
+      memory_(memory.Allocate(DType::kU8, 1, shape.layers * layer_bytes())),
+      scales_(ScalesOnDevice(exec, memory, shape)) {}
 
 KvLayer CudaKvStore::Layer(int64_t layer) const {
   const int64_t head = layer * shape_.kv_heads;
@@ -214,7 +214,7 @@ std::unique_ptr<KvStore> CudaBackend::NewKvStore(Exec& exec, const KvShape& shap
         "NewKvStore: bad shape");
   Check(shape.head_dim <= kMostHeadDim, "NewKvStore: heads of more than 1,024 elements");
   Check(!UnsupportedKv(shape.scheme.type, shape.head_dim), "NewKvStore: head_dim of kInt4");
-  return std::make_unique<CudaKvStore>(exec, shape);
+  return std::make_unique<CudaKvStore>(exec, memory_, shape);
 }
 
 void CudaBackend::CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t to) {

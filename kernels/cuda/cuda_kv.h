@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/device.h"
 #include "kernels/ops.h"
 
@@ -100,7 +101,7 @@ struct KvQuad<KvFormat::kInt4> {
 
 class CudaKvStore final : public KvStore {
  public:
-  CudaKvStore(Exec& exec, const KvShape& shape);
+  CudaKvStore(Exec& exec, const CudaMemory& memory, const KvShape& shape);
   const KvShape& shape() const override { return shape_; }
   int64_t bytes() const override { return memory_.bytes(); }
   KvLayer Layer(int64_t layer) const;

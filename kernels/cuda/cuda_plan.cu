@@ -12,18 +12,18 @@ namespace {
 
 constexpr int64_t kIntsOfSequence = sizeof(CudaBatchPlan::Sequence) / sizeof(int32_t);
 
-// A copy in device memory of its own.
-Tensor CopyOf(Exec& exec, std::span<const int32_t> host) {
+}  // namespace
+
+Tensor CudaBatchPlan::CopyOf(Exec& exec, std::span<const int32_t> host) const {
   const auto bytes = static_cast<int64_t>(host.size_bytes());
-  const int64_t count = std::ssize(host);
-  Tensor device(Matrix{AllocateDevice(bytes), DType::kI32, 1, count, count}, FreeDevice);
+  Tensor device = device_.Allocate(DType::kI32, 1, std::ssize(host));
   StreamOf(exec).CopyToDevice(device.view().data, bytes, host.data(), bytes, bytes, 1);
   return device;
 }
 
-}  // namespace
-
-CudaBatchPlan::CudaBatchPlan(Exec& exec, std::span<const SequenceStep> steps) {
+CudaBatchPlan::CudaBatchPlan(Exec& exec, const CudaMemory& memory,
+                             std::span<const SequenceStep> steps)
+    : device_(memory) {
   std::vector<int32_t> slots;
   std::vector<int32_t> blocks;
   for (const SequenceStep& step : steps) {
@@ -60,11 +60,11 @@ CudaBatchPlan::CudaBatchPlan(Exec& exec, std::span<const SequenceStep> steps) {
     all.insert(all.end(), {s.first_row, s.tokens, s.context, s.first_block});
   }
   all.insert(all.end(), blocks.begin(), blocks.end());
-  memory_ = CopyOf(exec, all);
+  arrays_ = CopyOf(exec, all);
 }
 
 CudaBatchPlan::Arrays CudaBatchPlan::arrays() const {
-  const auto* positions = memory_.Row<int32_t>(0);
+  const auto* positions = arrays_.Row<int32_t>(0);
   const int32_t* slots = positions + tokens();
   const int32_t* sequences = slots + tokens();
   return {positions, slots, reinterpret_cast<const Sequence*>(sequences),
@@ -104,7 +104,7 @@ CudaBatchPlan::QueryTiles CudaBatchPlan::Tiles(Exec& exec, int64_t group, int64_
 
 std::unique_ptr<BatchPlan> CudaBackend::PlanBatch(Exec& exec,
                                                   std::span<const SequenceStep> sequences) {
-  return std::make_unique<CudaBatchPlan>(exec, sequences);
+  return std::make_unique<CudaBatchPlan>(exec, memory_, sequences);
 }
 
 }  // namespace quantmill::QUANTMILL_CUDA

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cuda/cuda_memory.h"
 #include "kernels/ops.h"
 
 namespace quantmill::QUANTMILL_CUDA {
@@ -43,7 +44,7 @@ class CudaBatchPlan final : public BatchPlan {
     int64_t count = 0;
   };
 
-  CudaBatchPlan(Exec& exec, std::span<const SequenceStep> steps);
+  CudaBatchPlan(Exec& exec, const CudaMemory& memory, std::span<const SequenceStep> steps);
 
   int64_t tokens() const override { return std::ssize(positions_); }
   int64_t position(int64_t row) const override { return positions_[static_cast<size_t>(row)]; }
@@ -64,12 +65,16 @@ class CudaBatchPlan final : public BatchPlan {
     Tensor tiles;
   };
 
+  // A copy in device memory of its own, [1, n].
+  Tensor CopyOf(Exec& exec, std::span<const int32_t> host) const;
+
+  CudaMemory device_;
   std::vector<int32_t> positions_;
   std::vector<Sequence> sequences_;
   int64_t most_tokens_ = 0;
   int32_t least_block_ = 0;
   int32_t greatest_block_ = -1;
-  Tensor memory_;  // I32: positions, slots, sequences, blocks
+  Tensor arrays_;  // I32: positions, slots, sequences, blocks
   mutable std::mutex mutex_;
   mutable std::deque<Tiling> tilings_;
 };

@@ -9,6 +9,10 @@ namespace {
 
 constexpr const char* kWhere = "--device cuda";
 
+// Of the context, the code of this build and of the libraries, and the libraries' handles. Assumed,
+// on the large side; not measured.
+constexpr int64_t kMemoryOverhead = int64_t{640} << 20;
+
 // Asked whether it can run on a device.
 __global__ void NothingKernel() {}
 
@@ -53,7 +57,7 @@ DeviceInfo OpenDevice() {
                      ") cannot run this build's kernels: " + cudaGetErrorString(result));
   }
   return {properties.name, capability, properties.multiProcessorCount,
-          static_cast<int64_t>(properties.totalGlobalMem)};
+          static_cast<int64_t>(properties.totalGlobalMem), kMemoryOverhead};
 }
 
 void* AllocateDevice(int64_t bytes) {
@@ -67,7 +71,8 @@ void* AllocateDevice(int64_t bytes) {
   }
   cudaGetLastError();  // a refused allocation is not an error of the launches that follow
   ThrowEnvironment("out of GPU memory: " + Gigabytes(static_cast<size_t>(bytes)) + " more asked, " +
-                   Gigabytes(free) + " of " + Gigabytes(total) + " are free");
+                   Gigabytes(free) + " of " + Gigabytes(total) +
+                   " are free; a smaller --max-gpu-mem plans for less");
 }
 
 void FreeDevice(void* memory) noexcept { cudaFree(memory); }

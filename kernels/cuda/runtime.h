@@ -24,7 +24,8 @@ struct DeviceInfo {
   std::string name;            // "NVIDIA H200"
   int compute_capability = 0;  // 90
   int multiprocessors = 0;
-  int64_t memory = 0;  // bytes
+  int64_t memory = 0;           // bytes
+  int64_t memory_overhead = 0;  // of it, what driver and libraries take
 };
 
 // The first device that this build has kernels for, made current. Throws Error(kEnvironment) saying

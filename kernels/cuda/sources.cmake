@@ -16,6 +16,7 @@ set(QUANTMILL_CUDA_SOURCES
   cuda_grid.cu
   cuda_kv.cu
   cuda_matmul.cu
+  cuda_memory.cu
   cuda_pack.cu
   cuda_plan.cu
   cuda_refine.cu

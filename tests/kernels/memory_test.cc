@@ -57,6 +57,32 @@ TEST_P(MemoryTest, CopiesOtherTypesExactly) {
   EXPECT_TRUE(SameBits(OnHost(device), ViewOf(values.data(), 2, 2)));
 }
 
+TEST_P(MemoryTest, ALimitOnADevicesMemoryIsKept) {
+  const bool on_device = backend().Info().memory > 0;
+  const int64_t before = backend().PeakMemory();
+  const Tensor kept = Empty(DType::kF32, 100, 100);
+  EXPECT_EQ(backend().PeakMemory() - before, on_device ? kept.bytes() : 0);
+  backend().LimitMemory(before + 2 * kept.bytes());
+  { const Tensor again = Empty(DType::kF32, 100, 100); }  // given back
+  const Tensor full = Empty(DType::kF32, 100, 100);
+  const auto one_more = [&] { Empty(DType::kI8, 1, 1); };
+  if (!on_device) {
+    one_more();
+    EXPECT_EQ(backend().PeakMemory(), 0);
+    return;
+  }
+  try {
+    one_more();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kEnvironment);
+    EXPECT_EQ(error.where(), "--max-gpu-mem");
+  }
+  EXPECT_EQ(backend().PeakMemory(), before + 2 * kept.bytes());
+  backend().LimitMemory(0);
+  one_more();
+}
+
 QUANTMILL_ALL_BACKENDS(MemoryTest);
 
 ErrorCode CodeOf(const std::string& device) {

@@ -57,6 +57,26 @@ TEST_F(WorkspaceTest, ReusesMemoryAcrossScopes) {
   EXPECT_GE(workspace_.bytes(), 600000);
 }
 
+// Memory that is too small for what is asked next is not held beside it.
+TEST_F(WorkspaceTest, HoldsNoMoreThanIsTaken) {
+  for (const int64_t bytes : {1 << 20, 1 << 21, 1 << 22}) {
+    Workspace::Scope scope(workspace_);
+    scope.Take(DType::kI8, 0, 1);
+    Workspace::Scope inner(workspace_);
+    Scribble(inner.Take(DType::kI8, 1, bytes), 1);
+    EXPECT_EQ(workspace_.bytes(), bytes);
+  }
+  {
+    Workspace::Scope scope(workspace_);
+    Scribble(scope.Take(DType::kI8, 1, 1 << 20), 1);
+    Scribble(scope.Take(DType::kI8, 1, 1 << 22), 2);  // the rest of 4 MiB is too small
+  }
+  Workspace::Scope scope(workspace_);
+  Scribble(scope.Take(DType::kI8, 1, 1 << 20), 1);
+  Scribble(scope.Take(DType::kI8, 1, 1 << 22), 2);
+  EXPECT_EQ(workspace_.bytes(), 5 << 20);
+}
+
 TEST_F(WorkspaceTest, ScopesNest) {
   Workspace::Scope outer(workspace_);
   const Matrix kept = outer.Take(DType::kI8, 1, 1000);
@@ -82,8 +102,14 @@ TEST_F(WorkspaceTest, TrimReturnsEverything) {
   EXPECT_GT(workspace_.bytes(), 0);
   workspace_.Trim();
   EXPECT_EQ(workspace_.bytes(), 0);
+  {
+    Workspace::Scope scope(workspace_);
+    Scribble(scope.Take(DType::kF32, 1000, 1000), 1);
+  }
+  workspace_.Trim();
   Workspace::Scope scope(workspace_);
   Scribble(scope.Take(DType::kF32, 10, 10), 1);
+  EXPECT_LT(workspace_.bytes(), 1'000'000);  // how much it was is forgotten
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ struct DeviceStream::Libraries {};
 
 DeviceInfo OpenDevice() {
   constexpr int64_t kMemory = int64_t{4} << 30;
-  return {"host executor", 90, 4, kMemory};
+  return {"host executor", 90, 4, kMemory, 0};
 }
 
 DeviceStream::DeviceStream() : libraries_(std::make_unique<Libraries>()) {}
