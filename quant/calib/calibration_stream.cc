@@ -43,10 +43,24 @@ int64_t WidestExpert(const DecoderSpec& spec) {
   return widest;
 }
 
+// Columns of F32 that a token has between blocks.
+int64_t ResidualWidth(const DecoderSpec& spec) {
+  return spec.hidden + BlockForward::PendingWidth(spec);
+}
+
+// Whether the site writes `carried`, and not the residual.
+bool HandsOn(Site site) { return site == Site::kAttentionIn || site == Site::kMlpIn; }
+
 // Columns of the memory for kept outputs: the attention's and the MLP's are never alive together.
 int64_t KeptWidth(const DecoderSpec& spec, const StreamOptions& options) {
   return std::max(options.keep_attention ? spec.heads * spec.head_dim : 0,
                   options.keep_mlp ? WidestCarriedMlp(spec) : 0);
+}
+
+// Bytes of a token's activations.
+int64_t TokenBytes(const DecoderSpec& spec, const StreamOptions& options) {
+  return ResidualWidth(spec) * SizeOf(DType::kF32) +
+         KeptWidth(spec, options) * SizeOf(ActivationType(options.compute));
 }
 
 }  // namespace
@@ -75,15 +89,21 @@ CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSo
         {row, rows, rows == full_plan_->tokens() ? full_plan_.get() : last_plan_.get()});
   }
 
-  residual_ = backend.Empty(DType::kF32, tokens(), spec_.hidden);
-  pending_ = backend.Empty(DType::kF32, tokens(), BlockForward::PendingWidth(spec_));
-  carried_ = backend.Empty(forward_.activation_type(), tokens(), KeptWidth(spec_, options));
+  const auto rows_of = [&](DType type, int64_t cols) {
+    return ActivationRows(backend, exec, type, tokens(), cols, options.activations_in_host_memory);
+  };
+  residual_ = rows_of(DType::kF32, spec_.hidden);
+  pending_ = rows_of(DType::kF32, BlockForward::PendingWidth(spec_));
+  carried_ = rows_of(forward_.activation_type(), KeptWidth(spec_, options));
   Embedding embedding(backend, exec, source, options.compute);
   for (const Chunk& chunk : chunks_) {
     const auto ids =
         std::span(windows.ids)
             .subspan(static_cast<size_t>(chunk.first_row), static_cast<size_t>(chunk.rows));
-    embedding.Run(*chunk.plan, ids, residual_.view().Rows(chunk.first_row, chunk.rows));
+    Workspace::Scope scope(exec.workspace);
+    const Matrix residual = residual_.Fresh(chunk.first_row, chunk.rows, scope);
+    embedding.Run(*chunk.plan, ids, residual);
+    residual_.Store(chunk.first_row, residual);
   }
   source.checkpoint().Release(spec_.embedding);
 }
@@ -92,42 +112,41 @@ bool CalibrationStream::Keeps(Site producer) const {
   return producer == Site::kAttentionIn ? options_.keep_attention : options_.keep_mlp;
 }
 
-Matrix CalibrationStream::Carried(const BlockSpec& block, Site producer, const Chunk& chunk,
-                                  Workspace::Scope& scope) {
+Matrix CalibrationStream::FreshCarried(const BlockSpec& block, Site producer, const Chunk& chunk,
+                                       Workspace::Scope& scope) {
   const Site consumer = producer == Site::kAttentionIn ? Site::kAttentionOut : Site::kMlpOut;
   const int64_t width = forward_.InputWidth(block, consumer);
   if (!Keeps(producer)) return scope.Take(forward_.activation_type(), chunk.rows, width);
-  const Matrix all{carried_.view().data, carried_.dtype(), tokens(), width, width};
-  return all.Rows(chunk.first_row, chunk.rows);
+  carried_.SetCols(width);
+  return carried_.Fresh(chunk.first_row, chunk.rows, scope);
 }
 
 ConstMatrix CalibrationStream::ChunkInput(const BlockSpec& block, const BlockWeights& weights,
-                                          Site site, const Chunk& chunk, Workspace::Scope& scope) {
-  const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
+                                          Site site, const Chunk& chunk, Matrix residual,
+                                          Workspace::Scope& scope) {
   if (!BlockForward::ReadsCarried(block, site)) {
     const Matrix scratch = scope.Take(forward_.activation_type(), chunk.rows, spec_.hidden);
     return forward_.Input(block, weights, site, residual, {}, scratch);
   }
   const Site producer = ProducerOf(site);
-  const Matrix carried = Carried(block, producer, chunk, scope);
-  if (!Keeps(producer)) {
-    Workspace::Scope inner(exec_.workspace);
-    const ConstMatrix input = ChunkInput(block, weights, producer, chunk, inner);
-    forward_.Advance(block, weights, producer, ContextOf(chunk), input, residual, carried, {});
-  }
+  if (Keeps(producer)) return carried_.Read(chunk.first_row, chunk.rows, scope);
+  const Matrix carried = FreshCarried(block, producer, chunk, scope);
+  Workspace::Scope inner(exec_.workspace);
+  const ConstMatrix input = ChunkInput(block, weights, producer, chunk, residual, inner);
+  forward_.Advance(block, weights, producer, ContextOf(chunk), input, residual, carried, {});
   return carried;
 }
 
 ConstMatrix CalibrationStream::Visited(const BlockSpec& block, const BlockWeights& weights,
                                        const SharedInput& input, const Chunk& chunk,
-                                       Workspace::Scope& scope) {
+                                       Matrix residual, Workspace::Scope& scope) {
   if (input.site != Site::kMlpOut || !block.is_mixture()) {
-    return ChunkInput(block, weights, input.site, chunk, scope);
+    return ChunkInput(block, weights, input.site, chunk, residual, scope);
   }
   const Matrix activated =
       scope.Take(forward_.activation_type(), chunk.rows, block.LinearsAt(input).front()->in);
   Workspace::Scope inner(exec_.workspace);
-  const ConstMatrix normalized = ChunkInput(block, weights, Site::kMlpIn, chunk, inner);
+  const ConstMatrix normalized = ChunkInput(block, weights, Site::kMlpIn, chunk, residual, inner);
   forward_.ActivateExpert(block, weights, input, normalized, activated);
   return activated;
 }
@@ -137,7 +156,7 @@ void CalibrationStream::VisitInputs(const BlockSpec& block, const BlockWeights& 
                                     const std::function<void(ConstMatrix x)>& visit) {
   for (const Chunk& chunk : chunks_) {
     Workspace::Scope scope(exec_.workspace);
-    visit(Visited(block, weights, input, chunk, scope));
+    visit(Visited(block, weights, input, chunk, ResidualOf(chunk, scope), scope));
   }
 }
 
@@ -146,7 +165,8 @@ std::vector<int64_t> CalibrationStream::CountRouted(const BlockSpec& block,
   std::vector<int64_t> tokens(block.mixture.experts.size(), 0);
   for (const Chunk& chunk : chunks_) {
     Workspace::Scope scope(exec_.workspace);
-    const ConstMatrix input = ChunkInput(block, weights, Site::kMlpIn, chunk, scope);
+    const ConstMatrix input =
+        ChunkInput(block, weights, Site::kMlpIn, chunk, ResidualOf(chunk, scope), scope);
     const std::vector<ExpertTokens> routed = forward_.Route(block, weights, input);
     for (size_t e = 0; e < tokens.size(); ++e) tokens[e] += std::ssize(routed[e].rows);
   }
@@ -163,35 +183,44 @@ void CalibrationStream::VisitBeside(
         "VisitBeside: the full stream keeps nothing");
   for (size_t i = 0; i < chunks_.size(); ++i) {
     Workspace::Scope scope(exec_.workspace);
-    const ConstMatrix x = Visited(block, weights, input, chunks_[i], scope);
+    const ConstMatrix x =
+        Visited(block, weights, input, chunks_[i], ResidualOf(chunks_[i], scope), scope);
     const Chunk& chunk = full.chunks_[i];
-    const ConstMatrix full_x = full.Visited(block, full_weights, input, chunk, scope);
+    const Matrix residual = full.ResidualOf(chunk, scope);
+    const ConstMatrix full_x = full.Visited(block, full_weights, input, chunk, residual, scope);
     visit(chunk.first_row, x, full_x);
     // What it hands to the next site is computed again there.
     if (BlockForward::ReadsCarried(block, input.site)) {
-      full.AdvanceChunk(block, full_weights, input.site, chunk, full_x, scope);
+      full.AdvanceChunk(block, full_weights, input.site, chunk, full_x, residual, scope);
     }
   }
 }
 
 void CalibrationStream::AdvanceChunk(const BlockSpec& block, const BlockWeights& weights, Site site,
-                                     const Chunk& chunk, ConstMatrix input,
+                                     const Chunk& chunk, ConstMatrix input, Matrix residual,
                                      Workspace::Scope& scope) {
-  const Matrix residual = residual_.view().Rows(chunk.first_row, chunk.rows);
-  const Matrix pending = pending_.view().Rows(chunk.first_row, chunk.rows);
-  const bool hands_on = site == Site::kAttentionIn || site == Site::kMlpIn;
-  const Matrix carried = hands_on ? Carried(block, site, chunk, scope) : Matrix{};
-  forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried, pending);
+  if (HandsOn(site)) {
+    const Matrix carried = FreshCarried(block, site, chunk, scope);
+    forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, carried, {});
+    if (Keeps(site)) carried_.Store(chunk.first_row, carried);
+    return;
+  }
+  const bool begins = site == Site::kAttentionOut;  // what is pending, if something is
+  const Matrix pending = begins ? pending_.Fresh(chunk.first_row, chunk.rows, scope)
+                                : pending_.Read(chunk.first_row, chunk.rows, scope);
+  forward_.Advance(block, weights, site, ContextOf(chunk), input, residual, {}, pending);
+  if (begins && pending.cols > 0) return pending_.Store(chunk.first_row, pending);
+  residual_.Store(chunk.first_row, residual);
 }
 
 void CalibrationStream::Advance(const BlockSpec& block, const BlockWeights& weights, Site site) {
-  const bool hands_on = site == Site::kAttentionIn || site == Site::kMlpIn;
-  if (hands_on && !Keeps(site)) return;  // run again when its consumer asks
+  if (HandsOn(site) && !Keeps(site)) return;  // run again when its consumer asks
   if (site == Site::kMlpIn && block.is_mixture()) return;
   for (const Chunk& chunk : chunks_) {
     Workspace::Scope scope(exec_.workspace);
-    const ConstMatrix input = ChunkInput(block, weights, site, chunk, scope);
-    AdvanceChunk(block, weights, site, chunk, input, scope);
+    const Matrix residual = ResidualOf(chunk, scope);
+    const ConstMatrix input = ChunkInput(block, weights, site, chunk, residual, scope);
+    AdvanceChunk(block, weights, site, chunk, input, residual, scope);
   }
 }
 
@@ -219,7 +248,7 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
   Workspace::Scope scope(exec_.workspace);
   const auto count = std::ssize(rows);
   const Matrix residual = scope.Take(DType::kF32, count, spec_.hidden);
-  backend_.GatherRows(exec_, residual_, rows, residual);
+  residual_.Gather(rows, residual);
   const DType type = forward_.activation_type();
   const Matrix normalized = scope.Take(type, count, spec_.hidden);
   const Matrix attended = scope.Take(type, count, forward_.InputWidth(block, Site::kAttentionOut));
@@ -242,11 +271,15 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
 
 int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,
                                      const StreamOptions& options) {
-  const int64_t element = SizeOf(ActivationType(options.compute));
   const KvShape cache = ChunkCacheShape(spec, window, options);
-  const int64_t residual = spec.hidden + BlockForward::PendingWidth(spec);
-  return tokens * (residual * SizeOf(DType::kF32) + KeptWidth(spec, options) * element) +
-         KvBlockBytes(cache) * cache.blocks;
+  const int64_t activations =
+      options.activations_in_host_memory ? 0 : tokens * TokenBytes(spec, options);
+  return activations + KvBlockBytes(cache) * cache.blocks;
+}
+
+int64_t CalibrationStream::HostBytes(const DecoderSpec& spec, int64_t tokens,
+                                     const StreamOptions& options) {
+  return options.activations_in_host_memory ? tokens * TokenBytes(spec, options) : 0;
 }
 
 int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
@@ -266,7 +299,9 @@ int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
   // Of all rows: what is not kept; what an expert would read.
   const int64_t recomputed = std::max(options.keep_mlp ? 0 : dense, expert) * element +
                              (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);
-  return rows * (spec.hidden * element + recomputed) +
+  // Of all rows as well: what comes from host memory.
+  const int64_t uploaded = options.activations_in_host_memory ? TokenBytes(spec, options) : 0;
+  return rows * (spec.hidden * element + recomputed + uploaded) +
          std::max(rows * attention, std::min<int64_t>(rows, 1024) * mlp);
 }
 

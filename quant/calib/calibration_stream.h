@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "quant/calib/activation_rows.h"
 #include "quant/model/model_source.h"
 #include "quant/runtime/block_forward.h"
 #include "quant/runtime/kv_cache.h"
@@ -31,6 +32,8 @@ struct StreamOptions {
   // each linear runs once per token; otherwise the site before is run again, chunk by chunk.
   bool keep_attention = true;
   bool keep_mlp = true;
+  // Activations of all tokens lie in host memory, and cross to the backend's chunk by chunk.
+  bool activations_in_host_memory = false;
 };
 
 // What a probe of a block sees; each may be empty. Views are valid during the call only.
@@ -48,8 +51,9 @@ struct BlockVisitor {
 //     written)
 // so each layer sees the real error of the earlier ones. One stream is one sequence of activations;
 // a second, full-precision one beside it is a second object on the dense weights.
-// Deterministic; independent of chunk_tokens and of the keep options, bit for bit, except that
-// visitors see other chunks. Not copyable.
+// Deterministic; independent of where activations lie, bit for bit, and of chunk_tokens and the
+// keep options as far as a row's result is of the other rows (ops.h), except that visitors see
+// other chunks. Not copyable.
 class CalibrationStream {
  public:
   CalibrationStream(Backend& backend, Exec& exec, const ModelSource& source,
@@ -98,12 +102,14 @@ class CalibrationStream {
   // every kAttentionIn. Empty: nobody.
   void ObserveKeysValues(KeyValueObserver observer) { observer_ = std::move(observer); }
 
-  // Bytes that a stream of this shape holds between calls (activations, one chunk's keys and
-  // values), and takes from the workspace during one.
+  // Bytes of the backend's memory that a stream of this shape holds between calls (activations, one
+  // chunk's keys and values), and takes from the workspace during one; and bytes of host memory
+  // that it holds where activations lie there.
   static int64_t HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,
                            const StreamOptions& options);
   static int64_t ScratchBytes(const DecoderSpec& spec, int64_t window,
                               const StreamOptions& options);
+  static int64_t HostBytes(const DecoderSpec& spec, int64_t tokens, const StreamOptions& options);
 
  private:
   struct Chunk {
@@ -116,20 +122,26 @@ class CalibrationStream {
     return {*chunk.plan, 0, cache_.store(), observer_ ? &observer_ : nullptr};
   }
   bool Keeps(Site producer) const;
-  // Memory for what `producer` carries: all tokens' if kept, else scratch for the chunk.
-  Matrix Carried(const BlockSpec& block, Site producer, const Chunk& chunk,
-                 Workspace::Scope& scope);
+  // Memory for what `producer` carries, to be written: all tokens' if kept, else scratch for the
+  // chunk.
+  Matrix FreshCarried(const BlockSpec& block, Site producer, const Chunk& chunk,
+                      Workspace::Scope& scope);
+  Matrix ResidualOf(const Chunk& chunk, Workspace::Scope& scope) {
+    return residual_.Read(chunk.first_row, chunk.rows, scope);
+  }
   void ProbeChunk(const BlockSpec& block, const BlockWeights& weights, const BatchPlan& plan,
                   std::span<const int32_t> rows, const BlockVisitor& visitor);
-  // Runs the site's linears on one chunk.
+  // Of one chunk, whose ResidualOf is `residual`:
+  // Runs the site's linears, and keeps what they give.
   void AdvanceChunk(const BlockSpec& block, const BlockWeights& weights, Site site,
-                    const Chunk& chunk, ConstMatrix input, Workspace::Scope& scope);
-  // What the linears of `input` read of one chunk.
+                    const Chunk& chunk, ConstMatrix input, Matrix residual,
+                    Workspace::Scope& scope);
+  // What the linears of `input` read.
   ConstMatrix Visited(const BlockSpec& block, const BlockWeights& weights, const SharedInput& input,
-                      const Chunk& chunk, Workspace::Scope& scope);
-  // The site's input of one chunk; runs the producer again where its output was not kept.
+                      const Chunk& chunk, Matrix residual, Workspace::Scope& scope);
+  // The site's input; runs the producer again where its output was not kept.
   ConstMatrix ChunkInput(const BlockSpec& block, const BlockWeights& weights, Site site,
-                         const Chunk& chunk, Workspace::Scope& scope);
+                         const Chunk& chunk, Matrix residual, Workspace::Scope& scope);
 
   Backend& backend_;
   Exec& exec_;
@@ -143,10 +155,10 @@ class CalibrationStream {
   std::unique_ptr<BatchPlan> full_plan_;  // of all chunks but perhaps the last
   std::unique_ptr<BatchPlan> last_plan_;
   std::vector<Chunk> chunks_;
-  Tensor residual_;  // [tokens, hidden] F32
-  Tensor pending_;   // see BlockForward; [tokens, PendingWidth] F32
+  ActivationRows residual_;  // [tokens, hidden] F32
+  ActivationRows pending_;   // see BlockForward; [tokens, PendingWidth] F32
+  ActivationRows carried_;   // what the current producer hands on, for all tokens, if kept
   KeyValueObserver observer_;
-  Tensor carried_;  // what the current producer hands on, for all tokens, if kept
 };
 
 }  // namespace quantmill

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "tests/quant/runtime/golden_model.h"
+#include "tests/support/backends.h"
 #include "tests/support/tolerance.h"
 
 namespace quantmill::test {
@@ -33,10 +34,9 @@ std::vector<std::byte> AllInputs(BackendRun& run, const ModelSource& source,
       int64_t rows = 0;
       stream.VisitInputs(block, weights, input, [&](ConstMatrix x) {
         rows += x.rows;
-        for (int64_t r = 0; r < x.rows; ++r) {
-          const auto* row = static_cast<const std::byte*>(x.Rows(r, 1).data);
-          bytes.insert(bytes.end(), row, row + x.cols * SizeOf(x.dtype));
-        }
+        const Tensor host = run.OnHost(x);
+        const auto* begin = static_cast<const std::byte*>(host.view().data);
+        bytes.insert(bytes.end(), begin, begin + host.bytes());
       });
       EXPECT_EQ(rows, windows.tokens());
     };
@@ -79,6 +79,100 @@ TEST_F(CalibrationStreamTest, ChunksAndRecomputationDoNotChangeABit) {
       }
     }
   }
+}
+
+class ActivationMemoryTest : public BackendTest {
+ protected:
+  // What a probe of the first block on two of five windows ends with.
+  Tensor ProbedOutput(const ModelSource& source, const TokenWindows& windows,
+                      const StreamOptions& options) {
+    CalibrationStream stream(backend(), exec(), source, windows, options);
+    const BlockSpec& block = source.spec().blocks[0];
+    const BlockWeights weights = LoadBlock(backend(), exec(), source, block, options.compute);
+    Tensor all = HostTensor(DType::kF32, 2 * windows.length, source.spec().hidden);
+    int64_t rows = 0;
+    BlockVisitor visitor;
+    visitor.output = [&](ConstMatrix output) {
+      backend().Download(exec(), output, all.view().Rows(rows, output.rows));
+      rows += output.rows;
+    };
+    stream.Probe(block, weights, 2, visitor);
+    EXPECT_EQ(rows, all.rows());
+    return all;
+  }
+};
+
+// Five windows in chunks of two and of five; an MLP, a mixture, a residual that is pending between
+// the halves of a block, norms behind.
+TEST_P(ActivationMemoryTest, HostMemoryDoesNotChangeABit) {
+  const TokenWindows windows = SomeWindows(5, 7);
+  for (const char* name : {"qwen2_window", "qwen2_moe", "gpt_neox", "opt_350m"}) {
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    for (const bool keep : {false, true}) {
+      for (const int64_t chunk : {14, 1000}) {
+        StreamOptions options;
+        options.chunk_tokens = chunk;
+        options.keep_mlp = keep;
+        options.keep_attention = keep;
+        const std::vector<std::byte> want = AllInputs(tested(), source, windows, options);
+        const Tensor probed = ProbedOutput(source, windows, options);
+        options.activations_in_host_memory = true;
+        EXPECT_TRUE(AllInputs(tested(), source, windows, options) == want) << name << keep << chunk;
+        EXPECT_TRUE(SameBits(ProbedOutput(source, windows, options), probed)) << name << chunk;
+      }
+    }
+  }
+}
+
+// Both streams of the asymmetric target.
+TEST_P(ActivationMemoryTest, StreamsBesideEachOtherMayLieInHostMemory) {
+  const ModelSource source = ModelSource::Open(GoldenFolder("gpt_neox"));
+  const TokenWindows windows = SomeWindows(5, 7);
+  const auto visited = [&](bool in_host_memory) {
+    StreamOptions options;
+    options.chunk_tokens = 14;
+    options.keep_attention = false;
+    options.keep_mlp = false;
+    options.activations_in_host_memory = in_host_memory;
+    CalibrationStream stream(backend(), exec(), source, windows, options);
+    CalibrationStream full(backend(), exec(), source, windows, options);
+    std::vector<Tensor> seen;
+    for (const BlockSpec& block : source.spec().blocks) {
+      const BlockWeights weights = LoadBlock(backend(), exec(), source, block, options.compute);
+      for (const Site site : kSites) {
+        stream.VisitBeside(full, block, weights, weights, site,
+                           [&](int64_t, ConstMatrix x, ConstMatrix full_x) {
+                             EXPECT_TRUE(SameBits(OnHost(x), OnHost(full_x)));
+                             seen.push_back(OnHost(full_x));
+                           });
+        stream.Advance(block, weights, site);
+      }
+    }
+    return seen;
+  };
+  const std::vector<Tensor> want = visited(false);
+  const std::vector<Tensor> got = visited(true);
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(SameBits(got[i], want[i])) << i;
+}
+
+QUANTMILL_ALL_BACKENDS(ActivationMemoryTest);
+
+TEST_F(CalibrationStreamTest, BytesAreOfTheMemoryThatActivationsLieIn) {
+  StreamOptions options;
+  const auto held = [&] {
+    return CalibrationStream::HeldBytes(source_.spec(), windows_.tokens(), 19, options);
+  };
+  const auto on_host = [&] {
+    return CalibrationStream::HostBytes(source_.spec(), windows_.tokens(), options);
+  };
+  const int64_t all = held();
+  EXPECT_EQ(on_host(), 0);
+  const int64_t scratch = CalibrationStream::ScratchBytes(source_.spec(), 19, options);
+  options.activations_in_host_memory = true;
+  EXPECT_EQ(held() + on_host(), all);
+  EXPECT_GE(on_host(), windows_.tokens() * source_.spec().hidden * 4);
+  EXPECT_GT(CalibrationStream::ScratchBytes(source_.spec(), 19, options), scratch);
 }
 
 // Every expert sees every token, whether or not the router would send it there.
