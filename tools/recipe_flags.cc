@@ -95,6 +95,8 @@ void RecipeFlags::RegisterHow(const FlagSet& command) {
   add("--max-fallbacks", max_fallbacks_, "more of them fail; default: 0")
       .IntegerIn(kFallbacksRange);
   add("--max-host-mem", max_host_mem_, "budget, such as 2GiB; default: none").ValueName("SIZE");
+  add("--max-gpu-mem", max_gpu_mem_, "the same of GPU memory; default: 90 % of it")
+      .ValueName("SIZE");
 }
 
 void RecipeFlags::RegisterCalibration(const FlagSet& command) {
@@ -142,6 +144,7 @@ Recipe RecipeFlags::Resolve() const {
   flags.calib_seed = SaidBy("--calib-seed", calib_seed_);
   flags.compute = SaidBy("--compute", compute_);
   flags.max_host_mem = SaidBy("--max-host-mem", max_host_mem_);
+  flags.max_gpu_mem = SaidBy("--max-gpu-mem", max_gpu_mem_);
   flags.max_fallbacks = SaidBy("--max-fallbacks", max_fallbacks_);
   Override(draft, flags);
   return ResolveRecipe(draft);

@@ -57,6 +57,7 @@ class RecipeFlags {
   std::optional<int64_t> calib_seed_;
   std::optional<std::string> compute_;
   std::optional<std::string> max_host_mem_;
+  std::optional<std::string> max_gpu_mem_;
   std::optional<int64_t> max_fallbacks_;
 };
 

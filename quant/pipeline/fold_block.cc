@@ -401,7 +401,7 @@ BlockFolding FoldSearch::Confirm(const BlockFolding& found, OutputProbe& output)
 }
 
 // The most of any block.
-int64_t FoldingBytesOf(const BlockSpec& block, const DecoderSpec& spec) {
+FoldingMemory FoldingBytesOf(const BlockSpec& block, const DecoderSpec& spec) {
   int64_t weights = 0;
   for (const LinearSpec* linear : block.Linears()) weights += linear->out * linear->in;
   int64_t grams = 0;
@@ -417,18 +417,21 @@ int64_t FoldingBytesOf(const BlockSpec& block, const DecoderSpec& spec) {
   }
   const int64_t kept = block.is_mixture() ? kFoldingStatisticsTokens * spec.hidden : 0;
   const auto f32 = static_cast<int64_t>(sizeof(float));
-  // The dense block; all Gram matrices and the square that scores; what the searches see of the
-  // weights, and the magnitudes of the descent beside it; outputs; inputs of experts.
-  return weights * f32 + (grams + largest_expert + 2 * largest) * f32 + 3 * kMostWeights * f32 +
-         kSampleTokens * inputs * f32 + 2 * kConfirmTokens * spec.hidden * f32 + kept * f32;
+  // The dense block; all Gram matrices and the square that scores; inputs of experts. What the
+  // searches see of the weights, and the magnitudes of the descent beside it; outputs.
+  return {(weights + grams + largest_expert + 2 * largest + kept) * f32,
+          (3 * kMostWeights + kSampleTokens * inputs + 2 * kConfirmTokens * spec.hidden) * f32};
 }
 
 }  // namespace
 
-int64_t FoldingBytes(const DecoderSpec& spec, const QuantizePlan& plan) {
-  if (plan.recipe.transform == Transform::kNone) return 0;
-  int64_t most = 0;
-  for (const BlockSpec& block : spec.blocks) most = std::max(most, FoldingBytesOf(block, spec));
+FoldingMemory FoldingBytes(const DecoderSpec& spec, const QuantizePlan& plan) {
+  FoldingMemory most;
+  if (plan.recipe.transform == Transform::kNone) return most;
+  for (const BlockSpec& block : spec.blocks) {
+    const FoldingMemory bytes = FoldingBytesOf(block, spec);
+    most = {std::max(most.backend, bytes.backend), std::max(most.host, bytes.host)};
+  }
   return most;
 }
 

@@ -27,8 +27,13 @@ BlockFolding ChooseFolding(Backend& backend, Exec& exec, const ModelSource& sour
                            const BlockSpec& block, CalibrationStream& stream,
                            const QuantizePlan& plan, std::vector<Event>& events);
 
-// Memory that ChooseFolding takes beside the stream's: the dense block, its statistics, outputs.
-int64_t FoldingBytes(const DecoderSpec& spec, const QuantizePlan& plan);
+// Memory that ChooseFolding takes beside the stream's: of the backend's, the dense block and its
+// statistics; of the host's, outputs, and what the searches see of weights and inputs.
+struct FoldingMemory {
+  int64_t backend = 0;
+  int64_t host = 0;
+};
+FoldingMemory FoldingBytes(const DecoderSpec& spec, const QuantizePlan& plan);
 
 }  // namespace quantmill
 

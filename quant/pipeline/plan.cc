@@ -3,151 +3,86 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/core/error.h"
-#include "quant/pipeline/block_rows.h"
-#include "quant/pipeline/fold_block.h"
-#include "quant/pipeline/site_solver.h"
+#include "quant/pipeline/memory_estimate.h"
 
 namespace quantmill {
 namespace {
 
-// The binary, its heap, the tokenizer and the scratch of matrix products; measured on small models.
-constexpr int64_t kProcessBytes = int64_t{64} << 20;
+// How the plan takes less of the backend's memory.
+struct Economy {
+  void (*take)(QuantizePlan& plan);
+  bool for_devices;  // alone
+  const char* note;  // null: not worth one
+};
 
-int64_t MaxOver(const DecoderSpec& spec, int64_t (*size)(const LinearSpec&)) {
-  int64_t largest = 0;
-  for (const LinearSpec* linear : spec.Linears()) largest = std::max(largest, size(*linear));
-  return largest;
-}
-int64_t Elements(const LinearSpec& linear) { return linear.out * linear.in; }
-int64_t SquareOfInput(const LinearSpec& linear) { return linear.in * linear.in; }
+// The cheapest first. Inputs of a site cost a forward of the site before; crossing the bus costs
+// more, all activations for every site.
+constexpr Economy kEconomies[] = {
+    {[](QuantizePlan& plan) { plan.stream.keep_mlp = false; }, false,
+     "the inputs of down projections are computed twice: keeping all activations takes {} MiB"},
+    {[](QuantizePlan& plan) { plan.stream.keep_attention = false; }, false,
+     "the inputs of attention output projections are computed twice: keeping all activations takes "
+     "{} MiB"},
+    {[](QuantizePlan& plan) { plan.stream.activations_in_host_memory = true; }, true,
+     "activations lie in host memory: without that, {} MiB of GPU memory would be needed"},
+    {[](QuantizePlan& plan) {
+       plan.stream.chunk_tokens = plan.recipe.calibration.sequence_length;  // one window
+     },
+     false, nullptr}};
 
-void AddItem(MemoryPlan& plan, std::string what, int64_t bytes) {
-  if (bytes == 0) return;
-  plan.items.push_back({std::move(what), bytes});
-  plan.total_bytes += bytes;
-}
-
-// The largest block as the forward holds it: codes of up to four bits in nibbles, others in bytes,
-// scales in F32; dense layers as they are stored, blocks that have more than codes and scales in
-// F32.
-int64_t PackedBlockBytes(const ModelSource& source, const QuantizePlan& plan) {
-  int64_t largest = 0;
-  for (const BlockSpec& block : source.spec().blocks) {
-    int64_t bytes = 0;
-    for (const LinearSpec* linear : block.Linears()) {
-      const QuantizedModule* module = plan.Find(linear->name);
-      if (module == nullptr) {
-        bytes += Elements(*linear) * SizeOf(source.dense_dtype());
-        continue;
-      }
-      if (const auto blocks = plan.BlocksOf(linear->name); blocks && !HasOwnScales(*blocks)) {
-        bytes += Elements(*linear) * SizeOf(DType::kF32);
-        continue;
-      }
-      bytes += Elements(*linear) * (module->scheme.bits <= 4 ? 1 : 2) / 2 +
-               linear->out * module->scheme.GroupsFor(linear->in) * 4;
-    }
-    largest = std::max(largest, bytes);
-  }
-  return largest;
-}
-
-// The full-precision stream of the asymmetric target: its residuals, the dense block, what it runs
-// again for each site, two cross matrices; and while a layer is solved, four more of its size.
-int64_t FullStreamBytes(const DecoderSpec& spec, const QuantizePlan& plan) {
-  StreamOptions options = plan.stream;
-  options.keep_attention = false;
-  options.keep_mlp = false;
-  const CalibrationRecipe& calibration = plan.recipe.calibration;
-  const int64_t tokens = calibration.samples * calibration.sequence_length;
-  int64_t block = 0;
-  for (const BlockSpec& candidate : spec.blocks) {
-    int64_t weights = 0;
-    for (const LinearSpec* l : candidate.Linears()) weights += Elements(*l);
-    block = std::max(block, weights);
-  }
-  const int64_t element = SizeOf(ActivationType(plan.stream.compute));
-  return CalibrationStream::HeldBytes(spec, tokens, calibration.sequence_length, options) +
-         block * element + 2 * MaxOver(spec, SquareOfInput) * 4 +
-         std::max(CalibrationStream::ScratchBytes(spec, calibration.sequence_length, options),
-                  4 * MaxOver(spec, Elements) * 4);
-}
-
-// Largest memory over the run, item by item. What is freed before something else is needed counts
-// once, as the larger of the two.
-MemoryPlan EstimateMemory(const ModelSource& source, const QuantizePlan& plan) {
-  const DecoderSpec& spec = source.spec();
-  const Recipe& recipe = plan.recipe;
-  MemoryPlan memory;
-  AddItem(memory, "process", kProcessBytes);
-  const int64_t element = SizeOf(source.dense_dtype());
-  // One linear at a time: its pages of the file, F32 weight, codes twice (solver, result).
-  const int64_t linear = MaxOver(spec, Elements);
-  const int64_t solve = linear * (element + 4 + 2);
-  if (!recipe.calibrated()) {
-    AddItem(memory, "largest layer: weights in F32 and codes", solve);
-    return memory;
-  }
-  AddItem(memory, "one block, quantized, packed for the forward", PackedBlockBytes(source, plan));
-  const CalibrationRecipe& calibration = recipe.calibration;
-  const int64_t tokens = calibration.samples * calibration.sequence_length;
-  AddItem(memory,
-          fmt::format("activations of {} windows of {} tokens", calibration.samples,
-                      calibration.sequence_length),
-          CalibrationStream::HeldBytes(spec, tokens, calibration.sequence_length, plan.stream));
-  const int64_t forward =
-      CalibrationStream::ScratchBytes(spec, calibration.sequence_length, plan.stream);
-  const int64_t gram = MaxOver(spec, SquareOfInput) * 4;
-  AddItem(memory,
-          fmt::format("largest Gram matrix ({0} x {0}, F32)",
-                      MaxOver(spec, [](const LinearSpec& l) { return l.in; })),
-          gram);
-  // The Gram matrix is there while its inputs are computed, and while its layers are solved. The
-  // error of a solved layer is measured on some rows at a time, of which there are three copies.
-  const int64_t widest = MaxOver(spec, [](const LinearSpec& l) { return l.in; });
-  const int64_t error_rows = 3 * 512 * widest * 4;
-  const int64_t work = std::max(forward, solve + error_rows);
-  AddItem(memory, "the larger of: scratch of the forward; largest layer being solved", work);
-  if (NeedsFullStream(recipe, plan.modules.all())) {
-    AddItem(memory, "full-precision activations and layers beside (--effort fast has none)",
-            FullStreamBytes(spec, plan));
-  }
-  // The search runs before the block's layers are solved, with a forward of its own.
-  AddItem(memory, "search for scales of inputs, beyond what solving takes",
-          std::max<int64_t>(0, FoldingBytes(spec, plan) + forward - gram - work));
-  return memory;
-}
-
-// Gives up keeping activations, the widest first, until the estimate fits.
-void FitBudget(const ModelSource& source, QuantizePlan& plan) {
-  plan.memory = EstimateMemory(source, plan);
-  const int64_t budget = plan.recipe.max_host_mem;
-  if (budget == 0 || plan.memory.total_bytes <= budget) return;
-  const int64_t kept = plan.memory.total_bytes;
-  std::vector<std::string> notes;
-  for (bool* keep : {&plan.stream.keep_mlp, &plan.stream.keep_attention}) {
-    if (plan.memory.total_bytes <= budget || !plan.recipe.calibrated()) break;
-    *keep = false;
-    notes.push_back(fmt::format(
-        "the inputs of {} are computed twice: keeping all activations takes {} MiB",
-        keep == &plan.stream.keep_mlp ? "down projections" : "attention output projections",
-        kept >> 20));
-    plan.memory = EstimateMemory(source, plan);
-  }
-  if (plan.memory.total_bytes > budget) {  // smaller chunks, down to one window
-    plan.stream.chunk_tokens = plan.recipe.calibration.sequence_length;
-    plan.memory = EstimateMemory(source, plan);
-  }
-  plan.memory.notes = std::move(notes);
-  if (plan.memory.total_bytes <= budget) return;
+[[noreturn]] void Refuse(const char* flag, const std::string& budget, int64_t needed,
+                         const CalibrationRecipe& calibration) {
   throw Error(
-      ErrorCode::kEnvironment, "--max-host-mem",
-      fmt::format("{} MiB is too little; {} MiB is the least that would do with {} x {} "
+      ErrorCode::kEnvironment, flag,
+      fmt::format("{} is too little; {} MiB is the least that would do with {} x {} "
                   "calibration tokens (fewer --samples need less; so does --effort fast)",
-                  budget >> 20, (plan.memory.total_bytes >> 20) + 1,
-                  plan.recipe.calibration.samples, plan.recipe.calibration.sequence_length));
+                  budget, (needed >> 20) + 1, calibration.samples, calibration.sequence_length));
+}
+
+// The memory that the run may take of the backend's; 0: no limit.
+int64_t BudgetOf(const Recipe& recipe, const BackendInfo& backend) {
+  if (backend.memory == 0) return recipe.max_host_mem;
+  return recipe.max_gpu_mem > 0 ? std::min(recipe.max_gpu_mem, backend.memory)
+                                : backend.memory / 10 * 9;
+}
+
+// Takes one economy after the other until the estimate fits.
+void FitBudget(const ModelSource& source, const BackendInfo& backend, QuantizePlan& plan) {
+  const bool on_device = backend.memory > 0;
+  const auto estimate = [&] {
+    std::vector<std::string> notes = std::move(plan.memory.notes);
+    plan.memory = EstimateMemory(source.spec(), source.dense_dtype(), plan, backend);
+    plan.memory.notes = std::move(notes);
+    return on_device ? plan.memory.gpu_bytes : plan.memory.total_bytes;
+  };
+  const int64_t budget = plan.backend_budget;
+  const Recipe& recipe = plan.recipe;
+  int64_t needed = estimate();
+  const int64_t kept = needed;
+  for (const Economy& economy : kEconomies) {
+    if (budget == 0 || needed <= budget || !recipe.calibrated()) break;
+    if (economy.for_devices && !on_device) continue;
+    if (economy.note != nullptr) {
+      // What precedes host memory is what was needed to keep activations out of it.
+      const int64_t bytes = economy.for_devices ? needed : kept;
+      plan.memory.notes.push_back(fmt::format(fmt::runtime(economy.note), bytes >> 20));
+    }
+    economy.take(plan);
+    needed = estimate();
+  }
+  if (budget > 0 && needed > budget) {
+    const bool is_share = on_device && recipe.max_gpu_mem == 0;
+    Refuse(on_device ? "--max-gpu-mem" : "--max-host-mem",
+           fmt::format("{} MiB{}", budget >> 20, is_share ? " (90 % of what the GPU has)" : ""),
+           needed, recipe.calibration);
+  }
+  if (on_device && recipe.max_host_mem > 0 && plan.memory.total_bytes > recipe.max_host_mem) {
+    Refuse("--max-host-mem", fmt::format("{} MiB", recipe.max_host_mem >> 20),
+           plan.memory.total_bytes, recipe.calibration);
+  }
 }
 
 }  // namespace
@@ -162,7 +97,13 @@ QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
   }
   plan.recipe.compute = recipe.compute.value_or(best);
   plan.stream.compute = *plan.recipe.compute;
-  FitBudget(source, plan);
+  if (backend.memory == 0 && recipe.max_gpu_mem > 0) {
+    throw Error(ErrorCode::kUsage, "--max-gpu-mem",
+                "the run is on " + backend.name +
+                    ", which has the host's memory: --max-host-mem is its budget");
+  }
+  plan.backend_budget = BudgetOf(plan.recipe, backend);
+  FitBudget(source, backend, plan);
   return plan;
 }
 

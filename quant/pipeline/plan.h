@@ -42,8 +42,9 @@ struct QuantizePlan {
   PlannedModules modules;          // what is quantized, and how
   std::vector<std::string> dense;  // linear modules left as they are, in the same order
   std::optional<GgufPlan> gguf;    // where recipe.gguf
-  StreamOptions stream;            // what is kept and what is recomputed, to fit the budget
+  StreamOptions stream;            // what is kept, where, and what is recomputed, to fit the budget
   MemoryPlan memory;
+  int64_t backend_budget = 0;  // bytes of the backend's memory that the run may take; 0: no limit
 
   // The module of a linear layer, or null where it stays dense.
   const QuantizedModule* Find(const std::string& name) const { return modules.Find(name); }
@@ -63,8 +64,10 @@ struct QuantizePlan {
 QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe);
 
 // PlanModules, and what the run needs on `backend`. Throws besides
-//   Error(kEnvironment)  --max-host-mem below the least that would do, which is named; a compute
-//                        type that the backend does not have.
+//   Error(kEnvironment)  --max-host-mem or --max-gpu-mem (or 90 % of the device's memory) below the
+//                        least that would do, which is named; a compute type that the backend does
+//                        not have;
+//   Error(kUsage)        --max-gpu-mem for a backend that has the host's memory.
 QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
                               const BackendInfo& backend);
 

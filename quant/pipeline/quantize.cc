@@ -56,6 +56,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   report.backend = fmt::format("{}, {} thread{}", report.backend_isa, backend.threads,
                                backend.threads == 1 ? "" : "s");
   report.planned_bytes = plan.memory.total_bytes;
+  report.planned_gpu_bytes = plan.memory.gpu_bytes;
   report.input_bytes = source.original().checkpoint().total_bytes();
   for (const std::string& tensor : source.unknown_tensors()) {
     report.events.push_back({"carried_tensor", tensor,
@@ -100,6 +101,7 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
   Check(recipe.rotate != source.derivation().is_null(), "Quantize: a model rotated or not");
   const QuantizePlan plan = PlanQuantization(source, recipe, backend.Info());
   if (callbacks.on_plan) callbacks.on_plan(plan.memory);
+  backend.LimitMemory(recipe.max_gpu_mem);
   QuantizeReport report = NewReport(source, plan, output, backend.Info());
   {
     const Stopwatch total(report.seconds.total);
@@ -123,6 +125,7 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
     report.output_bytes = made->weight_bytes();
   }
   report.peak_rss_bytes = PeakResidentBytes();
+  report.peak_gpu_bytes = backend.PeakMemory();
   return report;
 }
 

@@ -206,10 +206,10 @@ SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics stat
   }
   const Stopwatch watch(report_.seconds.solve);
   const auto global_scale = absmax ? std::optional(GlobalScaleFor(*absmax)) : std::nullopt;
-  return {backend_,     exec_,
-          plan_.recipe, std::move(statistics),
-          modules,      "inputs of " + block.spec.prefix + " (" + NameOf(input) + ")",
-          global_scale};
+  SiteSolver solver(backend_, exec_, plan_.recipe, std::move(statistics), modules,
+                    "inputs of " + block.spec.prefix + " (" + NameOf(input) + ")", global_scale);
+  exec_.workspace.Trim();  // nor is the factorization's
+  return solver;
 }
 
 std::unique_ptr<PackedLinear> QuantizeRun::PackSolution(const LinearSpec& linear,
@@ -312,18 +312,20 @@ std::string QuantizeRun::CalibrateAndSolve(size_t blocks) {
   report_.calibration_tokens = windows.tokens();
   if (std::optional<Event> event = ShortCalibration(plan_)) AddEvent(std::move(*event));
   const DecoderSpec& spec = source_.spec();
-  Streams streams(backend_, exec_, source_, windows, plan_);
+  std::optional<Streams> streams(std::in_place, backend_, exec_, source_, windows, plan_);
   for (size_t index = 0; index < blocks; ++index) {
     if (plan_.recipe.kv.type == KvScheme::Type::kNone) {
-      QuantizeBlock(index, streams);
+      QuantizeBlock(index, *streams);
     } else {
-      QuantizeBlockAndCache(index, streams);
+      QuantizeBlockAndCache(index, *streams);
     }
     const PhaseSeconds& s = report_.seconds;
     const double so_far = s.fold + s.forward + s.statistics + s.solve + s.write;
     tokens_per_second_ =
         static_cast<double>(windows.tokens()) * static_cast<double>(index + 1) / so_far;
   }
+  streams.reset();
+  exec_.workspace.Trim();
   // Its error reaches no other layer, and 8 bits leave nothing to compensate.
   if (blocks == spec.blocks.size()) RoundLayer(spec.lm_head);
   return HashTokens(windows.ids);

@@ -95,6 +95,7 @@ struct Recipe {
   double damp_percent = 0.01;      // of the mean diagonal of the Gram matrix
   std::optional<Compute> compute;  // of the calibration forward; empty: bf16 where it is fast
   int64_t max_host_mem = 0;        // bytes; 0: no limit
+  int64_t max_gpu_mem = 0;         // bytes; 0: most of what the device has
   int64_t max_fallbacks = 0;       // more fallback events than this: exit code 1
 
   MethodChoice method_choice() const { return {transform, method}; }

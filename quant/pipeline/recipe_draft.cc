@@ -207,6 +207,7 @@ void Override(RecipeDraft& draft, const RecipeDraft& later) {
   take(&RecipeDraft::held_out);
   take(&RecipeDraft::compute);
   take(&RecipeDraft::max_host_mem);
+  take(&RecipeDraft::max_gpu_mem);
   take(&RecipeDraft::max_fallbacks);
   draft.rules.insert(draft.rules.end(), later.rules.begin(), later.rules.end());
 }
@@ -232,9 +233,11 @@ Recipe ResolveRecipe(const RecipeDraft& draft) {
         *draft.compute,
         {{"auto", Choice()}, {"f32", Choice(Compute::kF32)}, {"bf16", Choice(Compute::kBF16)}});
   }
-  if (draft.max_host_mem) {
-    recipe.max_host_mem = ParseByteSize(draft.max_host_mem->value, draft.max_host_mem->where);
-  }
+  const auto take_bytes = [](const Maybe<std::string>& said, int64_t& bytes) {
+    if (said) bytes = ParseByteSize(said->value, said->where);
+  };
+  take_bytes(draft.max_host_mem, recipe.max_host_mem);
+  take_bytes(draft.max_gpu_mem, recipe.max_gpu_mem);
   SetInteger(draft.max_fallbacks, kFallbacksRange, recipe.max_fallbacks);
   return recipe;
 }

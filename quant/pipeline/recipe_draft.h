@@ -55,6 +55,7 @@ struct RecipeDraft {
   Maybe<int64_t> held_out;  // no flag: a budget sets it
   Maybe<std::string> compute;
   Maybe<std::string> max_host_mem;
+  Maybe<std::string> max_gpu_mem;
   Maybe<int64_t> max_fallbacks;
 };
 

@@ -109,6 +109,7 @@ constexpr Key kKeys[] = {
     {"held_out", ReadNumber<&RecipeDraft::held_out, int64_t>},
     {"compute", ReadText<&RecipeDraft::compute>},
     {"max_host_mem", ReadText<&RecipeDraft::max_host_mem>},
+    {"max_gpu_mem", ReadText<&RecipeDraft::max_gpu_mem>},
     {"max_fallbacks", ReadNumber<&RecipeDraft::max_fallbacks, int64_t>},
 };
 

@@ -19,8 +19,8 @@ RecipeDraft LoadRecipe(const std::string& name_or_path);
 // current folder.
 RecipeDraft ParseRecipe(const std::string& yaml, const std::string& where);
 
-// A recipe file that resolves to `recipe` again. What does not change the result (max_host_mem)
-// is left out. `head`: a comment for its first lines.
+// A recipe file that resolves to `recipe` again. What does not change the result (max_host_mem,
+// max_gpu_mem) is left out. `head`: a comment for its first lines.
 std::string RecipeYaml(const Recipe& recipe, const std::string& head);
 
 }  // namespace quantmill

@@ -101,7 +101,7 @@ class Measurement {
         rules_(plan.recipe.rules),
         statistics_(backend, exec, source, windows.statistics, plan.stream),
         probes_(backend, exec, source, windows.probes, plan.stream.compute),
-        depths_(ProbeDepths(source.spec(), windows.probes.tokens(), plan.recipe.max_host_mem)) {
+        depths_(ProbeDepths(source.spec(), windows.probes.tokens(), plan.backend_budget)) {
     result_.candidates = CandidatesFor(plan.recipe.scheme, plan.recipe.target.stack);
     probe_ = static_cast<size_t>(
         std::find_if(result_.candidates.begin(), result_.candidates.end(),
@@ -291,12 +291,12 @@ TokenWindows HeldOutWindows(const ModelSource& source, const CalibrationRecipe& 
   return ReadWindows(source, recipe, kHeldOutWindows).probes;
 }
 
-size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t max_host_mem) {
+size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t budget) {
   const size_t depths = std::min(spec.blocks.size(), kMostDepths);
-  if (max_host_mem == 0) return depths;
+  if (budget == 0) return depths;
   const int64_t depth_bytes =
       std::ssize(kSites) * tokens * spec.hidden * static_cast<int64_t>(sizeof(float));
-  const auto fitting = static_cast<size_t>(max_host_mem / 4 / depth_bytes);
+  const auto fitting = static_cast<size_t>(budget / 4 / depth_bytes);
   return std::clamp<size_t>(fitting, 1, depths);
 }
 

@@ -44,9 +44,9 @@ struct Sensitivity {
 std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::Stack stack);
 
 // In how many depths neighbouring blocks are probed together: each block alone, but at most 32
-// depths (129 streams), and no more than what fits a quarter of max_host_mem (bytes; 0: no limit)
-// with `tokens` tokens in each stream; at least one.
-size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t max_host_mem);
+// depths (129 streams), and no more than what fits a quarter of `budget` (bytes; 0: no limit) with
+// `tokens` tokens in each stream; at least one.
+size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t budget);
 
 // done of total steps, and the layer. May throw to stop.
 using SensitivityProgress =

@@ -116,12 +116,18 @@ Json ToJson(const InspectReport& r) {
 }
 
 Json ToJson(const MemoryPlan& plan) {
-  return {{"items", Array(plan.items,
-                          [](const PlanItem& item) {
-                            return Json{{"what", item.what}, {"bytes", item.bytes}};
-                          })},
+  const auto items = [](const std::vector<PlanItem>& of) {
+    return Array(of, [](const PlanItem& item) {
+      return Json{{"what", item.what}, {"bytes", item.bytes}};
+    });
+  };
+  const Json gpu = plan.gpu_items.empty()
+                       ? Json()
+                       : Json{{"items", items(plan.gpu_items)}, {"total_bytes", plan.gpu_bytes}};
+  return {{"items", items(plan.items)},
           {"total_bytes", plan.total_bytes},
-          {"notes", plan.notes}};
+          {"notes", plan.notes},
+          {"gpu", gpu}};
 }
 
 Json ToJson(const PlanReport& r) {
@@ -168,6 +174,8 @@ Json ToJson(const QuantizeReport& r) {
           {"calibration_tokens", r.calibration_tokens},
           {"planned_bytes", r.planned_bytes},
           {"peak_rss_bytes", r.peak_rss_bytes},
+          {"planned_gpu_bytes", r.planned_gpu_bytes},
+          {"peak_gpu_bytes", r.peak_gpu_bytes},
           {"input_bytes", r.input_bytes},
           {"output_bytes", r.output_bytes},
           {"seconds", ToJson(r.seconds)},

@@ -64,6 +64,8 @@ struct QuantizeReport {
   int64_t calibration_tokens = 0;
   int64_t planned_bytes = 0;  // the estimate of peak memory given beforehand
   int64_t peak_rss_bytes = 0;
+  int64_t planned_gpu_bytes = 0;  // the same of a GPU's memory; 0 without one
+  int64_t peak_gpu_bytes = 0;
   uint64_t input_bytes = 0;  // of weights
   uint64_t output_bytes = 0;
   PhaseSeconds seconds;
@@ -78,9 +80,11 @@ struct PlanItem {
   int64_t bytes = 0;
 };
 struct MemoryPlan {
-  std::vector<PlanItem> items;
+  std::vector<PlanItem> items;  // of host memory
   int64_t total_bytes = 0;
-  std::vector<std::string> notes;  // "mlp inputs are recomputed: keeping them takes ..."
+  std::vector<std::string> notes;   // "mlp inputs are recomputed: keeping them takes ..."
+  std::vector<PlanItem> gpu_items;  // empty where the backend's memory is the host's
+  int64_t gpu_bytes = 0;
 };
 
 // Layers that differ in nothing but the number of their block, in one scheme.

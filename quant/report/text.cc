@@ -174,12 +174,16 @@ std::string ToText(const InspectReport& r, const TextStyle&) {
 }
 
 std::string ToText(const MemoryPlan& plan, const TextStyle&) {
-  Table table({"planned memory", ""});
-  for (const PlanItem& item : plan.items) {
-    table.Add({Printable(item.what), FormatBytes(item.bytes)});
+  const auto table_of = [](const char* head, const std::vector<PlanItem>& items, int64_t total) {
+    Table table({head, ""});
+    for (const PlanItem& item : items) table.Add({Printable(item.what), FormatBytes(item.bytes)});
+    table.Add({"total", FormatBytes(total)});
+    return table.Render(0);
+  };
+  std::string text = table_of("planned memory", plan.items, plan.total_bytes);
+  if (!plan.gpu_items.empty()) {
+    text += "\n" + table_of("planned GPU memory", plan.gpu_items, plan.gpu_bytes);
   }
-  table.Add({"total", FormatBytes(plan.total_bytes)});
-  std::string text = table.Render(0);
   for (const std::string& note : plan.notes) text += Wrap("note: ", Printable(note));
   return text;
 }
@@ -198,6 +202,10 @@ std::string ToText(const QuantizeReport& r, const TextStyle& style) {
   text += Fact("time", FormatPhases(r.seconds));
   text += Fact("memory", fmt::format("peak {}, planned {}", FormatBytes(r.peak_rss_bytes),
                                      FormatBytes(r.planned_bytes)));
+  if (r.planned_gpu_bytes > 0) {
+    text += Fact("GPU memory", fmt::format("peak {}, planned {}", FormatBytes(r.peak_gpu_bytes),
+                                           FormatBytes(r.planned_gpu_bytes)));
+  }
   return text + WorstLayers(r.layers) + Events(r.events, style);
 }
 

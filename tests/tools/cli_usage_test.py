@@ -52,6 +52,10 @@ class UsageTest(CliCase):
                           "--group-size", "many")
         self.assert_fails(2, ["--max-host-mem"], "quantize", self.model, "-o", self.path("o"),
                           "--max-host-mem", "2x")
+        self.assert_fails(2, ["--max-gpu-mem"], "quantize", self.model, "-o", self.path("o"),
+                          "--max-gpu-mem", "2x")
+        self.assert_fails(2, ["--max-gpu-mem", "--max-host-mem"], "plan", self.model,
+                          "--group-size", "64", "--device", "cpu", "--max-gpu-mem", "8GB")
         self.assert_fails(2, ["--format"], "quantize", self.model, "-o", self.path("o"),
                           "--format", "gguf2")
         self.assert_fails(2, ["--window"], "eval", self.model, "--text", self.text, "--window",

@@ -5,6 +5,9 @@
 
 #include <filesystem>
 
+#include "formats/sha256.h"
+#include "kernels/core/error.h"
+#include "quant/pipeline/plan.h"
 #include "quant/pipeline/quantize.h"
 #include "quant/pipeline/schemes.h"
 #include "tests/quant/runtime/golden_copy.h"
@@ -60,6 +63,44 @@ TEST_P(CudaPipelineTest, IsAsGoodAsOnTheCpu) {
     EXPECT_GT(want, 0);
     EXPECT_NEAR(got, want, 0.02 * want);
   }
+}
+
+// The plan that takes least of the device's memory, as its limit, which the backend holds it to.
+TEST_P(CudaPipelineTest, KeepsTheLeastBudgetWithTheSameBytes) {
+  constexpr int64_t kWindows = 3;
+  constexpr int64_t kWindow = 32;
+  const GoldenCopy copy(std::string("cuda_memory_") + GetParam().name, GetParam().golden,
+                        (kWindows + 4) * kWindow);
+  Recipe recipe;
+  recipe.method = GetParam().method;
+  recipe.transform = GetParam().transform;
+  recipe.scheme = MakeScheme(ParseScheme(GetParam().scheme, "test"), "test");
+  recipe.compute = Compute::kF32;
+  recipe.calibration.text = copy.text();
+  recipe.calibration.samples = kWindows;
+  recipe.calibration.sequence_length = kWindow;
+  const QuantizeReport plenty = Quantized("cuda_host", copy.model(), recipe, copy.output("plenty"));
+  EXPECT_GT(plenty.peak_gpu_bytes, 0);
+  EXPECT_LE(plenty.peak_gpu_bytes, plenty.planned_gpu_bytes);
+
+  const ModelSource source = ModelSource::Open(copy.model());
+  const BackendInfo info = MakeBackend("cuda_host", 1)->Info();
+  int64_t least = plenty.planned_gpu_bytes;
+  for (bool fits = true; fits;) {
+    recipe.max_gpu_mem = least - 1;
+    try {
+      least = PlanQuantization(source, recipe, info).memory.gpu_bytes;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.where(), "--max-gpu-mem");
+      fits = false;
+    }
+  }
+  EXPECT_LT(least, plenty.planned_gpu_bytes);
+  recipe.max_gpu_mem = least;
+  const QuantizeReport tight = Quantized("cuda_host", copy.model(), recipe, copy.output("tight"));
+  EXPECT_LE(tight.peak_gpu_bytes, least);
+  EXPECT_EQ(HashFile(copy.output("tight") + "/model.safetensors"),
+            HashFile(copy.output("plenty") + "/model.safetensors"));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -37,6 +37,7 @@ calib_seed: 7
 held_out: 5
 compute: f32
 max_host_mem: 2GiB
+max_gpu_mem: 8GB
 max_fallbacks: 3
 )";
 
@@ -63,6 +64,7 @@ TEST(RecipeFile, EveryKeyIsTaken) {
   EXPECT_EQ(recipe.calibration.held_out, 5);
   EXPECT_EQ(recipe.compute, Compute::kF32);
   EXPECT_EQ(recipe.max_host_mem, int64_t{2} << 30);
+  EXPECT_EQ(recipe.max_gpu_mem, 8'000'000'000);
   EXPECT_EQ(recipe.max_fallbacks, 3);
 }
 
@@ -156,6 +158,7 @@ TEST(RecipeFile, WrongTypesAndValuesAreRefused) {
                            "scheme: w8a8\nsmoothing_alpha: 1.5",
                            "compute: f16",
                            "max_host_mem: 2x",
+                           "max_gpu_mem: 2x",
                            "max_fallbacks: -1",
                            "format: gguf2",
                            "method: gtpq",

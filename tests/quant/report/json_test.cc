@@ -58,6 +58,12 @@ TEST(JsonTest, EvalHasDivergenceOrNull) {
 TEST(JsonTest, EmptyReportsAreValid) {
   EXPECT_EQ(Reparsed(QuantizeReport{})["layers"], Json::array());
   EXPECT_EQ(Reparsed(MemoryPlan{})["items"], Json::array());
+  EXPECT_TRUE(Reparsed(MemoryPlan{})["gpu"].is_null());
+  MemoryPlan plan;
+  plan.gpu_items = {{"driver and libraries", 5}};
+  plan.gpu_bytes = 5;
+  EXPECT_EQ(Reparsed(plan)["gpu"]["total_bytes"], 5);
+  EXPECT_EQ(Reparsed(plan)["gpu"]["items"][0]["bytes"], 5);
   const Json eval = Reparsed(EvalReport{});
   EXPECT_TRUE(eval["reference"].is_null());
   EXPECT_TRUE(eval["reference_scores"].is_null());

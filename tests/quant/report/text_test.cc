@@ -227,6 +227,21 @@ TEST(TextTest, MemoryPlan) {
             "note: mlp inputs are recomputed\n");
 }
 
+TEST(TextTest, MemoryPlanOfAGpu) {
+  MemoryPlan plan{{{"process", 67'100'000}}, 67'100'000, {"activations lie in host memory"}};
+  plan.gpu_items = {{"driver and libraries", 671'000'000}};
+  plan.gpu_bytes = 671'000'000;
+  EXPECT_EQ(ToText(plan),
+            "planned memory\n"
+            "process         67.1 MB\n"
+            "total           67.1 MB\n"
+            "\n"
+            "planned GPU memory\n"
+            "driver and libraries  671.0 MB\n"
+            "total                 671.0 MB\n"
+            "note: activations lie in host memory\n");
+}
+
 TEST(TextTest, EmptyReportsAreReadable) {
   ExpectReadable(ToText(QuantizeReport{}));
   ExpectReadable(ToText(EvalReport{}));
