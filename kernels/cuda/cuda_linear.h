@@ -49,7 +49,8 @@ struct CodesView {
     const int stored = !two_in_a_byte ? from[i] : i % 2 == 0 ? from[i / 2] & 15 : from[i / 2] >> 4;
     const float number = numbers[stored];
     if (zero_points.data == nullptr) return number;
-    return number - static_cast<float>(zero_points.Row(row)[i / group_size]);
+    const int64_t group = i / group_size;
+    return number - static_cast<float>(zero_points.Row(row)[group]);
   }
 };
 

@@ -23,7 +23,7 @@ __global__ void DecodeKernel(CodesView codes, View<T> out) {
 std::array<float, 256> Numbers(const QuantScheme& scheme) {
   std::array<float, 256> numbers{};
   for (int stored = 0; stored < 256; ++stored) {
-    int code = static_cast<int8_t>(stored);
+    int code = stored < 128 ? stored : stored - 256;
     if (scheme.bits <= 4 && scheme.code_type == CodeType::kInt) {
       code = (stored & 15) < 8 ? stored & 15 : (stored & 15) - 16;
     } else if (scheme.bits <= 4) {

@@ -224,6 +224,7 @@ void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<voi
       block_memory = &run.shared();
       run.Run((x + y) % 2 == 1);
       running = nullptr;
+      block_memory = nullptr;
     }
   }
 }
