@@ -219,7 +219,9 @@ TEST(TextTest, SensitivityKeepsWhatTellsLayersApart) {
 TEST(TextTest, MemoryPlan) {
   EXPECT_EQ(ToText(MemoryPlan{{{"process", 67'100'000}, {"activations", 201'300'000}},
                               268'400'000,
-                              {"mlp inputs are recomputed"}}),
+                              {"mlp inputs are recomputed"},
+                              {},
+                              0}),
             "planned memory\n"
             "process          67.1 MB\n"
             "activations     201.3 MB\n"
@@ -228,7 +230,7 @@ TEST(TextTest, MemoryPlan) {
 }
 
 TEST(TextTest, MemoryPlanOfAGpu) {
-  MemoryPlan plan{{{"process", 67'100'000}}, 67'100'000, {"activations lie in host memory"}};
+  MemoryPlan plan{{{"process", 67'100'000}}, 67'100'000, {"activations lie in host memory"}, {}, 0};
   plan.gpu_items = {{"driver and libraries", 671'000'000}};
   plan.gpu_bytes = 671'000'000;
   EXPECT_EQ(ToText(plan),
