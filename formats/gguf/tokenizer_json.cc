@@ -9,6 +9,7 @@
 
 #include "formats/gguf/pre_tokenizer_names.h"
 #include "formats/gguf/sentencepiece_merges.h"
+#include "formats/gguf/token_type.h"
 #include "formats/gguf/tokenizer_files.h"
 #include "formats/tokenizer/unicode.h"
 #include "kernels/core/error.h"
@@ -17,15 +18,6 @@ namespace quantmill {
 namespace {
 
 using nlohmann::json;
-
-enum TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
 
 constexpr const char* kTokensKey = "tokenizer.ggml.tokens";
 constexpr const char* kTypesKey = "tokenizer.ggml.token_type";

@@ -1,10 +1,13 @@
 #include "formats/gguf/vocabulary.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "formats/gguf/pre_tokenizer_names.h"
+#include "formats/gguf/sentencepiece_scores.h"
+#include "formats/gguf/token_type.h"
 #include "formats/json.h"
 #include "formats/tokenizer/json_components.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -15,8 +18,6 @@ namespace quantmill {
 namespace {
 
 using nlohmann::json;
-
-enum TokenType : int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
 
 json ReadOptional(const Checkpoint& model, const std::string& name) {
   const std::optional<std::string> text = model.ReadFile(name);
@@ -35,12 +36,13 @@ class Vocabulary {
         tokenizer_(Tokenizer::FromJson(text_, where_)),
         settings_(ReadOptional(model, "tokenizer_config.json")) {
     CheckModel();
-    Add("tokenizer.ggml.model", std::string("gpt2"));
-    Add("tokenizer.ggml.pre", pre.empty() ? FindPre() : pre);
-    AddTokens();
-    AddMerges();
+    ListTokens();
+    if (Part("model").value("byte_fallback", false)) {
+      AddSentencePiece(pre);
+    } else {
+      AddByteLevel(pre);
+    }
     AddSpecialTokens();
-    Add("tokenizer.ggml.add_space_prefix", false);
     AddChatTemplate();
   }
 
@@ -69,8 +71,11 @@ class Vocabulary {
 
   void CheckModel() const;
   std::string FindPre() const;
+  void ListTokens();
   void AddTokens();
+  void AddByteLevel(const std::string& pre);
   void AddMerges();
+  void AddSentencePiece(const std::string& pre);
   std::optional<int32_t> SpecialToken(const std::string& name) const;
   void AddSpecialTokens();
   void AddChatTemplate();
@@ -82,6 +87,8 @@ class Vocabulary {
   TokenizerFile file_;
   Tokenizer tokenizer_;
   json settings_;
+  std::vector<std::string> tokens_;  // by id, fillers too
+  std::vector<int32_t> types_;       // GgufTokenType
   std::vector<GgufEntry> entries_;
 };
 
@@ -92,16 +99,8 @@ void Vocabulary::CheckModel() const {
     const auto found = model.find(name);
     return found != model.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
-  if (model.value("byte_fallback", false)) {
-    Refuse("model: byte_fallback (SentencePiece) is not written to gguf yet");
-  }
   if (!text("continuing_subword_prefix").empty() || !text("end_of_word_suffix").empty()) {
     Refuse("model: pieces with a prefix or suffix are unknown to llama.cpp");
-  }
-  const json& normalizer = Part("normalizer");
-  if (!normalizer.is_null() && normalizer.value("type", "") != "NFC") {
-    Refuse("normalizer: llama.cpp does not apply " + normalizer.value("type", "") +
-           " to byte-level BPE");
   }
   if (tokenizer_.vocab_size() > rows_) {
     Refuse("has " + std::to_string(tokenizer_.vocab_size()) + " tokens, but the embedding only " +
@@ -118,22 +117,62 @@ std::string Vocabulary::FindPre() const {
          "for it there, give it with --gguf-pre");
 }
 
-void Vocabulary::AddTokens() {
-  std::vector<std::string> tokens(static_cast<size_t>(rows_));
-  std::vector<int32_t> types(tokens.size(), kUnused);
-  for (size_t id = 0; id < tokens.size(); ++id) tokens[id] = "[PAD" + std::to_string(id) + "]";
+void Vocabulary::ListTokens() {
+  tokens_.resize(static_cast<size_t>(rows_));
+  types_.assign(tokens_.size(), kUnused);
+  for (size_t id = 0; id < tokens_.size(); ++id) tokens_[id] = "[PAD" + std::to_string(id) + "]";
   for (const auto& [token, id] : file_.vocab) {
-    tokens[static_cast<size_t>(id)] = token;
-    types[static_cast<size_t>(id)] = kNormal;
+    tokens_[static_cast<size_t>(id)] = token;
+    types_[static_cast<size_t>(id)] = kNormal;
   }
   if (const json& added = Part("added_tokens"); !added.is_null()) {
     for (const AddedToken& token : ReadAddedTokens(added, where_ + ": added_tokens")) {
-      tokens[static_cast<size_t>(token.id)] = token.content;
-      types[static_cast<size_t>(token.id)] = token.special ? kControl : kUserDefined;
+      tokens_[static_cast<size_t>(token.id)] = token.content;
+      types_[static_cast<size_t>(token.id)] = token.special ? kControl : kUserDefined;
     }
   }
-  Add("tokenizer.ggml.tokens", GgufArray(std::move(tokens)));
-  Add("tokenizer.ggml.token_type", GgufArray(std::move(types)));
+}
+
+void Vocabulary::AddTokens() {
+  Add("tokenizer.ggml.tokens", GgufArray(tokens_));
+  Add("tokenizer.ggml.token_type", GgufArray(types_));
+}
+
+void Vocabulary::AddByteLevel(const std::string& pre) {
+  const json& normalizer = Part("normalizer");
+  if (!normalizer.is_null() && normalizer.value("type", "") != "NFC") {
+    Refuse("normalizer: llama.cpp does not apply " + normalizer.value("type", "") +
+           " to byte-level BPE");
+  }
+  Add("tokenizer.ggml.model", std::string("gpt2"));
+  Add("tokenizer.ggml.pre", pre.empty() ? FindPre() : pre);
+  AddTokens();
+  AddMerges();
+  Add("tokenizer.ggml.add_space_prefix", false);
+}
+
+void Vocabulary::AddSentencePiece(const std::string& pre) {
+  int bytes = 0;
+  for (size_t id = 0; id < tokens_.size(); ++id) {
+    if (types_[id] != kNormal || ByteOfToken(tokens_[id]) < 0) continue;
+    types_[id] = kByte;
+    ++bytes;
+  }
+  if (bytes != 256) {
+    Refuse("model: byte_fallback with " + std::to_string(bytes) +
+           " tokens for bytes; llama.cpp wants all 256");
+  }
+  const std::string unknown = Part("model").value("unk_token", json()).is_string()
+                                  ? Part("model").at("unk_token").get<std::string>()
+                                  : std::string();
+  const auto found = std::ranges::find(tokens_, unknown);
+  if (found != tokens_.end()) types_[static_cast<size_t>(found - tokens_.begin())] = kUnknown;
+  Add("tokenizer.ggml.model", std::string("llama"));
+  Add("tokenizer.ggml.pre", pre.empty() ? std::string("default") : pre);
+  AddTokens();
+  Add("tokenizer.ggml.scores", GgufArray(ScoresFromMerges(tokens_, types_, file_.merges, where_)));
+  Add("tokenizer.ggml.add_space_prefix",
+      AddsSpacePrefix(Part("normalizer"), Part("pre_tokenizer"), where_));
 }
 
 void Vocabulary::AddMerges() {

@@ -20,8 +20,11 @@ namespace quantmill {
 // `pre`: use this name instead; "": find it. Whether BOS and EOS are added is what tokenizer.json
 // does to a text.
 //
-// Throws Error(kBadInput) naming the file and the part: no tokenizer.json; a tokenizer that is not
-// byte-level BPE, or that llama.cpp would apply otherwise (normalizers but NFC, a prefix space,
+// BPE with byte fallback (SentencePiece) is written as llama.cpp's "llama": scores that join the
+// pieces in the order of the merges (sentencepiece_scores.h).
+//
+// Throws Error(kBadInput) naming the file and the part: no tokenizer.json; a tokenizer that is
+// neither, or that llama.cpp would apply otherwise (normalizers but NFC, a prefix space,
 // unknown tokens, other special tokens around a text); a pre-tokenizer that is not known, telling
 // how to name one; more tokens than `rows`.
 std::vector<GgufEntry> DescribeVocabulary(const Checkpoint& model, int64_t rows,

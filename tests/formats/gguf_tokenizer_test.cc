@@ -5,6 +5,7 @@
 #include <map>
 
 #include "formats/gguf/sentencepiece_merges.h"
+#include "formats/gguf/sentencepiece_scores.h"
 #include "formats/gguf/tokenizer_files.h"
 #include "formats/gguf/vocabulary.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -107,6 +108,82 @@ TEST(GgufTokenizer, SentencePieceWithoutPrefixAndBos) {
                                               .Get());
   EXPECT_THAT(tokenizer.Encode("a a", true), ElementsAre(kSpace + 1, kSpace + 3, 2));
   EXPECT_EQ(tokenizer.Decode(std::vector<int32_t>{kSpace + 3}, true), " a");
+}
+
+// The files of a folder, made from metadata and described as metadata again.
+GgufMetadata Again(const GgufMetadata& metadata, const std::filesystem::path& folder,
+                   int64_t rows) {
+  test::WriteModelWithoutTensors(folder);
+  for (const auto& [name, text] : TokenizerFiles(metadata, ReadGgufTokenizer(metadata, ""), 128)) {
+    test::WriteFile(folder / name, text);
+  }
+  return {DescribeVocabulary(Checkpoint::Open(folder.string()), rows, ""), "again"};
+}
+
+TEST(GgufVocabulary, SentencePieceComesBack) {
+  for (const bool prefix : {true, false}) {
+    test::TempFolder folder;
+    const GgufMetadata once = Pieces().Set("tokenizer.ggml.add_space_prefix", prefix).Get();
+    const GgufMetadata again = Again(once, folder.path(), 266);
+    EXPECT_EQ(*again.Text("tokenizer.ggml.model"), "llama");
+    EXPECT_EQ(again.Bool("tokenizer.ggml.add_space_prefix"), prefix);
+    EXPECT_EQ(again.Bool("tokenizer.ggml.add_bos_token"), true);
+    EXPECT_EQ(*again.Array<std::string>("tokenizer.ggml.tokens"),
+              *once.Array<std::string>("tokenizer.ggml.tokens"));
+    EXPECT_EQ(*again.Array<int32_t>("tokenizer.ggml.token_type"),
+              *once.Array<int32_t>("tokenizer.ggml.token_type"));
+    // ab, then _a, then bb; what no merge makes comes last.
+    const std::vector<float>& scores = *again.Array<float>("tokenizer.ggml.scores");
+    EXPECT_THAT(std::vector(scores.begin() + kSpace, scores.end()),
+                ElementsAre(-3, -3, -3, -1, 0, -2, -3));
+    const Tokenizer tokenizer = TokenizerOf(again);
+    const Tokenizer wanted = TokenizerOf(once);
+    for (const std::string text : {"ab", "a bb", "abb aab", "z\n\u00e9", "a<x>a"}) {
+      EXPECT_EQ(tokenizer.Encode(text, true), wanted.Encode(text, true)) << text;
+    }
+  }
+}
+
+TEST(GgufVocabulary, RefusesMergesThatScoresCannotSay) {
+  const Strings tokens = {"a", "b", "ab", "abb", "bb"};
+  const std::vector<int32_t> types(5, 1);
+  using Merges = std::vector<std::pair<std::string, std::string>>;
+  const Merges good = {{"a", "b"}, {"b", "b"}, {"ab", "b"}, {"a", "bb"}};
+  EXPECT_THAT(ScoresFromMerges(tokens, types, good, "t"), ElementsAre(-3, -3, 0, -2, -1));
+  const auto refused = [&](const Merges& merges, const Strings& parts) {
+    ExpectError(ErrorCode::kBadInput, parts,
+                [&] { ScoresFromMerges(tokens, types, merges, "tokenizer.json"); });
+  };
+  refused({{"a", "b"}, {"b", "b"}, {"ab", "b"}},
+          {"tokenizer.json", "'a' and 'bb'", "1 that differ"});
+  refused({{"a", "b"}, {"ab", "b"}, {"b", "b"}, {"a", "bb"}}, {"'b' and 'b'", "apart"});
+  // Of one score, as transformers lays them out.
+  const Merges tied = {{"a", "b"}, {"ab", "b"}, {"a", "bb"}, {"b", "b"}};
+  EXPECT_THAT(ScoresFromMerges(tokens, types, tied, "t"), ElementsAre(-3, -3, 0, -1, -2));
+  refused({{"b", "a"}}, {"'b' and 'a'", "no token"});
+}
+
+TEST(GgufVocabulary, SpacePrefixOfEachSpelling) {
+  const json replace =
+      json::parse(R"({"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"})");
+  const json both = {{"type", "Sequence"},
+                     {"normalizers", {{{"type", "Prepend"}, {"prepend", "\u2581"}}, replace}}};
+  const json gemma = json::parse(
+      R"({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"})");
+  json metaspace = json::parse(
+      R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": false})");
+  EXPECT_TRUE(AddsSpacePrefix(both, nullptr, "t"));
+  EXPECT_FALSE(AddsSpacePrefix(replace, nullptr, "t"));
+  EXPECT_FALSE(AddsSpacePrefix(replace, gemma, "t"));
+  EXPECT_TRUE(AddsSpacePrefix(nullptr, metaspace, "t"));
+  metaspace["prepend_scheme"] = "never";
+  EXPECT_FALSE(AddsSpacePrefix(nullptr, metaspace, "t"));
+  metaspace["split"] = true;
+  ExpectError(ErrorCode::kBadInput, {"pre_tokenizer"},
+              [&] { AddsSpacePrefix(nullptr, metaspace, "t"); });
+  ExpectError(ErrorCode::kBadInput, {"normalizer"}, [&] {
+    AddsSpacePrefix({{"type", "NFKC"}}, nullptr, "t");
+  });
 }
 
 TEST(GgufTokenizer, RefusesSentencePieceThatIsDamaged) {
