@@ -1,6 +1,7 @@
 #include "formats/gguf/repack.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "formats/gguf/blocks.h"
 #include "kernels/core/error.h"
@@ -24,6 +25,18 @@ void PackCentered(const int8_t* codes, F16 d, std::span<std::byte> bytes) {
   Pack(block, bytes);
 }
 
+// Both count E2M1 numbers alike; the scale is 2^(exponent - 127), kMxfp4Levels being twice them.
+bool PackMxfp4(const int8_t* codes, float scale, std::span<std::byte> bytes) {
+  constexpr int kBias = 127;
+  const int exponent = scale > 0 && std::isfinite(scale) ? std::ilogb(scale) : kBias + 1;
+  if (exponent > kBias || std::ldexp(1.0f, exponent) != scale) return false;
+  BlockMxfp4 block;
+  block.exponent = static_cast<uint8_t>(exponent + kBias);
+  for (size_t j = 0; j < kBlock; ++j) block.codes[j] = static_cast<uint8_t>(codes[j]) & 0xFu;
+  Pack(block, bytes);
+  return true;
+}
+
 void PackBlock(GgmlType type, const int8_t* codes, F16 d, std::span<std::byte> bytes) {
   switch (type) {
     case GgmlType::kQ4_0:
@@ -41,11 +54,23 @@ void PackBlock(GgmlType type, const int8_t* codes, F16 d, std::span<std::byte> b
   }
 }
 
+// False where the block does not hold the scale exactly.
+bool PackScaled(GgmlType type, const int8_t* codes, float scale, std::span<std::byte> bytes) {
+  if (type == GgmlType::kMxfp4) return PackMxfp4(codes, scale, bytes);
+  const F16 d = ToF16(scale);
+  if (ToFloat(d) != scale) return false;
+  PackBlock(type, codes, d, bytes);
+  return true;
+}
+
 }  // namespace
 
 GgmlType BlockTypeFor(const QuantizedModule& module) {
   const QuantScheme& scheme = module.scheme;
-  if (scheme.code_type != CodeType::kInt) Refuse(module, "its codes are floats");
+  const bool mxfp4 = scheme.code_type == CodeType::kFp4 && scheme.scale_dtype == DType::kF8E8M0;
+  if (scheme.code_type != CodeType::kInt && !mxfp4) {
+    Refuse(module, "its codes are floats, of which blocks hold E2M1 times powers of two alone");
+  }
   if (!scheme.symmetric) {
     Refuse(module, "it has zero points, and no block type multiplies them exactly");
   }
@@ -56,6 +81,7 @@ GgmlType BlockTypeFor(const QuantizedModule& module) {
   if (group % kBlock != 0 || module.in % kBlock != 0) {
     Refuse(module, "groups must consist of blocks of 32 inputs");
   }
+  if (mxfp4) return GgmlType::kMxfp4;
   if (scheme.bits <= 4) return GgmlType::kQ4_0;
   return scheme.bits == 5 ? GgmlType::kQ5_0 : GgmlType::kQ8_0;
 }
@@ -68,16 +94,14 @@ void RepackRow(const QuantizedLinear& linear, int64_t row, GgmlType type, const 
   for (int64_t begin = 0; begin < linear.in; begin += kBlock) {
     const int64_t group = begin / group_size;
     const float scale = linear.EffectiveScale(row, group);
-    const F16 d = ToF16(scale);
-    if (ToFloat(d) != scale) {
-      throw Error(ErrorCode::kUsage, where,
-                  "scale " + std::to_string(group) + " of output " + std::to_string(row) + " is " +
-                      std::to_string(scale) +
-                      ", which the F16 scales of gguf do not hold exactly: this file cannot be "
-                      "repacked without loss");
-    }
-    PackBlock(type, linear.codes.data() + row * linear.in + begin, d,
-              bytes.subspan(static_cast<size_t>(begin / kBlock) * block_bytes, block_bytes));
+    const bool exact =
+        PackScaled(type, linear.codes.data() + row * linear.in + begin, scale,
+                   bytes.subspan(static_cast<size_t>(begin / kBlock) * block_bytes, block_bytes));
+    if (exact) continue;
+    throw Error(ErrorCode::kUsage, where,
+                "scale " + std::to_string(group) + " of output " + std::to_string(row) + " is " +
+                    std::to_string(scale) + ", which the scales of " + std::string(NameOf(type)) +
+                    " do not hold exactly: this file cannot be repacked without loss");
   }
 }
 

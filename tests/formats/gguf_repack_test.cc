@@ -55,6 +55,33 @@ TEST(GgufRepack, EveryValueIsKept) {
   }
 }
 
+// Every E2M1 number, the smallest and the largest power of two.
+TEST(GgufRepack, Mxfp4IsKept) {
+  QuantizedModule module = Module(4, 32, 64);
+  module.scheme.code_type = CodeType::kFp4;
+  module.scheme.scale_dtype = DType::kF8E8M0;
+  ASSERT_EQ(BlockTypeFor(module), GgmlType::kMxfp4);
+  QuantizedLinear linear{module.scheme, 2, 64, {}, {0x1p-127f, 0.5f, 1, 0x1p124f}, {}, 1, 0, 0};
+  for (int i = 0; i < 128; ++i) linear.codes.push_back(static_cast<int8_t>(i % 16));
+  for (int64_t row = 0; row < 2; ++row) {
+    std::vector<std::byte> bytes(2 * 17);
+    RepackRow(linear, row, GgmlType::kMxfp4, "layer", bytes);
+    EXPECT_EQ(std::to_integer<int>(bytes[0]), row == 0 ? 0 : 127);
+    EXPECT_EQ(std::to_integer<int>(bytes[17]), row == 0 ? 126 : 251);
+    EXPECT_EQ(std::to_integer<int>(bytes[1]), 0x00);  // elements 0 and 16
+    EXPECT_EQ(std::to_integer<int>(bytes[16]), 0xFF);
+    std::vector<float> got(64);
+    std::vector<float> want(64);
+    DecodeRow(GgmlType::kMxfp4, bytes, got);
+    DequantizeRow(linear, row, want.data());
+    EXPECT_EQ(got, want);
+  }
+  linear.scales[0] = 3;
+  std::vector<std::byte> bytes(2 * 17);
+  ExpectError(ErrorCode::kUsage, {"layer", "scale 0 of output 0", "MXFP4"},
+              [&] { RepackRow(linear, 0, GgmlType::kMxfp4, "layer", bytes); });
+}
+
 TEST(GgufRepack, GoldenBytes) {
   QuantizedModule module = Module(4, 32, 32);
   module.out = 1;
@@ -84,6 +111,10 @@ TEST(GgufRepack, RefusesWhatBlocksDoNotHold) {
   refused(module, "inputs");
   module = Module(8, 32, 64);
   module.scheme.code_type = CodeType::kFp8;
+  refused(module, "floats");
+  module = Module(4, 32, 64);
+  module.scheme.code_type = CodeType::kFp4;
+  module.scheme.scale_dtype = DType::kF8E4M3;  // NVFP4
   refused(module, "floats");
   module = Module(4, 32, 32);
   QuantizedLinear linear = Linear(module);
