@@ -22,11 +22,11 @@ namespace quantmill {
 namespace {
 
 // The older format begins with the number of its entries, and nothing else tells it: --force
-// replaces files of a model of as many layers.
+// replaces files of a model of as many tensors.
 std::string LegacyStart(const ModelSource& source) {
-  const auto layers = static_cast<int32_t>(source.spec().Linears().size());
-  std::string start(sizeof(layers), '\0');
-  std::memcpy(start.data(), &layers, sizeof(layers));
+  const auto entries = static_cast<int32_t>(CountImportanceEntries(source));
+  std::string start(sizeof(entries), '\0');
+  std::memcpy(start.data(), &entries, sizeof(entries));
   return start;
 }
 
@@ -77,7 +77,7 @@ class ImatrixCommand : public Command {
       WriteImportanceMatrix(file.path(), matrix);
     }
     file.Commit();
-    console.Note(output_ + ": " + std::to_string(matrix.entries.size()) + " layers, " +
+    console.Note(output_ + ": " + std::to_string(matrix.entries.size()) + " tensors, " +
                  std::to_string(windows.tokens()) + " tokens\n");
     if (console.json()) {
       console.Write(JsonText(

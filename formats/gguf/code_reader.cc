@@ -14,9 +14,15 @@ namespace {
 
 constexpr std::string_view kSuffix = ".weight";
 
-int BitsOf(GgmlType type) {
-  if (type == GgmlType::kQ4_0) return 4;
-  return type == GgmlType::kQ5_0 ? 5 : 8;
+QuantScheme SchemeOfType(GgmlType type) {
+  QuantScheme scheme;
+  scheme.group_size = kBlock;
+  if (type == GgmlType::kQ5_0) scheme.bits = 5;
+  if (type == GgmlType::kQ8_0) scheme.bits = 8;
+  if (type != GgmlType::kMxfp4) return scheme;
+  scheme.code_type = CodeType::kFp4;
+  scheme.scale_dtype = DType::kF8E8M0;
+  return scheme;
 }
 
 // Codes of one block, less its zero, and its scale.
@@ -37,9 +43,19 @@ float UnpackCodes<BlockQ8_0>(std::span<const std::byte> bytes, int8_t* codes) {
   return ToFloat(block.d);
 }
 
+// The levels are twice the numbers that codes stand for.
+template <>
+float UnpackCodes<BlockMxfp4>(std::span<const std::byte> bytes, int8_t* codes) {
+  BlockMxfp4 block;
+  Unpack(bytes, block);
+  std::ranges::copy(block.codes, codes);
+  return 2 * Mxfp4Scale(block.exponent);
+}
+
 float UnpackBlock(GgmlType type, std::span<const std::byte> bytes, int8_t* codes) {
   if (type == GgmlType::kQ4_0) return UnpackCodes<BlockQ4_0>(bytes, codes);
   if (type == GgmlType::kQ5_0) return UnpackCodes<BlockQ5_0>(bytes, codes);
+  if (type == GgmlType::kMxfp4) return UnpackCodes<BlockMxfp4>(bytes, codes);
   return UnpackCodes<BlockQ8_0>(bytes, codes);
 }
 
@@ -64,15 +80,13 @@ class GgufCodes : public ArtifactReader {
   std::optional<QuantScheme> SchemeOf(const std::string& module) const override {
     const auto found = indices_.find(module);
     if (found == indices_.end()) return std::nullopt;
-    QuantScheme scheme;
-    scheme.bits = BitsOf(TypeOf(found->second));
-    scheme.group_size = kBlock;
-    return scheme;
+    return SchemeOfType(TypeOf(found->second));
   }
 
   QuantizedModule Describe(const std::string& module) const override {
     const GgufDecoded& tensor = tensors_.decoded(indices_.at(module));
-    return {module, *SchemeOf(module), tensor.shape[0], tensor.shape[1]};
+    const int64_t out = tensor.shape[tensor.transposed ? 1 : 0];
+    return {module, *SchemeOf(module), out, tensor.shape[tensor.transposed ? 0 : 1]};
   }
 
   QuantizedLinear Read(const std::string& module) const override;
@@ -145,7 +159,8 @@ std::vector<TensorProblem> GgufCodes::CheckTensors() const {
 }  // namespace
 
 bool HasCodes(GgmlType type) {
-  return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0;
+  return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0 ||
+         type == GgmlType::kMxfp4;
 }
 
 std::unique_ptr<ArtifactReader> OpenGgufCodes(const Checkpoint& checkpoint,

@@ -10,8 +10,9 @@
 
 namespace quantmill {
 
-// Whether codes of this type are symmetric integers with one F16 scale for 32 inputs: Q4_0, Q5_0
-// and Q8_0. Others are decoded: their offsets and levels are no zero points.
+// Whether codes of this type are symmetric integers with one F16 scale for 32 inputs (Q4_0, Q5_0
+// and Q8_0), or E2M1 numbers with a power of two (MXFP4). Others are decoded: their offsets and
+// levels are no zero points.
 bool HasCodes(GgmlType type);
 
 // `checkpoint` is an image whose tensors are `tensors`; both must outlive the reader. Modules are

@@ -43,23 +43,33 @@ GgufTensors::GgufTensors(GgufModelFiles files, std::vector<GgufDecoded> tensors)
   }
 }
 
+GgufTensors::Extent GgufTensors::ExtentOf(size_t index) const {
+  const GgufDecoded& decoded = decoded_[index];
+  const GgufTensor& tensor = *decoded.place.tensor;
+  const uint64_t row_bytes = *RowBytes(tensor.type, tensor.cols());
+  const bool matrix = decoded.shape.size() > 1;
+  const auto rows = static_cast<uint64_t>(matrix ? decoded.shape[decoded.transposed ? 1 : 0] : 1);
+  return {static_cast<uint64_t>(decoded.first_row) * row_bytes, rows * row_bytes};
+}
+
 StoredTensor GgufTensors::Stored(size_t index) const {
   const GgufTensor& tensor = *decoded_[index].place.tensor;
-  return {std::string(NameOf(tensor.type)), tensor.bytes};
+  return {std::string(NameOf(tensor.type)), ExtentOf(index).bytes};
 }
 
 std::string GgufTensors::Location(size_t index) const { return decoded_[index].place.Location(); }
 
 void GgufTensors::Release(size_t index) const {
   const GgufPlace& place = decoded_[index].place;
-  place.file->file().Release(place.tensor->offset, place.tensor->bytes);
+  const Extent extent = ExtentOf(index);
+  place.file->file().Release(place.tensor->offset + extent.begin, extent.bytes);
 }
 
 std::span<const std::byte> GgufTensors::StoredRow(size_t index, int64_t row) const {
   const GgufDecoded& decoded = decoded_[index];
   const GgufTensor& tensor = *decoded.place.tensor;
   const bool moved = decoded.shape.size() > 1 && !decoded.rows.empty();
-  const int64_t at = moved ? decoded.rows[static_cast<size_t>(row)] : row;
+  const int64_t at = decoded.first_row + (moved ? decoded.rows[static_cast<size_t>(row)] : row);
   const auto bytes = static_cast<size_t>(*RowBytes(tensor.type, tensor.cols()));
   return decoded.place.file->Bytes(tensor).subspan(static_cast<size_t>(at) * bytes, bytes);
 }
@@ -77,25 +87,60 @@ void GgufTensors::FailAt(size_t index, int64_t row, int64_t col, float value) co
                   " does not reach; give --dequantize bf16 or f32");
 }
 
+void GgufTensors::ReadRow(size_t index, int64_t row, std::span<float> values) const {
+  const GgufDecoded& decoded = decoded_[index];
+  DecodeRow(decoded.place.tensor->type, StoredRow(index, row), values);
+  if (decoded.added != 0) {
+    for (float& value : values) value -= decoded.added;
+  }
+  if (decoded.shape.size() > 1 || decoded.rows.empty()) return;
+  const std::vector<float> in_file(values.begin(), values.end());
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = in_file[static_cast<size_t>(decoded.rows[i])];
+  }
+}
+
+std::vector<float> GgufTensors::ReadColumns(size_t index, int64_t row, int64_t count) const {
+  const GgufDecoded& decoded = decoded_[index];
+  const GgmlTypeInfo& type = InfoOf(decoded.place.tensor->type);
+  // Only the blocks that hold these columns are decoded.
+  const int64_t first = row / type.block_elements;
+  const int64_t end = (row + count + type.block_elements - 1) / type.block_elements;
+  const auto block_bytes = static_cast<size_t>(type.block_bytes);
+  const auto skipped = static_cast<size_t>(row - first * type.block_elements);
+  std::vector<float> values(static_cast<size_t>((end - first) * type.block_elements));
+  const auto cols = static_cast<size_t>(decoded.shape[1]);
+  std::vector<float> result(static_cast<size_t>(count) * cols);
+  for (size_t col = 0; col < cols; ++col) {
+    const std::span<const std::byte> stored = StoredRow(index, static_cast<int64_t>(col));
+    DecodeRow(type.type,
+              stored.subspan(static_cast<size_t>(first) * block_bytes,
+                             static_cast<size_t>(end - first) * block_bytes),
+              values);
+    for (size_t r = 0; r < static_cast<size_t>(count); ++r) {
+      result[r * cols + col] = values[skipped + r];
+    }
+  }
+  return result;
+}
+
 void GgufTensors::ReadRows(size_t index, int64_t row, int64_t count,
                            std::span<std::byte> to) const {
   const GgufDecoded& decoded = decoded_[index];
   const auto cols = static_cast<size_t>(decoded.shape.back());
   const size_t row_bytes = cols * static_cast<size_t>(SizeOf(decoded.dtype));
   Check(to.size() == static_cast<size_t>(count) * row_bytes, "ReadRows: a buffer of another size");
-  std::vector<float> values(cols);
-  std::vector<float> moved;
+  std::vector<float> columns;
+  if (decoded.transposed) columns = ReadColumns(index, row, count);
+  std::vector<float> values(decoded.transposed ? 0 : cols);
   for (int64_t r = 0; r < count; ++r) {
-    DecodeRow(decoded.place.tensor->type, StoredRow(index, row + r), values);
-    if (decoded.shape.size() == 1 && !decoded.rows.empty()) {
-      moved.resize(cols);
-      for (size_t i = 0; i < cols; ++i) moved[i] = values[static_cast<size_t>(decoded.rows[i])];
-      values.swap(moved);
-    }
+    if (!decoded.transposed) ReadRow(index, row + r, values);
+    const std::span<const float> read =
+        decoded.transposed ? std::span(columns).subspan(static_cast<size_t>(r) * cols, cols)
+                           : std::span<const float>(values);
     size_t bad = 0;
-    if (StoreAs(decoded.dtype, values, to.data() + static_cast<size_t>(r) * row_bytes, bad))
-      continue;
-    FailAt(index, row + r, static_cast<int64_t>(bad), values[bad]);
+    if (StoreAs(decoded.dtype, read, to.data() + static_cast<size_t>(r) * row_bytes, bad)) continue;
+    FailAt(index, row + r, static_cast<int64_t>(bad), read[bad]);
   }
 }
 

@@ -19,8 +19,13 @@ struct GgufDecoded {
   GgufPlace place;   // with a codec (codec.h)
   DType dtype = DType::kF16;
   std::vector<int64_t> shape;  // of one or two dimensions, none of them 0
-  // Row r is row rows[r] of the file's tensor; of one dimension: element r. Empty: as in the file.
+  // Row r is row rows[r] of the file's; of one dimension: element r. Empty: as in the file.
   std::vector<int64_t> rows;
+  // The file's rows are those of its tensor from here on: several matrices may be stacked in one.
+  int64_t first_row = 0;
+  bool transposed =
+      false;        // shape is [cols, rows] of the file's; rows and first_row are the file's
+  float added = 0;  // to every element, in the file
 };
 
 class GgufTensors : public TensorSource {
@@ -29,7 +34,8 @@ class GgufTensors : public TensorSource {
 
   const GgufModelFiles& files() const { return files_; }
   const GgufDecoded& decoded(size_t index) const { return decoded_[index]; }
-  // The bytes of one row (of the checkpoint's order) as the file holds it.
+  // The bytes of one row (of the checkpoint's order; of a transposed tensor: one of its columns) as
+  // the file holds it.
   std::span<const std::byte> StoredRow(size_t index, int64_t row) const;
 
   const std::vector<TensorInfo>& tensors() const override { return infos_; }
@@ -39,6 +45,15 @@ class GgufTensors : public TensorSource {
   void Release(size_t index) const override;
 
  private:
+  // The bytes of a checkpoint's tensor within the file's.
+  struct Extent {
+    uint64_t begin = 0;
+    uint64_t bytes = 0;
+  };
+  Extent ExtentOf(size_t index) const;
+  void ReadRow(size_t index, int64_t row, std::span<float> values) const;
+  // Rows of a transposed tensor: [count, cols] F32.
+  std::vector<float> ReadColumns(size_t index, int64_t row, int64_t count) const;
   [[noreturn]] void FailAt(size_t index, int64_t row, int64_t col, float value) const;
 
   GgufModelFiles files_;

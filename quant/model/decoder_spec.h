@@ -145,6 +145,7 @@ struct BlockSpec {
 
 struct RopeSpec {
   int64_t rotary_dim = 0;
+  double theta = 0;             // the base of the frequencies, before any scaling
   std::vector<float> inv_freq;  // rotary_dim / 2
   float amplitude = 1;          // multiplies cos and sin (yarn, longrope)
   // Frequencies of sequences longer than original_positions (longrope); empty: the same.

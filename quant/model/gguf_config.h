@@ -12,9 +12,9 @@ namespace quantmill {
 // are, whether the embedding serves as head (no output.weight). torch_dtype is left to the caller.
 // The factors of Llama 3's rope are found from tensor rope_freqs.weight.
 //
-// Throws Error(kBadInput) naming the key: an architecture that is not read (llama, qwen2 and qwen3
-// are), a size that is missing or not positive, a key of the architecture that is not known (it may
-// change what the model computes), rope factors that follow from no setting.
+// Throws Error(kBadInput) naming the key: an architecture that is not read (gguf_family.h
+// has those that are), a size that is missing or not positive, a key of the architecture that is
+// not known (it may change what the model computes), rope factors that follow from no setting.
 nlohmann::json ConfigOfGguf(const GgufModelFiles& files);
 
 }  // namespace quantmill

@@ -1,165 +1,174 @@
 #include "quant/model/gguf_layout.h"
 
-#include <algorithm>
-#include <array>
 #include <utility>
 
 #include "kernels/core/error.h"
-#include "quant/model/rope.h"
+#include "quant/model/gguf_family.h"
+#include "quant/model/gguf_graph.h"
+#include "quant/model/gguf_keys.h"
 
 namespace quantmill {
 namespace {
 
-struct GgufFamily {
-  std::string_view architecture;  // of config.json
-  std::string_view name;          // in llama.cpp
-  bool permuted;                  // q and k are stored for the rotation of neighbours
-  bool any_bias;                  // every linear may have one; otherwise q, k and v alone, or none
-  bool query_key_value_bias;
-};
-constexpr std::array kFamilies = {
-    GgufFamily{"LlamaForCausalLM", "llama", true, true, true},
-    GgufFamily{"MistralForCausalLM", "llama", true, true, true},
-    GgufFamily{"Qwen2ForCausalLM", "qwen2", false, false, true},
-    GgufFamily{"Qwen3ForCausalLM", "qwen3", false, false, false},
-};
-
-const GgufFamily* FamilyOf(std::string_view architecture) {
-  const auto* found = std::ranges::find(kFamilies, architecture, &GgufFamily::architecture);
-  return found == kFamilies.end() ? nullptr : found;
-}
-
-const GgufFamily& FindFamily(const DecoderSpec& spec, const ConfigReader& config) {
-  if (const GgufFamily* family = FamilyOf(spec.architecture)) return *family;
+const GgufFamily& FamilyOf(const DecoderSpec& spec, const ConfigReader& config) {
+  if (const GgufFamily* family = FindGgufFamily(spec.architecture)) return *family;
   config.Fail("architectures", "'" + spec.architecture + "' is not written to gguf");
 }
 
 class Layout {
  public:
   Layout(const DecoderSpec& spec, const ConfigReader& config)
-      : spec_(spec), config_(config), family_(FindFamily(spec, config)) {
+      : spec_(spec), family_(FamilyOf(spec, config)) {
     layout_.architecture = family_.name;
-    CheckGraph();
-    AddSizes();
-    AddRope();
-    AddMatrix({spec.embedding, spec.vocab, spec.hidden, false}, "token_embd", 0,
+    CheckGgufGraph(spec, config, family_);
+    DescribeGgufKeys(spec, config, family_, layout_);
+    AddMatrix({spec.embedding, spec.vocab, spec.hidden, false}, "token_embd", {},
               GgufRole::kEmbedding, -1);
+    AddOuterTensors();
     for (int64_t i = 0; i < spec.layers(); ++i) AddBlock(i);
-    layout_.vectors.push_back({spec.final_norm, "output_norm.weight", 0});
-    if (!spec.tied) AddMatrix(spec.lm_head, "output", 0, GgufRole::kHead, -1);
+    AddNorm(spec.final_norm, spec.final_norm_bias, "output_norm");
+    if (!spec.tied) AddMatrix(spec.lm_head, "output", {}, GgufRole::kHead, -1);
   }
 
   GgufLayout Take() && { return std::move(layout_); }
 
  private:
-  void Add(const std::string& key, GgufValue value) {
-    layout_.metadata.push_back({layout_.architecture + "." + key, std::move(value)});
-  }
-  void AddCount(const std::string& key, int64_t count) { Add(key, static_cast<uint32_t>(count)); }
-
-  void CheckGraph() const {
-    if (spec_.activation != Activation::kSilu) {
-      config_.Fail("hidden_act", "llama.cpp has only silu for " + layout_.architecture);
-    }
-    if (spec_.rope.rotary_dim != spec_.head_dim) {
-      config_.Fail("partial_rotary_factor", "llama.cpp rotates whole heads of this family");
-    }
-    for (const BlockSpec& block : spec_.blocks) {
-      for (const LinearSpec* linear : block.Linears()) {
-        const bool input = linear == &block.query || linear == &block.key || linear == &block.value;
-        if (!linear->bias || family_.any_bias || (input && family_.query_key_value_bias)) continue;
-        config_.Fail("attention_bias", "llama.cpp has no bias for " + linear->name);
-      }
-    }
-  }
-
-  void AddSizes() {
-    int64_t context = spec_.max_positions;
-    for (const BlockSpec& block : spec_.blocks) {
-      if (block.sliding_window > 0) context = std::min(context, block.sliding_window);
-    }
-    AddCount("context_length", context);
-    AddCount("embedding_length", spec_.hidden);
-    AddCount("block_count", spec_.layers());
-    AddCount("feed_forward_length", spec_.ffn);
-    AddCount("attention.head_count", spec_.heads);
-    AddCount("attention.head_count_kv", spec_.kv_heads);
-    AddCount("attention.key_length", spec_.head_dim);
-    AddCount("attention.value_length", spec_.head_dim);
-    Add("attention.layer_norm_rms_epsilon", spec_.norm_eps);
-    AddCount("vocab_size", spec_.vocab);
-  }
-
-  void AddRope();
+  void AddOuterTensors();
   void AddBlock(int64_t layer);
+  void AddAttentionNorms(const BlockSpec& block, const std::string& prefix);
+  void AddAttention(const BlockSpec& block, int64_t layer);
+  void AddMixture(const BlockSpec& block, int64_t layer);
 
-  void AddMatrix(const LinearSpec& linear, const std::string& name, int64_t heads, GgufRole role,
-                 int64_t layer) {
-    layout_.matrices.push_back({linear, name + ".weight", heads, role, layer});
-    if (linear.bias) layout_.vectors.push_back({linear.name + ".bias", name + ".bias", heads});
+  void AddMatrix(const LinearSpec& linear, const std::string& name, const GgufRowOrder& order,
+                 GgufRole role, int64_t layer) {
+    if (linear.name.empty()) return;
+    layout_.matrices.push_back({linear, name + ".weight", order, role, layer, 0, 0});
+    if (!linear.bias) return;
+    layout_.floats.push_back({.source = linear.name + ".bias",
+                              .name = name + ".bias",
+                              .shape = {linear.out},
+                              .order = order});
+  }
+  void AddGain(const std::string& source, const std::string& name, int64_t size) {
+    if (source.empty()) return;
+    layout_.floats.push_back(
+        {.source = source, .name = name + ".weight", .shape = {size}, .added = spec_.gain_offset});
+  }
+  void AddNorm(const std::string& gain, const std::string& bias, const std::string& name) {
+    AddGain(gain, name, spec_.hidden);
+    if (bias.empty()) return;
+    layout_.floats.push_back({.source = bias, .name = name + ".bias", .shape = {spec_.hidden}});
   }
 
   const DecoderSpec& spec_;
-  const ConfigReader& config_;
   const GgufFamily& family_;
   GgufLayout layout_;
 };
 
-void Layout::AddRope() {
-  const RopeScaling rope = FindRopeScaling(config_);
-  Add("rope.freq_base", static_cast<float>(rope.theta));
-  AddCount("rope.dimension_count", spec_.rope.rotary_dim);
-  if (rope.type == "default") return;
-  const ConfigReader& scaling = *rope.settings;
-  if (rope.type == "llama3") {
-    for (const double divisor : Llama3Divisors(scaling, rope.theta, spec_.rope.rotary_dim)) {
-      layout_.rope_divisors.push_back(static_cast<float>(divisor));
-    }
-    return;
-  }
-  Add("rope.scaling.type", rope.type);
-  Add("rope.scaling.factor", static_cast<float>(scaling.Number("factor")));
-  if (rope.type != "yarn") return;
-  for (const char* key : {"attention_factor", "mscale", "mscale_all_dim"}) {
-    if (scaling.Has(key)) scaling.Fail(key, "llama.cpp has its own, and quantmill cannot set it");
-  }
-  if (scaling.NumberOr("beta_fast", 32) != 32 || scaling.NumberOr("beta_slow", 1) != 1 ||
-      !scaling.BoolOr("truncate", true)) {
-    scaling.Fail("beta_fast", "llama.cpp's yarn has 32 and 1, truncated");
-  }
-  AddCount("rope.scaling.original_context_length",
-           scaling.SizeOr("original_max_position_embeddings", spec_.max_positions));
+std::string BlockPrefix(int64_t layer) { return "blk." + std::to_string(layer) + "."; }
+
+void Layout::AddOuterTensors() {
+  AddNorm(spec_.embedding_norm, spec_.embedding_norm_bias, "token_embd_norm");
+  if (spec_.position_embedding.empty()) return;
+  layout_.floats.push_back({.source = spec_.position_embedding,
+                            .name = "position_embd.weight",
+                            .shape = {spec_.max_positions + spec_.position_offset, spec_.hidden}});
 }
 
 void Layout::AddBlock(int64_t layer) {
   const BlockSpec& block = spec_.blocks[static_cast<size_t>(layer)];
-  const std::string prefix = "blk." + std::to_string(layer) + ".";
-  const auto vector = [&](const std::string& source, const char* name) {
-    if (!source.empty()) layout_.vectors.push_back({source, prefix + name + ".weight", 0});
-  };
-  const auto matrix = [&](const LinearSpec& linear, const char* name, int64_t heads = 0,
+  const std::string prefix = BlockPrefix(layer);
+  const auto matrix = [&](const LinearSpec& linear, const char* name,
                           GgufRole role = GgufRole::kLinear) {
-    AddMatrix(linear, prefix + name, heads, role, layer);
+    AddMatrix(linear, prefix + name, {}, role, layer);
   };
-  vector(block.attention_norm, "attn_norm");
-  matrix(block.query, "attn_q", family_.permuted ? spec_.heads : 0);
-  matrix(block.key, "attn_k", family_.permuted ? spec_.kv_heads : 0);
-  matrix(block.value, "attn_v", 0, GgufRole::kValueOrDown);
-  matrix(block.output, "attn_output");
-  vector(block.query_norm, "attn_q_norm");
-  vector(block.key_norm, "attn_k_norm");
-  vector(block.mlp_norm, "ffn_norm");
-  matrix(block.gate, "ffn_gate");
-  matrix(block.up, "ffn_up");
-  matrix(block.down, "ffn_down", 0, GgufRole::kValueOrDown);
+  AddAttentionNorms(block, prefix);
+  AddAttention(block, layer);
+  if (!family_.mlp_norm_first) AddNorm(block.mlp_norm, block.mlp_norm_bias, prefix + "ffn_norm");
+  const bool shared = block.is_mixture();
+  matrix(block.gate_up, "ffn_up");  // [gate; up]
+  matrix(block.gate, shared ? "ffn_gate_shexp" : "ffn_gate");
+  matrix(block.up, shared ? "ffn_up_shexp" : "ffn_up");
+  matrix(block.down, shared ? "ffn_down_shexp" : "ffn_down", GgufRole::kValueOrDown);
+  if (block.is_mixture()) AddMixture(block, layer);
+  AddGain(block.mlp_post_norm, prefix + "post_ffw_norm", spec_.hidden);
+}
+
+void Layout::AddAttentionNorms(const BlockSpec& block, const std::string& prefix) {
+  if (!family_.mlp_norm_first) {
+    return AddNorm(block.attention_norm, block.attention_norm_bias, prefix + "attn_norm");
+  }
+  AddNorm(block.mlp_norm, block.mlp_norm_bias, prefix + "attn_norm");
+  if (block.attention_norm == block.mlp_norm) return;
+  AddNorm(block.attention_norm, block.attention_norm_bias, prefix + "attn_norm_2");
+}
+
+void Layout::AddAttention(const BlockSpec& block, int64_t layer) {
+  const std::string prefix = BlockPrefix(layer);
+  const auto matrix = [&](const LinearSpec& linear, const char* name, const GgufRowOrder& order,
+                          GgufRole role) { AddMatrix(linear, prefix + name, order, role, layer); };
+  const auto rotated = [&](int64_t heads) {
+    return GgufRowOrder{.rope_heads = family_.permuted ? heads : 0, .runs = {}};
+  };
+  GgufRowOrder parts;  // all of q, all of k, all of v
+  if (block.query_key_value_groups > 1) {
+    for (const LinearSpec* part : {&block.query, &block.key, &block.value}) {
+      parts.runs.push_back(block.Stored(*part).rows);
+    }
+  }
+  matrix(block.query_key_value, "attn_qkv", parts, GgufRole::kQueryKeyValue);
+  matrix(block.query, "attn_q", rotated(spec_.heads), GgufRole::kLinear);
+  matrix(block.key, "attn_k", rotated(spec_.kv_heads), GgufRole::kLinear);
+  matrix(block.value, "attn_v", {}, GgufRole::kValueOrDown);
+  matrix(block.output, "attn_output", {}, GgufRole::kLinear);
+  AddGain(block.query_norm, prefix + "attn_q_norm", spec_.head_dim);
+  AddGain(block.key_norm, prefix + "attn_k_norm", spec_.head_dim);
+  AddGain(block.attention_post_norm, prefix + "post_attention_norm", spec_.hidden);
+}
+
+void Layout::AddMixture(const BlockSpec& block, int64_t layer) {
+  const MixtureSpec& mixture = block.mixture;
+  const std::string prefix = BlockPrefix(layer);
+  const auto routing = [&](const LinearSpec& linear, const char* name, bool flat) {
+    if (linear.name.empty()) return;
+    layout_.floats.push_back({.source = linear.name + ".weight",
+                              .name = prefix + name,
+                              .shape = {linear.out, linear.in},
+                              .flat = flat});
+  };
+  routing(mixture.router, "ffn_gate_inp.weight", false);
+  routing(mixture.shared_gate, "ffn_gate_inp_shexp.weight", true);
+  const auto experts = std::ssize(mixture.experts);
+  const auto stack = [&](LinearSpec MlpSpec::*part, const char* name, GgufRole role) {
+    for (int64_t e = 0; e < experts; ++e) {
+      const LinearSpec& linear = mixture.experts[static_cast<size_t>(e)].*part;
+      layout_.matrices.push_back({linear, prefix + name, {}, role, layer, e, experts});
+    }
+  };
+  stack(&MlpSpec::gate, "ffn_gate_exps.weight", GgufRole::kLinear);
+  stack(&MlpSpec::up, "ffn_up_exps.weight", GgufRole::kLinear);
+  stack(&MlpSpec::down, "ffn_down_exps.weight", GgufRole::kValueOrDown);
 }
 
 }  // namespace
 
-bool HasGgufLayout(std::string_view architecture) { return FamilyOf(architecture) != nullptr; }
+bool HasGgufLayout(std::string_view architecture) {
+  return FindGgufFamily(architecture) != nullptr;
+}
 
 GgufLayout DescribeGguf(const DecoderSpec& spec, const ConfigReader& config) {
   return Layout(spec, config).Take();
+}
+
+int64_t GgufRowOrder::SourceOf(int64_t row, int64_t rows) const {
+  if (runs.empty()) return RopeRow(row, rows, rope_heads);
+  int64_t left = row;
+  for (const RowRuns& run : runs) {
+    if (left < run.rows()) return run.Row(left);
+    left -= run.rows();
+  }
+  Check(false, "GgufRowOrder: no such row");
+  return row;
 }
 
 int64_t RopeRow(int64_t row, int64_t rows, int64_t heads) {

@@ -21,11 +21,13 @@
 namespace quantmill {
 namespace {
 
-// The inverse of RopeRow: where the checkpoint's rows lie in the file. Empty: as they are.
-std::vector<int64_t> RowsInFile(int64_t rows, int64_t heads) {
-  if (heads == 0) return {};
+// Where the checkpoint's rows lie in the file. Empty: as they are.
+std::vector<int64_t> RowsInFile(int64_t rows, const GgufRowOrder& order) {
+  if (!order.moves()) return {};
   std::vector<int64_t> at(static_cast<size_t>(rows));
-  for (int64_t row = 0; row < rows; ++row) at[static_cast<size_t>(RopeRow(row, rows, heads))] = row;
+  for (int64_t row = 0; row < rows; ++row) {
+    at[static_cast<size_t>(order.SourceOf(row, rows))] = row;
+  }
   return at;
 }
 
@@ -43,8 +45,9 @@ class Tensors {
       : files_(files), reading_(reading) {
     for (const GgufMatrix& matrix : layout.matrices) AddMatrix(matrix);
     const DType type = TypeOfMatrices();
-    for (const GgufVector& vector : layout.vectors) AddVector(vector, type);
-    known_.insert("rope_freqs.weight");  // the configuration has it
+    for (const GgufFloats& floats : layout.floats) AddFloats(floats, type);
+    known_.insert("rope_freqs.weight");  // the configuration has them, or they are all 1
+    for (const GgufTable& table : layout.tables) known_.insert(table.name);
     for (const auto& [name, place] : files.tensors()) {
       if (known_.contains(name)) continue;
       throw Error(ErrorCode::kBadInput, place.Location(),
@@ -78,36 +81,43 @@ class Tensors {
     }
     return *place;
   }
-  [[noreturn]] static void FailShape(const GgufPlace& place, const std::string& wanted) {
-    throw Error(
-        ErrorCode::kBadInput, place.Location(),
-        "has shape " + ShapeString(place.tensor->shape) + ", but the metadata asks for " + wanted);
+  const GgufPlace& FindOfShape(const std::string& name, const std::vector<int64_t>& shape) {
+    const GgufPlace& place = Find(name);
+    if (place.tensor->shape != shape) {
+      throw Error(ErrorCode::kBadInput, place.Location(),
+                  "has shape " + ShapeString(place.tensor->shape) + ", but the metadata asks for " +
+                      ShapeString(shape));
+    }
+    return place;
   }
 
   void AddMatrix(const GgufMatrix& matrix) {
     const LinearSpec& linear = matrix.linear;
-    const GgufPlace& place = Find(matrix.name);
-    const std::vector<int64_t> shape = {linear.out, linear.in};
-    if (place.tensor->shape != shape) FailShape(place, ShapeString(shape));
+    const GgufPlace& place = FindOfShape(matrix.name, matrix.shape());
     const DType own = DenseTypeOf(place.tensor->type).value_or(DType::kF16);
     const std::string name =
         matrix.role == GgufRole::kEmbedding ? linear.name : linear.name + ".weight";
-    tensors_.push_back(
-        {name, place, reading_.dense.value_or(own), shape, RowsInFile(linear.out, matrix.heads)});
+    tensors_.push_back({name, place, reading_.dense.value_or(own), linear.stored_shape(),
+                        RowsInFile(linear.out, matrix.order), matrix.first_row(), linear.transposed,
+                        0});
   }
 
-  // Sizes are checked with all of the checkpoint (ModelSource), but for what the order asks.
-  void AddVector(const GgufVector& vector, DType wanted) {
-    const GgufPlace& place = Find(vector.name);
-    const std::vector<int64_t>& shape = place.tensor->shape;
-    if (shape.size() != 1 || shape[0] == 0) FailShape(place, "a vector");
-    if (vector.heads > 0 && shape[0] % (2 * vector.heads) != 0) FailShape(place, "whole heads");
-    std::vector<float> values(static_cast<size_t>(shape[0]));
-    DecodeRow(place.tensor->type, place.file->Bytes(*place.tensor), values);
-    const bool exact =
-        std::ranges::all_of(values, [&](float value) { return RoundTo(wanted, value) == value; });
-    tensors_.push_back({vector.source, place, exact ? wanted : DType::kF32, shape,
-                        RowsInFile(shape[0], vector.heads)});
+  void AddFloats(const GgufFloats& floats, DType wanted) {
+    const GgufPlace& place = FindOfShape(floats.name, floats.stored_shape());
+    const GgufTensor& tensor = *place.tensor;
+    const auto row_bytes = static_cast<size_t>(*RowBytes(tensor.type, tensor.cols()));
+    std::vector<float> row(static_cast<size_t>(tensor.cols()));
+    const std::span<const std::byte> bytes = place.file->Bytes(tensor);
+    bool exact = true;
+    for (size_t at = 0; exact && at < bytes.size(); at += row_bytes) {
+      DecodeRow(tensor.type, bytes.subspan(at, row_bytes), row);
+      exact = std::ranges::all_of(row, [&](float x) {
+        const float value = x - floats.added;
+        return RoundTo(wanted, value) == value;
+      });
+    }
+    tensors_.push_back({floats.source, place, exact ? wanted : DType::kF32, floats.shape,
+                        RowsInFile(floats.shape.front(), floats.order), 0, false, floats.added});
   }
 
   const GgufModelFiles& files_;

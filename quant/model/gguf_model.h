@@ -17,8 +17,8 @@ struct GgufReading {
   // code_reader.h); false: all are decoded, as what starts from dense weights needs it.
   bool codes = true;
   // The type of decoded matrices; nothing: F32, F16 and BF16 stay, other types become F16 (rounded
-  // to nearest). Vectors, which GGUF stores as F32, become the type of the matrices where that
-  // holds every value of theirs exactly, and stay F32 otherwise.
+  // to nearest). What GGUF always stores as F32 (GgufFloats) becomes the type of the matrices where
+  // that holds every value exactly, and stays F32 otherwise.
   std::optional<DType> dense = std::nullopt;
   std::string pre = {};  // instead of tokenizer.ggml.pre; "": as the file says
 };

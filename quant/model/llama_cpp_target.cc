@@ -8,9 +8,6 @@
 namespace quantmill {
 namespace {
 
-// Of the families that quantmill knows, the one that llama.cpp has no graph for.
-constexpr std::string_view kUnknownThere = "OPTForCausalLM";
-
 // --gguf-type of about as many bits, and of the same kind of levels.
 std::string_view NearestType(const QuantScheme& scheme) {
   if (scheme.bits > 6) return "q8_0";
@@ -25,11 +22,8 @@ TargetVerdict CheckLlamaCpp(const ServingTarget& target, const DecoderSpec& spec
                             std::string_view format, std::span<const QuantizedModule> modules) {
   TargetVerdict verdict;
   const auto refuse = [&](std::string what) { verdict.refusals.push_back({"", std::move(what)}); };
-  if (spec.architecture == kUnknownThere) {
+  if (!HasGgufLayout(spec.architecture)) {
     refuse("llama.cpp has no architecture for " + spec.architecture + "; --target transformers");
-  } else if (!HasGgufLayout(spec.architecture)) {
-    refuse("gguf files of " + spec.architecture +
-           " are not written yet; llama.cpp's convert_hf_to_gguf.py makes one of the checkpoint");
   } else if (!format.starts_with("gguf")) {
     std::string what = "llama.cpp reads gguf files alone, not " + std::string(format) +
                        ": quantize with --format gguf";

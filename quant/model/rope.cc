@@ -98,6 +98,20 @@ RopeScaling FindRopeScaling(const ConfigReader& config) {
   return rope;
 }
 
+RopeScaling FindMainRopeScaling(const ConfigReader& config) {
+  const std::optional<ConfigReader> all = config.Child("rope_parameters");
+  const std::optional<ConfigReader> own = all ? all->Child("full_attention") : std::nullopt;
+  if (!own) return FindRopeScaling(config);
+  return {own->NumberOr("rope_theta", 10000), own->TextOr("rope_type", "default"), *own};
+}
+
+bool IsPlain(const RopeSpec& rope) {
+  const std::vector<double> plain = PlainFrequencies(rope.theta, rope.rotary_dim);
+  return rope.amplitude == 1 && rope.long_inv_freq.empty() &&
+         std::equal(plain.begin(), plain.end(), rope.inv_freq.begin(), rope.inv_freq.end(),
+                    [](double f, float stored) { return static_cast<float>(f) == stored; });
+}
+
 std::vector<double> Llama3Divisors(const ConfigReader& scaling, double theta, int64_t rotary_dim) {
   const double factor = scaling.Number("factor");
   const double low = scaling.Number("low_freq_factor");
@@ -136,6 +150,7 @@ RopeSpec MakeRope(const RopeScaling& scaling, int64_t rotary_dim, int64_t max_po
   const double theta = scaling.theta;
   RopeSpec rope;
   rope.rotary_dim = rotary_dim;
+  rope.theta = theta;
   std::vector<double> inv = PlainFrequencies(theta, rope.rotary_dim);
   double amplitude = 1;
   if (scaling.type == "linear") {

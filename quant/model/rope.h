@@ -20,6 +20,9 @@ struct RopeScaling {
 // rope_theta, and rope_scaling or transformers 5's rope_parameters. Error(kBadInput) for a theta
 // that does not exceed 1.
 RopeScaling FindRopeScaling(const ConfigReader& config);
+// The same of layers that see everything, where transformers 5 has rope_parameters for each type of
+// layer (Gemma 3).
+RopeScaling FindMainRopeScaling(const ConfigReader& config);
 
 // Llama 3.1: what each plain frequency is divided by, [rotary_dim / 2]. Wavelengths beyond the
 // original context are stretched by the factor, short ones kept, the band between interpolated.
@@ -31,6 +34,9 @@ std::vector<double> Llama3Divisors(const ConfigReader& scaling, double theta, in
 // longrope's original_max_position_embeddings may be as well.
 RopeSpec MakeRope(const RopeScaling& scaling, int64_t rotary_dim, int64_t max_positions,
                   const ConfigReader& config);
+
+// Whether the frequencies are those of theta alone.
+bool IsPlain(const RopeSpec& rope);
 
 // Reads rope_theta, partial_rotary_factor and rope_scaling (or transformers 5's rope_parameters).
 RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_positions);

@@ -1,5 +1,6 @@
 #include "quant/pipeline/convert_gguf.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -53,13 +54,15 @@ ImportanceMatrix ReadImportance(const std::string& path, const GgufLayout& layou
       throw Error(ErrorCode::kBadInput, path,
                   "has no entry " + matrix.name + ": it was made of another model");
     }
-    if (entry->second.matrices() == 1 &&
+    const auto experts = static_cast<size_t>(std::max<int64_t>(1, matrix.experts));
+    if (entry->second.matrices() == experts &&
         entry->second.cols() == static_cast<size_t>(matrix.linear.in)) {
       continue;
     }
     throw Error(ErrorCode::kBadInput, path,
                 "entry " + matrix.name + " does not have the model's " +
-                    std::to_string(matrix.linear.in) + " inputs");
+                    std::to_string(matrix.linear.in) + " inputs" +
+                    (experts > 1 ? " of " + std::to_string(experts) + " experts" : ""));
   }
   return importance;
 }
@@ -67,7 +70,9 @@ ImportanceMatrix ReadImportance(const std::string& path, const GgufLayout& layou
 std::vector<float> ImportanceOf(const GgufMatrix& matrix, const ImportanceMatrix& importance) {
   const auto entry = importance.entries.find(matrix.name);
   if (entry == importance.entries.end()) return {};
-  return entry->second.Means();
+  const std::vector<float> means = entry->second.Means();
+  const auto begin = means.begin() + matrix.expert * matrix.linear.in;
+  return {begin, begin + matrix.linear.in};
 }
 
 void Write(const GgufContents& contents, const ImportanceMatrix& importance,
@@ -78,7 +83,7 @@ void Write(const GgufContents& contents, const ImportanceMatrix& importance,
     progress("converting", static_cast<int64_t>(i), std::ssize(matrices), matrices[i].name);
     contents.WriteMatrix(i, ImportanceOf(matrices[i], importance), writer);
   }
-  contents.WriteVectors(writer);
+  contents.WriteFloats(writer);
   writer.Finish();
 }
 
@@ -91,7 +96,7 @@ void Prove(const GgufContents& contents, const std::filesystem::path& path,
     progress("comparing", static_cast<int64_t>(i), std::ssize(matrices), matrices[i].name);
     contents.ProveMatrix(i, file);
   }
-  contents.ProveVectors(file);
+  contents.ProveFloats(file);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "quant/pipeline/gguf_contents.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -27,8 +28,8 @@ class MatrixRows {
     } else if (source.SchemeOf(matrix.linear)) {
       quantized_ = source.ReadQuantized(matrix.linear);
     } else {
-      Check(!matrix.linear.transposed, "gguf: no family that is written has transposed weights");
-      dense_ = source.DenseWeight(matrix.linear).view();  // of the mapped file
+      weight_.emplace(source.DenseWeight(matrix.linear));
+      dense_ = weight_->view();
     }
   }
   ~MatrixRows() {
@@ -57,13 +58,22 @@ class MatrixRows {
   }
 
  private:
-  int64_t Of(int64_t row) const { return RopeRow(row, matrix_.linear.out, matrix_.heads); }
+  int64_t Of(int64_t row) const { return matrix_.order.SourceOf(row, matrix_.linear.out); }
 
   const ModelSource& source_;
   const GgufMatrix& matrix_;
-  ConstMatrix dense_;
+  std::optional<DenseMatrix> weight_;
+  ConstMatrix dense_;  // of weight_, or the embedding
   std::optional<QuantizedLinear> quantized_;
 };
+
+// Old checkpoints hold what follows from the configuration: frequencies, causal masks.
+bool IsConstant(const std::string& name) {
+  constexpr std::array<std::string_view, 5> kEnds = {"rotary_emb.inv_freq", ".attn.bias",
+                                                     ".attn.masked_bias", ".attention.bias",
+                                                     ".attention.masked_bias"};
+  return std::ranges::any_of(kEnds, [&](std::string_view end) { return name.ends_with(end); });
+}
 
 [[noreturn]] void Differs(const std::string& tensor, const std::string& what) {
   throw Error(ErrorCode::kVerification, tensor,
@@ -91,7 +101,7 @@ void GgufContents::CheckSource() const {
                 "gguf has no place for the scales of its FP8 cache");
   }
   for (const std::string& name : source_.unknown_tensors()) {
-    if (name.ends_with("rotary_emb.inv_freq")) continue;  // old checkpoints: follows from config
+    if (IsConstant(name)) continue;
     throw Error(ErrorCode::kUsage, source_.checkpoint().Location(name),
                 "gguf has no place for this tensor, which belongs to no layer that is known");
   }
@@ -111,24 +121,53 @@ void GgufContents::DescribeFile(const std::string& pre) {
   }
   for (size_t i = 0; i < layout_.matrices.size(); ++i) {
     const GgufMatrix& matrix = layout_.matrices[i];
-    tensors_.push_back({matrix.name, types_.types[i], {matrix.linear.out, matrix.linear.in}});
+    if (matrix.expert > 0) continue;  // in the tensor of the first
+    tensors_.push_back({matrix.name, types_.types[i], matrix.shape()});
   }
-  for (const GgufVector& vector : layout_.vectors) {
-    const auto size = std::ssize(VectorOf(vector));
-    tensors_.push_back({vector.name, GgmlType::kF32, {size}});
+  for (const GgufFloats& floats : layout_.floats) {
+    tensors_.push_back({floats.name, GgmlType::kF32, floats.stored_shape()});
   }
-  if (!layout_.rope_divisors.empty()) {
-    tensors_.push_back({"rope_freqs.weight", GgmlType::kF32, {std::ssize(layout_.rope_divisors)}});
+  for (const GgufTable& table : layout_.tables) {
+    tensors_.push_back({table.name, GgmlType::kF32, {std::ssize(table.values)}});
   }
 }
 
-std::vector<float> GgufContents::VectorOf(const GgufVector& vector) const {
-  const Tensor values = source_.ReadVector(vector.source);
-  std::vector<float> result(static_cast<size_t>(values.cols()));
-  for (int64_t i = 0; i < values.cols(); ++i) {
-    result[static_cast<size_t>(i)] = values.Row<float>(0)[RopeRow(i, values.cols(), vector.heads)];
+std::vector<float> GgufContents::FloatsOf(const GgufFloats& floats) const {
+  const ConstMatrix stored = source_.checkpoint().View(floats.source);
+  CheckFinite(stored, source_.checkpoint().Location(floats.source));
+  std::vector<float> values(static_cast<size_t>(stored.rows * stored.cols));
+  for (int64_t row = 0; row < stored.rows; ++row) {
+    WidenRow(stored, row, values.data() + row * stored.cols);
   }
-  return result;
+  source_.checkpoint().Release(floats.source);
+  for (float& value : values) value += floats.added;
+  if (!floats.order.moves()) return values;
+  std::vector<float> moved(values.size());
+  const auto size = std::ssize(values);
+  for (int64_t i = 0; i < size; ++i) {
+    moved[static_cast<size_t>(i)] = values[static_cast<size_t>(floats.order.SourceOf(i, size))];
+  }
+  return moved;
+}
+
+uint64_t GgufContents::RowBytesOf(size_t index) const {
+  return *RowBytes(types_.types[index], layout_.matrices[index].linear.in);
+}
+
+void GgufContents::WriteRows(size_t index, std::span<const std::byte> rows,
+                             GgufWriter& writer) const {
+  const GgufMatrix& matrix = layout_.matrices[index];
+  Check(rows.size() == static_cast<uint64_t>(matrix.linear.out) * RowBytesOf(index),
+        "WriteRows: not all rows of a matrix");
+  writer.WriteAt(matrix.name, static_cast<uint64_t>(matrix.first_row()) * RowBytesOf(index), rows);
+}
+
+std::span<const std::byte> GgufContents::RowsOf(size_t index, const GgufFile& file) const {
+  const GgufMatrix& matrix = layout_.matrices[index];
+  const uint64_t row_bytes = RowBytesOf(index);
+  return file.Bytes(*file.Find(matrix.name))
+      .subspan(static_cast<uint64_t>(matrix.first_row()) * row_bytes,
+               static_cast<uint64_t>(matrix.linear.out) * row_bytes);
 }
 
 void GgufContents::WriteMatrix(size_t index, std::span<const float> importance,
@@ -136,7 +175,7 @@ void GgufContents::WriteMatrix(size_t index, std::span<const float> importance,
   const GgufMatrix& matrix = layout_.matrices[index];
   const GgmlType type = types_.types[index];
   const MatrixRows rows(source_, matrix);
-  const auto row_bytes = static_cast<int64_t>(*RowBytes(type, matrix.linear.in));
+  const auto row_bytes = static_cast<int64_t>(RowBytesOf(index));
   const int64_t batch = std::max(kRowsPerTask, kBatchBytes / row_bytes);
   std::vector<std::byte> bytes;
   for (int64_t begin = 0; begin < matrix.linear.out; begin += batch) {
@@ -150,17 +189,18 @@ void GgufContents::WriteMatrix(size_t index, std::span<const float> importance,
                                              static_cast<size_t>(row_bytes)));
       }
     });
-    writer.WriteAt(matrix.name, static_cast<uint64_t>(begin * row_bytes), bytes);
+    const int64_t at = (matrix.first_row() + begin) * row_bytes;
+    writer.WriteAt(matrix.name, static_cast<uint64_t>(at), bytes);
   }
 }
 
-void GgufContents::WriteVectors(GgufWriter& writer) const {
-  for (const GgufVector& vector : layout_.vectors) {
-    const std::vector<float> values = VectorOf(vector);
-    writer.Write(vector.name, std::as_bytes(std::span(values)));
+void GgufContents::WriteFloats(GgufWriter& writer) const {
+  for (const GgufFloats& floats : layout_.floats) {
+    const std::vector<float> values = FloatsOf(floats);
+    writer.Write(floats.name, std::as_bytes(std::span(values)));
   }
-  if (!layout_.rope_divisors.empty()) {
-    writer.Write("rope_freqs.weight", std::as_bytes(std::span(layout_.rope_divisors)));
+  for (const GgufTable& table : layout_.tables) {
+    writer.Write(table.name, std::as_bytes(std::span(table.values)));
   }
 }
 
@@ -168,18 +208,18 @@ void GgufContents::WriteVectors(GgufWriter& writer) const {
 // matrix in the same order, which a bound on the error of the whole tells.
 void GgufContents::ProveMatrix(size_t index, const GgufFile& file) const {
   const GgufMatrix& matrix = layout_.matrices[index];
-  const GgufTensor& tensor = *file.Find(matrix.name);
+  const GgmlType type = types_.types[index];
+  const std::span<const std::byte> bytes = RowsOf(index, file);
   const MatrixRows rows(source_, matrix);
   const auto in = static_cast<size_t>(matrix.linear.in);
-  const auto row_bytes = static_cast<size_t>(*RowBytes(tensor.type, matrix.linear.in));
+  const auto row_bytes = static_cast<size_t>(RowBytesOf(index));
   std::vector<double> errors(static_cast<size_t>(matrix.linear.out));
   std::vector<double> squares(errors.size());
   pool_.ParallelFor(matrix.linear.out, [&](int64_t row, int) {
     std::vector<float> want(in);
     std::vector<float> got(in);
     rows.Read(row, want.data());
-    DecodeRow(tensor.type,
-              file.Bytes(tensor).subspan(static_cast<size_t>(row) * row_bytes, row_bytes), got);
+    DecodeRow(type, bytes.subspan(static_cast<size_t>(row) * row_bytes, row_bytes), got);
     if (rows.quantized() && got != want) {
       Differs(matrix.name, "output " + std::to_string(row) + " decodes to other values than " +
                                matrix.linear.name);
@@ -198,7 +238,7 @@ void GgufContents::ProveMatrix(size_t index, const GgufFile& file) const {
   }
   if (!std::isfinite(error)) {
     throw Error(ErrorCode::kBadInput, matrix.linear.name,
-                "has values that " + std::string(NameOf(tensor.type)) + " does not reach");
+                "has values that " + std::string(NameOf(type)) + " does not reach");
   }
   constexpr double kLargestError = 0.1;  // types of 4 bits are near 0.01
   if (error > kLargestError * square) {
@@ -221,17 +261,17 @@ void GgufContents::ProveHeader(const GgufFile& file) const {
   }
 }
 
-void GgufContents::ProveVectors(const GgufFile& file) const {
-  for (const GgufVector& vector : layout_.vectors) {
-    const std::vector<float> want = VectorOf(vector);
+void GgufContents::ProveFloats(const GgufFile& file) const {
+  for (const GgufFloats& floats : layout_.floats) {
+    const std::vector<float> want = FloatsOf(floats);
     std::vector<float> got(want.size());
-    DecodeRow(GgmlType::kF32, file.Bytes(*file.Find(vector.name)), got);
-    if (got != want) Differs(vector.name, "decodes to other values than " + vector.source);
+    DecodeRow(GgmlType::kF32, file.Bytes(*file.Find(floats.name)), got);
+    if (got != want) Differs(floats.name, "decodes to other values than " + floats.source);
   }
-  if (!layout_.rope_divisors.empty()) {
-    std::vector<float> got(layout_.rope_divisors.size());
-    DecodeRow(GgmlType::kF32, file.Bytes(*file.Find("rope_freqs.weight")), got);
-    if (got != layout_.rope_divisors) Differs("rope_freqs.weight", "decodes to other values");
+  for (const GgufTable& table : layout_.tables) {
+    std::vector<float> got(table.values.size());
+    DecodeRow(GgmlType::kF32, file.Bytes(*file.Find(table.name)), got);
+    if (got != table.values) Differs(table.name, "decodes to other values");
   }
 }
 

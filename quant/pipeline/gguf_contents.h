@@ -38,19 +38,24 @@ class GgufContents {
   // Rows of layout.matrices[index]: the codes of an artifact repacked, dense values encoded.
   // importance: of the inputs, or empty.
   void WriteMatrix(size_t index, std::span<const float> importance, GgufWriter& writer) const;
-  void WriteVectors(GgufWriter& writer) const;
+  void WriteFloats(GgufWriter& writer) const;
+  // All rows of layout.matrices[index], encoded. rows: as many bytes as they take.
+  void WriteRows(size_t index, std::span<const std::byte> rows, GgufWriter& writer) const;
+  // Those rows in a file that was written, whose header is proven.
+  std::span<const std::byte> RowsOf(size_t index, const GgufFile& file) const;
 
   // Of a file that was written: everything is there and has the source's values, exactly where
   // nothing was rounded. Throws Error(kVerification); Error(kBadInput) for values that a type does
   // not reach.
   void ProveHeader(const GgufFile& file) const;
   void ProveMatrix(size_t index, const GgufFile& file) const;
-  void ProveVectors(const GgufFile& file) const;
+  void ProveFloats(const GgufFile& file) const;
 
  private:
   void CheckSource() const;
   void DescribeFile(const std::string& pre);
-  std::vector<float> VectorOf(const GgufVector& vector) const;
+  std::vector<float> FloatsOf(const GgufFloats& floats) const;
+  uint64_t RowBytesOf(size_t index) const;
 
   const ModelSource& source_;
   GgufLayout layout_;

@@ -42,11 +42,11 @@ void GgufOutput::Write(const std::string& module, const LayerSolution& solution)
   rows.reserve(solution.rows.size());
   for (int64_t row = 0; row < matrix.linear.out; ++row) {
     const auto from =
-        static_cast<size_t>(RopeRow(row, matrix.linear.out, matrix.heads)) * row_bytes;
+        static_cast<size_t>(matrix.order.SourceOf(row, matrix.linear.out)) * row_bytes;
     const auto begin = solution.rows.begin() + static_cast<std::ptrdiff_t>(from);
     rows.insert(rows.end(), begin, begin + static_cast<std::ptrdiff_t>(row_bytes));
   }
-  writer_->Write(matrix.name, rows);
+  contents_.WriteRows(index, rows, *writer_);
   written_[index] = Sha256Hex(TextOf(rows));
 }
 
@@ -62,7 +62,7 @@ void GgufOutput::Finish(const std::string&, const QuantizeReport&) {
   for (size_t i = 0; i < contents_.layout().matrices.size(); ++i) {
     if (!written_.contains(i)) contents_.WriteMatrix(i, {}, *writer_);
   }
-  contents_.WriteVectors(*writer_);
+  contents_.WriteFloats(*writer_);
   writer_->Finish();
 }
 
@@ -76,13 +76,13 @@ void GgufOutput::Verify(int,
     const auto written = written_.find(i);
     if (written == written_.end()) {
       contents_.ProveMatrix(i, file);
-    } else if (Sha256Hex(TextOf(file.Bytes(*file.Find(matrices[i].name)))) != written->second) {
+    } else if (Sha256Hex(TextOf(contents_.RowsOf(i, file))) != written->second) {
       throw Error(ErrorCode::kVerification, matrices[i].name,
                   "is not what was written; nothing was kept. This is a bug of quantmill or of the "
                   "disk");
     }
   }
-  contents_.ProveVectors(file);
+  contents_.ProveFloats(file);
 }
 
 }  // namespace quantmill

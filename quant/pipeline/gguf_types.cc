@@ -30,6 +30,7 @@ constexpr std::array kTypes = {
     NamedType{"q5_k", "Q5_K", GgmlType::kQ5K, 16},
     NamedType{"q6_k", "Q6_K", GgmlType::kQ6K, 18},
     NamedType{"iq4_nl", "IQ4_NL", GgmlType::kIq4Nl, 25},
+    NamedType{"mxfp4", "MXFP4", GgmlType::kMxfp4, 38},
     NamedType{"q4_k_m", "Q4_K_M", GgmlType::kQ4K, 15},
 };
 
@@ -107,6 +108,7 @@ GgufTypes ChooseGgufTypes(const GgufLayout& layout, std::string_view type,
     if (mixed && matrix.role == GgufRole::kValueOrDown && GetsMoreBits(matrix.layer, layers)) {
       wanted = GgmlType::kQ6K;
     }
+    if (mixed && matrix.role == GgufRole::kQueryKeyValue) wanted = GgmlType::kQ5K;
     if (outside && !embedding_type.empty()) wanted = Named(embedding_type).type;
     const GgmlType got = Fitting(wanted, matrix.linear.in);
     if (got != wanted) chosen.fallbacks.push_back({chosen.types.size(), wanted, got});
@@ -132,6 +134,7 @@ GgufTypes KeepGgufTypes(const GgufLayout& layout, const ModelSource& source,
       chosen.types.push_back(DenseGgmlType(source.checkpoint().Info(name).dtype));
     }
   }
+  CheckStacks(layout, chosen.types);
   Check(!counts.empty(), "an artifact without quantized modules");
   const auto most =
       std::ranges::max_element(counts, {}, [](const auto& count) { return count.second; });
@@ -140,6 +143,17 @@ GgufTypes KeepGgufTypes(const GgufLayout& layout, const ModelSource& source,
   chosen.file_type = named->file_type;
   chosen.label = named->label;
   return chosen;
+}
+
+void CheckStacks(const GgufLayout& layout, const std::vector<GgmlType>& types) {
+  for (size_t i = 0; i < types.size(); ++i) {
+    const GgufMatrix& matrix = layout.matrices[i];
+    if (matrix.expert == 0 || types[i] == types[i - 1]) continue;
+    throw Error(ErrorCode::kUsage, matrix.linear.name,
+                "gguf keeps all experts of a layer in tensor " + matrix.name +
+                    ", of one type: this one would be " + std::string(NameOf(types[i])) +
+                    ", and the one before it is " + std::string(NameOf(types[i - 1])));
+  }
 }
 
 }  // namespace quantmill

@@ -36,19 +36,24 @@ struct GgufTypes {
 
 // Of a dense checkpoint. type: of GgufTypeNames. The head (the embedding where it is tied) gets
 // Q6_K beside smaller types; q4_k_m also gives Q6_K to value and down projections of a part of the
-// layers, as llama-quantize does (formats.md section 7.6). Rows that do not fill super-blocks get
-// the next larger type of blocks of 32, rows that do not fill those F16. embedding_type: of
-// embedding and head, "": as said.
+// layers and Q5_K to q, k and v in one, as llama-quantize does (formats.md section 7.6). Rows that
+// do not fill super-blocks get the next larger type of blocks of 32, rows that do not fill those
+// F16. embedding_type: of embedding and head, "": as said.
 GgufTypes ChooseGgufTypes(const GgufLayout& layout, std::string_view type,
                           std::string_view embedding_type);
 
 // What a dense weight is stored as; dtype: as safetensors spells it.
 GgmlType DenseGgmlType(std::string_view dtype);
 
-// Of an artifact: types that hold its codes (formats/gguf/repack.h, whose errors these are); what
-// is dense stays as it is stored, but for embedding and head where `embedding_type` is not "".
+// Of an artifact: types that hold its codes (formats/gguf/repack.h, whose errors these are, and
+// CheckStacks); what is dense stays as it is stored, but for embedding and head where
+// `embedding_type` is not "".
 GgufTypes KeepGgufTypes(const GgufLayout& layout, const ModelSource& source,
                         std::string_view embedding_type);
+
+// Experts that one tensor stacks need one type. types: of layout.matrices. Throws Error(kUsage)
+// naming an expert that differs from the first.
+void CheckStacks(const GgufLayout& layout, const std::vector<GgmlType>& types);
 
 }  // namespace quantmill
 

@@ -1,6 +1,8 @@
 #include "quant/pipeline/importance.h"
 
+#include <algorithm>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,18 +15,35 @@
 namespace quantmill {
 namespace {
 
-// Name in a GGUF file by the name of the layer.
-std::map<std::string, std::string> TensorNames(const ModelSource& source) {
+// In a GGUF file, by the name of the layer.
+std::map<std::string, GgufMatrix> MatricesOf(const ModelSource& source) {
   const ConfigReader config(source.checkpoint().config(),
                             (source.checkpoint().folder() / "config.json").string());
-  std::map<std::string, std::string> names;
-  for (const GgufMatrix& matrix : DescribeGguf(source.spec(), config).matrices) {
-    if (matrix.layer >= 0) names[matrix.linear.name] = matrix.name;
+  std::map<std::string, GgufMatrix> matrices;
+  for (GgufMatrix& matrix : DescribeGguf(source.spec(), config).matrices) {
+    if (matrix.layer >= 0) matrices[matrix.linear.name] = std::move(matrix);
   }
-  return names;
+  return matrices;
+}
+
+// Experts share an entry. sums: of squares, over `count` inputs.
+void Put(const GgufMatrix& matrix, std::span<const float> sums, int64_t count,
+         ImportanceMatrix& importance) {
+  ImportanceEntry& entry = importance.entries[matrix.name];
+  const auto stacked = static_cast<size_t>(std::max<int64_t>(1, matrix.experts));
+  entry.sums.resize(stacked * sums.size());
+  entry.counts.resize(stacked);
+  std::ranges::copy(sums, entry.sums.begin() + matrix.expert * std::ssize(sums));
+  entry.counts[static_cast<size_t>(matrix.expert)] = static_cast<float>(count);
 }
 
 }  // namespace
+
+int64_t CountImportanceEntries(const ModelSource& source) {
+  int64_t entries = 0;
+  for (const auto& [name, matrix] : MatricesOf(source)) entries += matrix.expert == 0 ? 1 : 0;
+  return entries;
+}
 
 ImportanceMatrix MeasureImportance(
     Backend& backend, Exec& exec, const ModelSource& source, const TokenWindows& windows,
@@ -33,10 +52,10 @@ ImportanceMatrix MeasureImportance(
     throw Error(ErrorCode::kBadInput, source.path(),
                 "is quantized already; importance is measured on the dense original");
   }
-  const std::map<std::string, std::string> names = TensorNames(source);
-  ImportanceMatrix matrix;
-  matrix.chunk_count = static_cast<uint32_t>(windows.count());
-  matrix.chunk_size = static_cast<uint32_t>(windows.length);
+  const std::map<std::string, GgufMatrix> matrices = MatricesOf(source);
+  ImportanceMatrix importance;
+  importance.chunk_count = static_cast<uint32_t>(windows.count());
+  importance.chunk_size = static_cast<uint32_t>(windows.length);
   StreamOptions options;
   options.compute = compute;
   CalibrationStream stream(backend, exec, source, windows, options);
@@ -48,17 +67,20 @@ ImportanceMatrix MeasureImportance(
         LoadBlock(backend, exec, BlockSource(source, block, BlockFolding()), compute);
     for (const Site site : kSites) {
       progress(done++, total, block.prefix + ": " + NameOf(site));
-      const SiteStatistics statistics =
-          GatherStatistics(backend, exec, stream, nullptr, block, weights, nullptr, site, false,
-                           [](const std::function<void()>& work) { work(); });
-      const std::vector<float> sums = DiagonalOf(backend, exec, statistics.gram);
-      for (const LinearSpec* linear : block.LinearsAt(site)) {
-        matrix.entries[names.at(linear->name)] = {sums, {static_cast<float>(windows.tokens())}};
+      for (const SharedInput& input : block.SharedInputs()) {
+        if (input.site != site) continue;
+        const SiteStatistics statistics =
+            GatherStatistics(backend, exec, stream, nullptr, block, weights, nullptr, input, false,
+                             [](const std::function<void()>& work) { work(); });
+        const std::vector<float> sums = DiagonalOf(backend, exec, statistics.gram);
+        for (const LinearSpec* linear : block.LinearsAt(input)) {
+          Put(matrices.at(linear->name), sums, windows.tokens(), importance);
+        }
       }
       stream.Advance(block, weights, site);
     }
   }
-  return matrix;
+  return importance;
 }
 
 }  // namespace quantmill

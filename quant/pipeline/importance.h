@@ -14,11 +14,16 @@
 namespace quantmill {
 
 // Of the dense model: sums of x^2 over all tokens of `windows`, by the names that the tensors have
-// in a GGUF file; embedding and head are left out. progress: calls (done, total, layer) and may
-// throw. Throws what DescribeGguf throws, and Error(kBadInput) for a source that is quantized.
+// in a GGUF file; embedding and head are left out. Every expert sees every token, as in quantize.
+// progress:
+// calls (done, total, layer) and may throw. Throws what DescribeGguf throws, and Error(kBadInput)
+// for a source that is quantized.
 ImportanceMatrix MeasureImportance(
     Backend& backend, Exec& exec, const ModelSource& source, const TokenWindows& windows,
     Compute compute, const std::function<void(int64_t, int64_t, const std::string&)>& progress);
+
+// How many entries that has: tensors, of which one may stack many layers.
+int64_t CountImportanceEntries(const ModelSource& source);
 
 }  // namespace quantmill
 

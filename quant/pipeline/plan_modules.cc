@@ -227,6 +227,7 @@ void ChooseGgufSchemes(const ModelSource& source, QuantizePlan& plan) {
     }
   }
   rules.RequireAllMatched(names);
+  CheckStacks(gguf.layout, gguf.types.types);
   plan.gguf = std::move(gguf);
 }
 

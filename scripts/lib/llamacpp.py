@@ -2,12 +2,9 @@
 
 xllamacpp's own interface has no logits of all positions, but its library exports llama.cpp's C
 functions. Their declarations come from llama-cpp-py-sync of the same release (whose own library
-wants a newer glibc than Debian 12 has). Import only after
-python_env.require("llamacpp_measure_env", REQUIREMENTS).
+wants a newer glibc than Debian 12 has). Call only after python_env.require with REQUIREMENTS.
 """
 from pathlib import Path
-
-import numpy
 
 REQUIREMENTS = {"xllamacpp": "xllamacpp==2026.10.11549",
                 "llama_cpp_py_sync": "llama-cpp-py-sync==0.11548", "gguf": "gguf==0.19.0",
@@ -83,6 +80,8 @@ class Model:
             self.batch.logits[i] = i >= first
         if LIB.llama_decode(self.context, self.batch) != 0:
             raise SystemExit("llama.cpp failed to run a window")
+        import numpy
+
         count = (len(tokens) - first) * self.vocab_size
         memory = FFI.buffer(LIB.llama_get_logits(self.context), count * 4)
         return numpy.frombuffer(memory, numpy.float32).reshape(-1, self.vocab_size)
@@ -93,6 +92,7 @@ def encode_as_llamacpp(dense, template, target, importance):
     tensors of the F16 file `dense`: types and all else stay. importance: {tensor name: mean square
     of each input}."""
     import gguf
+    import numpy
 
     values = {tensor.name: tensor for tensor in gguf.GGUFReader(dense).tensors}
     data = bytearray(Path(template).read_bytes())

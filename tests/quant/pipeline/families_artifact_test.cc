@@ -91,13 +91,16 @@ TEST_P(FamiliesArtifact, EveryFormatHoldsTheModel) {
   }
 }
 
-TEST_P(FamiliesArtifact, GgufIsRefusedByName) {
-  const ModelSource source = ModelSource::Open(GoldenFolder(GetParam()));
-  try {
-    DescribeGguf(source.spec(), ConfigReader(source.checkpoint().config(), "config.json"));
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_NE(error.message().find(source.spec().architecture), std::string::npos);
+// llama.cpp has no graph of these.
+TEST(GgufOfFamilies, IsRefusedByName) {
+  for (const char* name : {"opt", "opt_350m"}) {
+    const ModelSource source = ModelSource::Open(GoldenFolder(name));
+    try {
+      DescribeGguf(source.spec(), ConfigReader(source.checkpoint().config(), "config.json"));
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_NE(error.message().find(source.spec().architecture), std::string::npos);
+    }
   }
 }
 

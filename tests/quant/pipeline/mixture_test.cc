@@ -13,7 +13,6 @@
 #include "kernels/core/thread_pool.h"
 #include "quant/pipeline/budget.h"
 #include "quant/pipeline/convert.h"
-#include "quant/pipeline/convert_gguf.h"
 #include "quant/pipeline/quantize.h"
 #include "quant/pipeline/schemes.h"
 #include "quant/verify/verify_artifact.h"
@@ -263,18 +262,6 @@ TEST_F(MixtralTest, BudgetChoosesExpertsOfABlockTogether) {
   mixed.calibration.text = Text();
   Run(mixed, "out");
   EXPECT_TRUE(Verify("out").passed());
-}
-
-TEST_F(MixtralTest, GgufIsRefusedByName) {
-  Run(SmallRecipe(Method::kRtn), "out");
-  ThreadPool pool(1);
-  const ModelSource source = ModelSource::Open(Output("out"));
-  try {
-    WriteGguf(source, {}, Output("out.gguf"), false, pool, [](auto&&...) {});
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("MixtralForCausalLM"));
-  }
 }
 
 }  // namespace
