@@ -40,8 +40,10 @@ const ArtifactWriterFormat& CompressedTensorsFormat();
 
 // `checkpoint` has quantization_config.quant_method "compressed-tensors" and must outlive the
 // reader. Refused by name: other formats (mxfp8-quantized, sparse ones), sparsity, transforms,
-// output activations, inputs of other types than INT8 and FP8, act-order with weight_g_idx, caches
-// other than FP8, keys inside a group that the library itself would refuse.
+// output activations, inputs of other types than INT8 and FP8, caches other than FP8, keys inside a
+// group that the library itself would refuse. Groups whose inputs act-order scattered
+// (weight_g_idx) become groups of the runs of inputs that share one, down to single inputs: the
+// same values.
 std::unique_ptr<ArtifactReader> OpenCompressedTensors(const Checkpoint& checkpoint);
 
 }  // namespace quantmill

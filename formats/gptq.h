@@ -26,10 +26,10 @@ namespace quantmill {
 const ArtifactWriterFormat& GptqFormat();
 const ArtifactWriterFormat& GptqV2Format();
 
-// `checkpoint` has quantization_config.quant_method "gptq" and must outlive the reader. Groups that
-// act-order scattered (g_idx) are read where runs of 8 or more inputs share one, as smaller groups;
-// otherwise refused. Refused by name: marlin files, other pack types, wrapped zero points,
-// symmetric files whose zero points are not those of their version.
+// `checkpoint` has quantization_config.quant_method "gptq" and must outlive the reader. Groups
+// whose inputs act-order scattered (g_idx) become groups of the runs of inputs that share one, down
+// to single inputs: the same values. Refused by name: marlin files, other pack types, wrapped zero
+// points, symmetric files whose zero points are not those of their version.
 std::unique_ptr<ArtifactReader> OpenGptq(const Checkpoint& checkpoint);
 
 }  // namespace quantmill

@@ -53,15 +53,6 @@ Args ParseCommon(const ConfigField& field) {
   return args;
 }
 
-void RefuseActOrder(const ConfigField& args) {
-  const json* order = args.Get("actorder");
-  if (order == nullptr || *order == json(false)) return;
-  const std::string name = order->is_string() ? args.Text("actorder", "") : order->dump();
-  // "weight" (alias "static") orders columns while quantizing only; the file is as without.
-  if (name == "weight" || name == "static") return;
-  args.Fail("actorder", Quoted(name) + " (weight_g_idx) cannot be read");
-}
-
 // [rows, columns], or the older "128x128".
 void ParseBlocks(const ConfigField& field, QuantScheme& scheme) {
   const json* structure = field.Get("block_structure");
@@ -158,7 +149,6 @@ json CommonArgs(int bits, bool is_float, bool symmetric, const std::string& stra
 QuantScheme ParseWeightArgs(const ConfigField& field) {
   const Args args = ParseCommon(field);
   if (args.dynamic) field.Fail("dynamic", "weights are static");
-  RefuseActOrder(field);
   QuantScheme scheme;
   if (!args.is_float) {
     scheme = ParseIntegers(field, args);
@@ -172,6 +162,20 @@ QuantScheme ParseWeightArgs(const ConfigField& field) {
   }
   scheme.scale_dtype = DType::kF32;
   return scheme;
+}
+
+bool ParseActOrder(const ConfigField& field) {
+  const json* order = field.Get("actorder");
+  if (order == nullptr || *order == json(false)) return false;
+  const std::string name = order->is_string() ? field.Text("actorder", "") : order->dump();
+  // "weight" (alias "static") orders columns while quantizing only; the file is as without.
+  if (name == "weight" || name == "static") return false;
+  if (name != "group" && name != "dynamic") field.Fail("actorder", Quoted(name) + " is unknown");
+  const Args args = ParseCommon(field);
+  if (args.is_float || args.strategy != "group") {
+    field.Fail("actorder", Quoted(name) + " can be read for integers of strategy 'group' alone");
+  }
+  return true;
 }
 
 InputScheme ParseInputArgs(const ConfigField& field) {

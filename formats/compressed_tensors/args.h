@@ -13,6 +13,8 @@ namespace quantmill {
 // Throw Error(kBadInput) naming the key for what no QuantScheme or KvScheme can say. scale_dtype is
 // set for FP4 alone: elsewhere it is the type of the tensor in the file, and F32 here.
 QuantScheme ParseWeightArgs(const ConfigField& args);
+// Whether `weights` say that act-order scattered the inputs of groups (weight_g_idx).
+bool ParseActOrder(const ConfigField& args);
 InputScheme ParseInputArgs(const ConfigField& args);
 KvScheme ParseKvArgs(const ConfigField& args);
 

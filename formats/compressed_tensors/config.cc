@@ -118,8 +118,10 @@ CompressedTensorsConfig CompressedTensorsConfig::Parse(const json& config,
     const QuantScheme scheme = ParseGroup(group, top_format, where);
     const json* targets = group.Get("targets");
     if (targets == nullptr) group.Fail("targets", "is missing");
-    result.groups_.push_back(
-        {name, ParseTargets(*targets, where + ": " + group.path() + ".targets"), scheme});
+    const ConfigField weights(*group.Get("weights"), group.path() + ".weights", where);
+    result.groups_.push_back({name,
+                              ParseTargets(*targets, where + ": " + group.path() + ".targets"),
+                              scheme, ParseActOrder(weights)});
     for (const Target& target : result.groups_.back().targets) {
       // A class has no dot; a module below the root has.
       const bool exact = !target.pattern && target.text.find('.') != std::string::npos;
@@ -129,16 +131,19 @@ CompressedTensorsConfig CompressedTensorsConfig::Parse(const json& config,
   return result;
 }
 
-std::optional<QuantScheme> CompressedTensorsConfig::SchemeFor(const std::string& module) const {
+const CompressedTensorsConfig::Group* CompressedTensorsConfig::GroupOf(
+    const std::string& module) const {
   for (const Target& target : ignore_) {
-    if (target.Match(module) > 0) return std::nullopt;
+    if (target.Match(module) > 0) return nullptr;
   }
   int best = 0;
   const Group* chosen = nullptr;
   for (const Group& group : groups_) {
     for (const Target& target : group.targets) {
       const int rank = target.Match(module);
-      if (rank > 0 && rank == best && chosen->scheme != group.scheme) {
+      const bool differs = chosen != nullptr &&
+                           (chosen->scheme != group.scheme || chosen->act_order != group.act_order);
+      if (rank > 0 && rank == best && differs) {
         throw Error(ErrorCode::kBadInput, where_,
                     "module '" + module + "' belongs to the groups " + chosen->name + " and " +
                         group.name + ", which differ");
@@ -149,7 +154,17 @@ std::optional<QuantScheme> CompressedTensorsConfig::SchemeFor(const std::string&
       }
     }
   }
-  return chosen == nullptr ? std::nullopt : std::optional(chosen->scheme);
+  return chosen;
+}
+
+std::optional<QuantScheme> CompressedTensorsConfig::SchemeFor(const std::string& module) const {
+  const Group* group = GroupOf(module);
+  return group == nullptr ? std::nullopt : std::optional(group->scheme);
+}
+
+bool CompressedTensorsConfig::HasActOrder(const std::string& module) const {
+  const Group* group = GroupOf(module);
+  return group != nullptr && group->act_order;
 }
 
 }  // namespace quantmill

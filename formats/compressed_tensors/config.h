@@ -25,6 +25,8 @@ class CompressedTensorsConfig {
   // over a pattern, and a pattern over the class name "Linear". Throws Error(kBadInput) if two
   // groups claim the module equally and differ.
   std::optional<QuantScheme> SchemeFor(const std::string& module) const;
+  // Whether act-order scattered the inputs of its groups (weight_g_idx). Throws as SchemeFor.
+  bool HasActOrder(const std::string& module) const;
   // Targets that are names of modules (neither pattern nor class), as written.
   const std::vector<std::string>& exact_targets() const { return exact_targets_; }
   const KvScheme& kv_scheme() const { return kv_scheme_; }
@@ -41,8 +43,11 @@ class CompressedTensorsConfig {
     std::string name;
     std::vector<Target> targets;
     QuantScheme scheme;
+    bool act_order = false;
   };
   static std::vector<Target> ParseTargets(const nlohmann::json& list, const std::string& where);
+  // Of a module, or null. Throws as SchemeFor.
+  const Group* GroupOf(const std::string& module) const;
 
   std::string where_;
   std::vector<Group> groups_;

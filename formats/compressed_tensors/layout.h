@@ -23,6 +23,7 @@ inline constexpr std::string_view kScale = ".weight_scale";
 inline constexpr std::string_view kZeroPoint = ".weight_zero_point";
 inline constexpr std::string_view kShape = ".weight_shape";
 inline constexpr std::string_view kGlobalScale = ".weight_global_scale";
+inline constexpr std::string_view kWeightGroupIndex = ".weight_g_idx";
 inline constexpr std::string_view kInputScale = ".input_scale";
 inline constexpr std::string_view kInputZeroPoint = ".input_zero_point";
 

@@ -8,6 +8,7 @@
 #include "formats/compressed_tensors/config.h"
 #include "formats/compressed_tensors/kv_scales.h"
 #include "formats/compressed_tensors/layout.h"
+#include "formats/group_index.h"
 #include "formats/scales.h"
 #include "formats/tensor_checks.h"
 #include "kernels/core/error.h"
@@ -17,11 +18,12 @@ namespace {
 
 // Tensors that belong to a quantized module, and those of schemes that this reader refuses. A
 // ".weight" belongs to one if its type is that of codes.
-constexpr std::array kOwnSuffixes = {kPacked,      kScale,      kZeroPoint,     kShape,
-                                     kGlobalScale, kInputScale, kInputZeroPoint};
-constexpr std::array<std::string_view, 7> kForeignSuffixes = {
-    ".weight_g_idx",     ".output_scale", ".output_zero_point", ".input_global_scale",
-    ".weight_scale_inv", ".qweight",      ".kv_scale"};
+constexpr std::array kOwnSuffixes = {kPacked,     kScale,         kZeroPoint,
+                                     kShape,      kGlobalScale,   kWeightGroupIndex,
+                                     kInputScale, kInputZeroPoint};
+constexpr std::array<std::string_view, 6> kForeignSuffixes = {
+    ".output_scale",     ".output_zero_point", ".input_global_scale",
+    ".weight_scale_inv", ".qweight",           ".kv_scale"};
 constexpr std::array kKvSuffixes = {kKeyScale, kValueScale};
 
 // The module of a tensor with one of the suffixes, or "".
@@ -100,6 +102,9 @@ class Reader final : public ArtifactReader {
       return std::nullopt;
     }
   }
+  // The tensors of a module that is declared so, the one with the codes first.
+  std::vector<std::string_view> SuffixesOf(const std::string& module,
+                                           const QuantScheme& scheme) const;
   std::vector<std::string> SurplusOf(const std::string& module, const QuantScheme& scheme) const;
   void CheckModule(const std::string& module, std::vector<TensorProblem>& problems) const;
   void CheckContents(const std::string& module, std::vector<TensorProblem>& problems) const;
@@ -134,6 +139,13 @@ std::optional<QuantScheme> Reader::SchemeOf(const std::string& module) const {
     tensors.Fail(kScale, "is " + scale.dtype + "; scales must be F32, F16 or BF16");
   }
   scheme->scale_dtype = *dtype;
+  if (config_.HasActOrder(module)) {
+    const int64_t in = LayoutOf(*scheme).ReadShape(tensors).second;
+    const auto index = GroupIndex::Read(tensors, kWeightGroupIndex, in, scheme->GroupsFor(in));
+    if (!index.IsInOrder(scheme->group_size)) {
+      scheme->group_size = index.RunLength(scheme->group_size);
+    }
+  }
   return scheme;
 }
 
@@ -144,10 +156,17 @@ QuantizedModule Reader::Describe(const std::string& module) const {
   return {module, *scheme, out, in};
 }
 
+std::vector<std::string_view> Reader::SuffixesOf(const std::string& module,
+                                                 const QuantScheme& scheme) const {
+  std::vector<std::string_view> suffixes = LayoutOf(scheme).Suffixes(scheme);
+  if (config_.HasActOrder(module)) suffixes.push_back(kWeightGroupIndex);
+  return suffixes;
+}
+
 // Tensors that the module has, but a module of its scheme does not.
 std::vector<std::string> Reader::SurplusOf(const std::string& module,
                                            const QuantScheme& scheme) const {
-  const std::vector<std::string_view> wanted = LayoutOf(scheme).Suffixes(scheme);
+  const std::vector<std::string_view> wanted = SuffixesOf(module, scheme);
   std::vector<std::string> surplus;
   const auto look_for = [&](std::string_view suffix) {
     const bool expected = std::find(wanted.begin(), wanted.end(), suffix) != wanted.end();
@@ -160,10 +179,6 @@ std::vector<std::string> Reader::SurplusOf(const std::string& module,
 
 QuantizedLinear Reader::Read(const std::string& module) const {
   const QuantizedModule described = Describe(module);
-  if (const std::string index = module + ".weight_g_idx"; checkpoint_.Has(index)) {
-    throw Error(ErrorCode::kBadInput, checkpoint_.Location(index),
-                "act-order indices cannot be read");
-  }
   for (const std::string& tensor : SurplusOf(module, described.scheme)) {
     throw Error(
         ErrorCode::kBadInput, checkpoint_.Location(tensor),
@@ -173,7 +188,16 @@ QuantizedLinear Reader::Read(const std::string& module) const {
   linear.scheme = described.scheme;
   linear.out = described.out;
   linear.in = described.in;
-  LayoutOf(described.scheme).Read(ModuleTensors(checkpoint_, module), linear);
+  const ModuleTensors tensors(checkpoint_, module);
+  if (!config_.HasActOrder(module)) {
+    LayoutOf(linear.scheme).Read(tensors, linear);
+    return linear;
+  }
+  QuantizedLinear stored = linear;  // with the groups of the file
+  stored.scheme.group_size = config_.SchemeFor(module)->group_size;
+  LayoutOf(stored.scheme).Read(tensors, stored);
+  GroupIndex::Read(tensors, kWeightGroupIndex, linear.in, stored.groups()).Spread(stored, linear);
+  linear.codes = std::move(stored.codes);
   return linear;
 }
 
@@ -191,7 +215,7 @@ void Reader::CheckModule(const std::string& module, std::vector<TensorProblem>& 
   using Kind = TensorProblem::Kind;
   const size_t before = problems.size();
   if (const std::optional<QuantScheme> scheme = DeclaredScheme(module)) {
-    for (const std::string_view suffix : LayoutOf(*scheme).Suffixes(*scheme)) {
+    for (const std::string_view suffix : SuffixesOf(module, *scheme)) {
       if (!checkpoint_.Has(Join(module, suffix))) {
         problems.push_back({Kind::kMissing, Join(module, suffix),
                             "its module is declared " + quantmill::Describe(*scheme)});

@@ -7,6 +7,7 @@
 #include "formats/bitstream.h"
 #include "formats/gptq.h"
 #include "formats/gptq/config.h"
+#include "formats/group_index.h"
 #include "formats/qweight.h"
 #include "formats/scales.h"
 #include "kernels/core/error.h"
@@ -14,8 +15,7 @@
 namespace quantmill {
 namespace {
 
-constexpr int64_t kMultiple = 32;    // of inputs and outputs: whole words for any number of bits
-constexpr int64_t kSmallestRun = 8;  // of inputs that share a group, to be read as a group
+constexpr int64_t kMultiple = 32;  // of inputs and outputs: whole words for any number of bits
 
 int64_t WordsOf(int64_t count, int bits) { return count * bits / 32; }
 
@@ -149,8 +149,6 @@ class Reader final : public QweightReader {
 
  private:
   QuantScheme DeclaredScheme(const ModuleTensors& tensors) const;
-  // The groups as the file has them: of each input, checked.
-  std::vector<int32_t> GroupIndex(const ModuleTensors& tensors, int64_t in, int64_t groups) const;
   void ReadZeros(const ModuleTensors& tensors, const QuantScheme& stored,
                  QuantizedLinear& linear) const;
 
@@ -164,50 +162,16 @@ QuantScheme Reader::DeclaredScheme(const ModuleTensors& tensors) const {
   return *scheme;
 }
 
-std::vector<int32_t> Reader::GroupIndex(const ModuleTensors& tensors, int64_t in,
-                                        int64_t groups) const {
-  std::vector<int32_t> index(static_cast<size_t>(in));
-  std::memcpy(index.data(), tensors.Expect(kGroupIndex, "I32", {in}).data(),
-              index.size() * sizeof(int32_t));
-  for (size_t k = 0; k < index.size(); ++k) {
-    if (index[k] < 0 || index[k] >= groups) {
-      tensors.Fail(kGroupIndex, "input " + std::to_string(k) + " is of group " +
-                                    std::to_string(index[k]) + " of " + std::to_string(groups));
-    }
-  }
-  return index;
-}
-
-// The declared scheme; where act-order scattered whole runs of inputs, with groups of such a run.
+// The declared scheme; where act-order scattered the inputs of groups, with the runs that share one
+// as groups, down to single inputs.
 QuantScheme Reader::StoredScheme(const ModuleTensors& tensors) const {
   QuantScheme scheme = DeclaredScheme(tensors);
   if (!tensors.Has(kGroupIndex)) return scheme;  // old files without act-order
   const int64_t in = ReadShape(tensors, scheme).second;
   const int64_t size = scheme.GroupSizeFor(in);
-  const std::vector<int32_t> index = GroupIndex(tensors, in, scheme.GroupsFor(in));
-  const auto all_of_runs = [&](int64_t run, auto&& holds) {
-    for (int64_t k = 0; k < in; ++k) {
-      if (!holds(k, k / run * run)) return false;
-    }
-    return true;
-  };
-  if (all_of_runs(size, [&](int64_t k, int64_t) {
-        return index[static_cast<size_t>(k)] == static_cast<int32_t>(k / size);
-      })) {
-    return scheme;
-  }
-  for (int64_t run = size; run >= kSmallestRun; --run) {
-    if (size % run != 0) continue;
-    if (all_of_runs(run, [&](int64_t k, int64_t first) {
-          return index[static_cast<size_t>(k)] == index[static_cast<size_t>(first)];
-        })) {
-      scheme.group_size = run;
-      return scheme;
-    }
-  }
-  tensors.Fail(kGroupIndex,
-               "act-order scattered the inputs of its groups; only groups that are runs of inputs "
-               "can be read (files made with static groups, or without desc_act)");
+  const auto index = GroupIndex::Read(tensors, kGroupIndex, in, scheme.GroupsFor(in));
+  if (!index.IsInOrder(size)) scheme.group_size = index.RunLength(size);
+  return scheme;
 }
 
 std::pair<int64_t, int64_t> Reader::ReadShape(const ModuleTensors& tensors,
@@ -238,20 +202,12 @@ void Reader::ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) con
   Transpose<uint32_t>(words, row_words, linear.out, by_output);
   linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
   UnpackCodes(by_output, linear.out, linear.in, bits, linear.codes);
-  if (stored.scheme.group_size == linear.scheme.group_size) {
+  if (!tensors.Has(kGroupIndex)) {
     linear.scales = std::move(stored.scales);
     linear.zero_points = std::move(stored.zero_points);
     return;
   }
-  const std::vector<int32_t> index = GroupIndex(tensors, linear.in, stored.groups());
-  for (int64_t o = 0; o < linear.out; ++o) {
-    for (int64_t g = 0; g < linear.groups(); ++g) {
-      const int64_t from = index[static_cast<size_t>(g * linear.scheme.group_size)];
-      const auto at = static_cast<size_t>(o * stored.groups() + from);
-      linear.scales.push_back(stored.scales[at]);
-      if (!linear.scheme.symmetric) linear.zero_points.push_back(stored.zero_points[at]);
-    }
-  }
+  GroupIndex::Read(tensors, kGroupIndex, linear.in, stored.groups()).Spread(stored, linear);
 }
 
 void Reader::ReadZeros(const ModuleTensors& tensors, const QuantScheme& scheme,

@@ -200,7 +200,15 @@ void Conversion::ChooseSchemes() {
 }
 
 void Conversion::CheckSupported() const {
-  for (const QuantizedModule& module : targets_) format_.CheckSupported(module);
+  for (const QuantizedModule& module : targets_) {
+    if (module.scheme.group_size == 1) {
+      throw Error(ErrorCode::kUsage, module.name,
+                  "act-order scattered the inputs of its groups (g_idx), so that each has a scale "
+                  "of its own, which would make the file several times as large; "
+                  "--dequantize f16 writes a dense checkpoint");
+    }
+    format_.CheckSupported(module);
+  }
   format_.CheckTogether(targets_);
   format_.CheckSupportedKv(source_.kv_scheme());
 }

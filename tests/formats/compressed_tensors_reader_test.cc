@@ -141,10 +141,64 @@ TEST_F(ReaderTest, TensorsTooMany) {
   ExpectBad("m.a", {Words("m.a.weight_zero_point", {1, 2}, 1)},
             {"'m.a.weight_zero_point'", "declared w4a16 g32 symmetric"});
   ExpectBad("m.a", {{"m.a.weight_g_idx", "I32", {64}, std::string(256, '\0')}},
-            {"'m.a.weight_g_idx'", "act-order"});
+            {"'m.a.weight_g_idx'", "declared w4a16 g32 symmetric"});
   EXPECT_THAT(Problems({{"m.a.weight", "F16", {1, 2}, "abcd"}}), ElementsAre("extra m.a.weight"));
   EXPECT_THAT(Problems({{"m.a.input_scale", "F32", {1}, "abcd"}}),
               ElementsAre("extra m.a.input_scale"));
+}
+
+// A file of actorder "group", which declares an index for each module: both modules have one.
+class ActOrderTest : public ReaderTest {
+ protected:
+  void Declare() {
+    nlohmann::json config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+    for (auto& [name, group] : config["quantization_config"]["config_groups"].items()) {
+      group["weights"]["actorder"] = "group";
+    }
+    WriteFile(path_ / "config.json", config.dump());
+  }
+  static TensorEdit Index(const std::string& module, const std::vector<int32_t>& group_of) {
+    return {module + ".weight_g_idx", "I32", {std::ssize(group_of)}, AsText(group_of)};
+  }
+};
+
+TEST_F(ActOrderTest, InputsHaveTheScalesOfTheirGroups) {
+  std::vector<int32_t> index(64);
+  for (int32_t k = 0; k < 64; ++k) index[static_cast<size_t>(k)] = k % 2;
+  const QuantizedLinear plain = OpenArtifactReader(Checkpoint::Open(path_.string()))->Read("m.a");
+  EditTensors(path_, {Index("m.a", index), Index("m.b", std::vector<int32_t>(32, 0))});
+  Declare();
+  const Checkpoint checkpoint = Checkpoint::Open(path_.string());
+  const auto reader = OpenArtifactReader(checkpoint);
+  EXPECT_EQ(reader->SchemeOf("m.a")->group_size, 1);
+  EXPECT_EQ(reader->SchemeOf("m.b")->group_size, 32);  // in order after all
+  const QuantizedLinear read = reader->Read("m.a");
+  EXPECT_EQ(read.codes, plain.codes);
+  for (size_t o = 0; o < 3; ++o) {
+    for (size_t k = 0; k < 64; ++k) {
+      ASSERT_EQ(read.scales[o * 64 + k], plain.scales[o * 2 + k % 2]) << o << " " << k;
+    }
+  }
+  EXPECT_THAT(reader->CheckTensors(), testing::IsEmpty());
+}
+
+TEST_F(ActOrderTest, BadIndicesAreNamed) {
+  const std::vector<int32_t> fine(32, 0);
+  const auto expect_bad = [&](const std::vector<TensorEdit>& edits, const std::string& part) {
+    ReaderTest::SetUp();
+    EditTensors(path_, edits);
+    Declare();
+    const Checkpoint checkpoint = Checkpoint::Open(path_.string());
+    const auto reader = OpenArtifactReader(checkpoint);
+    ExpectError(ErrorCode::kBadInput, {"m.a.weight_g_idx", part}, [&] { reader->Read("m.a"); });
+    ASSERT_EQ(reader->CheckTensors().size(), 1U);
+    EXPECT_EQ(reader->CheckTensors()[0].tensor,
+              part == "no tensor" ? "m.a.weight_g_idx" : "m.a.weight_packed");
+  };
+  expect_bad({Index("m.b", fine)}, "no tensor");
+  expect_bad({Index("m.b", fine), Index("m.a", fine)}, "[32]");
+  expect_bad({Index("m.b", fine), Index("m.a", std::vector<int32_t>(64, 2))}, "of group 2 of 2");
+  expect_bad({Index("m.b", fine), Index("m.a", std::vector<int32_t>(64, -1))}, "of group -1");
 }
 
 TEST_F(ReaderTest, ConstantAndNonFinite) {

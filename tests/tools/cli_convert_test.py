@@ -6,6 +6,7 @@ usage: cli_convert_test.py BINARY SOURCE_ROOT
 import json
 import os
 import shutil
+import struct
 
 from cli_case import CliCase, hashes, main, run
 
@@ -65,6 +66,33 @@ class ConvertTest(CliCase):
         self.assertEqual(code, 0, err)
         perplexities = {model["perplexity"] for model in json.loads(out)["models"]}
         self.assertEqual(len(perplexities), 1)
+
+    def scatter_groups(self, folder):
+        """Input k of the first layer's query becomes one of group k mod 4, as act-order may."""
+        name = "model.layers.0.self_attn.q_proj.g_idx"
+        with open(os.path.join(folder, "model.safetensors"), "r+b") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            info = json.loads(file.read(length))[name]
+            inputs = info["shape"][0]
+            file.seek(8 + length + info["data_offsets"][0])
+            file.write(struct.pack(f"<{inputs}i", *(k % 4 for k in range(inputs))))
+        os.remove(os.path.join(folder, "quantmill.json"))
+
+    def test_scattered_groups_are_run_and_dequantized_but_not_repacked(self):
+        source, _ = self.artifact("rtn")
+        scattered, dense = self.path("scattered"), self.path("dense")
+        self.assertEqual(run("convert", source, "-o", scattered, "--format", "gptq")[0], 0)
+        self.scatter_groups(scattered)
+        self.assert_fails(2, ["q_proj", "act-order", "--dequantize"], "convert", scattered, "-o",
+                          self.path("out"), "--format", "compressed-tensors", "--quiet")
+        code, _, err = run("convert", scattered, "-o", dense, "--dequantize", "f32")
+        self.assertEqual(code, 0, err)
+        code, out, err = run("eval", source, scattered, dense, "--text", self.text, "--window",
+                             "128", "--max-windows", "2", "--compute", "f32", "--json")
+        self.assertEqual(code, 0, err)
+        before, after, decoded = (model["perplexity"] for model in json.loads(out)["models"])
+        self.assertEqual(after, decoded)
+        self.assertNotEqual(after, before)
 
     def quantize_for_gguf(self, name, scheme, *flags):
         folder = self.path(name)
