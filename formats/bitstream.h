@@ -4,6 +4,7 @@
 #ifndef QUANTMILL_FORMATS_BITSTREAM_H_
 #define QUANTMILL_FORMATS_BITSTREAM_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -26,12 +27,20 @@ void UnpackCodes(std::span<const uint32_t> words, int64_t rows, int64_t cols, in
 std::optional<int64_t> FindDirtyPadding(std::span<const uint32_t> words, int64_t rows, int64_t cols,
                                         int bits);
 
-// [rows, cols] -> [cols, rows]; no aliasing.
+// [rows, cols] -> [cols, rows]; no aliasing. In tiles whose lines of both sides stay in the
+// first-level cache.
 template <typename T>
 void Transpose(std::span<const T> in, int64_t rows, int64_t cols, std::span<T> out) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; ++c) {
-      out[static_cast<size_t>(c * rows + r)] = in[static_cast<size_t>(r * cols + c)];
+  constexpr int64_t kTile = 16;
+  for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    const int64_t r1 = std::min(rows, r0 + kTile);
+    for (int64_t c0 = 0; c0 < cols; c0 += kTile) {
+      const int64_t c1 = std::min(cols, c0 + kTile);
+      for (int64_t c = c0; c < c1; ++c) {
+        for (int64_t r = r0; r < r1; ++r) {
+          out[static_cast<size_t>(c * rows + r)] = in[static_cast<size_t>(r * cols + c)];
+        }
+      }
     }
   }
 }

@@ -196,10 +196,10 @@ void Reader::ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) con
   ReadZeros(tensors, stored.scheme, stored);
 
   const int64_t row_words = WordsOf(linear.in, bits);
-  const std::vector<uint32_t> words =
-      ToWords(tensors.Expect(kQweight, "I32", {row_words, linear.out}));
+  std::vector<uint32_t> words = ToWords(tensors.Expect(kQweight, "I32", {row_words, linear.out}));
   std::vector<uint32_t> by_output(words.size());
   Transpose<uint32_t>(words, row_words, linear.out, by_output);
+  std::vector<uint32_t>().swap(words);  // its memory is free before the codes take theirs
   linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
   UnpackCodes(by_output, linear.out, linear.in, bits, linear.codes);
   if (!tensors.Has(kGroupIndex)) {
