@@ -8,17 +8,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def require(name, requirements):
+def require(name, requirements, built_here=None):
     """Makes sure that `requirements` (import name -> pip requirement) can be imported.
+
+    built_here: likewise, packages that are installed after the others because they are built with
+    what is there by then.
 
     Where one is missing, starts this script again in build/<name>, an environment made there from
     the package index; QUANTMILL_PYTHON names another interpreter to use instead.
     """
-    if all(_found(module) for module in requirements):
+    built_here = built_here or {}
+    wanted = requirements | built_here
+    if all(_found(module) for module in wanted):
         return
-    python = os.environ.get("QUANTMILL_PYTHON") or str(_make(name, requirements))
+    python = os.environ.get("QUANTMILL_PYTHON") or str(_make(name, requirements, built_here))
     if os.environ.get("QUANTMILL_RESTARTED"):
-        sys.exit(f"{python} lacks one of: {', '.join(requirements.values())}")
+        sys.exit(f"{python} lacks one of: {', '.join(wanted.values())}")
     os.environ["QUANTMILL_RESTARTED"] = "1"
     os.execv(python, [python, *sys.argv])
 
@@ -31,7 +36,7 @@ def _found(module):
     return True
 
 
-def _make(name, requirements):
+def _make(name, requirements, built_here):
     folder = ROOT / "build" / name
     python = folder / "bin" / "python"
     if not python.exists():
@@ -41,5 +46,8 @@ def _make(name, requirements):
             print("no virtual environment: install python3-venv (scripts/setup --python)",
                   file=sys.stderr)
             sys.exit(4)
-    subprocess.run([str(python), "-m", "pip", "install", "-q", *requirements.values()], check=True)
+    pip = [str(python), "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, *requirements.values()], check=True)
+    if built_here:
+        subprocess.run([*pip, "--no-build-isolation", *built_here.values()], check=True)
     return python
