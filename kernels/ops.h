@@ -317,6 +317,8 @@ class Backend {
   // t's own sequence; scores are capped and shifted as `params` says.  q: [tokens, heads *
   // head_dim] F32.  out: same shape, F32|BF16. Keys are visited in tiles aligned to absolute
   // positions, so a token's result is the same in prefill and in decode.
+  // Where out and the store are both BF16, a backend may multiply in BF16: the queries, times
+  // `scale`, and the weights (the largest of which is about 1) are rounded to it.
   virtual void Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
                          const AttentionParams& params, ConstMatrix q, const KvStore& store,
                          Matrix out) = 0;

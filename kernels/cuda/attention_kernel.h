@@ -10,10 +10,9 @@
 // rescaling are its own; the weights of a tile are summed by a fixed tree; and the output adds
 // exactly the values that it sees, in order. So a token has the same bits in prefill and in decode.
 //
-// Bound by F32 fmaf in prefill. Tensor cores could take the products, at F32's accuracy if operands
-// are sums of three BF16 parts: mma.m16n8k16 of the six pairs of parts that matter, or three with a
-// store of BF16, whose elements are one part. Queries would be cut once and weights once a tile, in
-// the registers that hold them; keys and values when a tile is decoded to shared memory.
+// Bound by F32 fmaf in prefill. Where inputs and outputs are BF16, attention_mma_kernel.h takes its
+// place. Tensor cores could take the products at F32's accuracy too, if operands are sums of three
+// BF16 parts: mma.m16n8k16 of the six pairs of parts that matter.
 //
 // In decode there are only as many blocks as kv heads and sequences: bound by the latency of one
 // tile after the other. Splitting the keys among blocks would need prefill to merge the same spans
@@ -21,66 +20,11 @@
 #ifndef QUANTMILL_KERNELS_CUDA_ATTENTION_KERNEL_H_
 #define QUANTMILL_KERNELS_CUDA_ATTENTION_KERNEL_H_
 
+#include "kernels/cuda/attention_arguments.h"
 #include "kernels/cuda/attention_tile.h"
-#include "kernels/cuda/cuda_kv.h"
-#include "kernels/cuda/cuda_plan.h"
-#include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 
 namespace quantmill::QUANTMILL_CUDA {
-
-struct AttentionArguments {
-  const CudaBatchPlan::QueryTile* tiles;
-  CudaBatchPlan::Arrays plan;
-  KvLayer kv;
-  ScoreShape scores;
-  int group;  // query heads of a kv head
-};
-
-// Where outputs go: one of the two is set.
-struct Output {
-  float* f32;
-  BF16* bf16;
-  int64_t stride;
-};
-
-// The rows of one block, and the keys that they see.
-struct RowBlock {
-  CudaBatchPlan::Sequence sequence;
-  int kv_head;
-  int first_row;  // of the sequence: (token, head of the group)
-  int rows;
-  int first_position;  // of the first row
-  int last_position;
-  int seen_begin;  // positions [seen_begin, last_position] are seen by some row
-};
-
-__device__ inline RowBlock BlockOf(const AttentionArguments& a, int tile_rows) {
-  const CudaBatchPlan::QueryTile tile = a.tiles[blockIdx.x];
-  RowBlock block;
-  block.sequence = a.plan.sequences[tile.sequence];
-  block.kv_head = static_cast<int>(blockIdx.y);
-  block.first_row = tile.first_row;
-  block.rows = min(tile_rows, block.sequence.tokens * a.group - tile.first_row);
-  block.first_position = block.sequence.context + block.first_row / a.group;
-  block.last_position = block.sequence.context + (block.first_row + block.rows - 1) / a.group;
-  const int window = a.scores.window;
-  block.seen_begin = window > 0 ? max(0, block.first_position - window + 1) : 0;
-  return block;
-}
-
-// Row and column of a row's head in the matrices of queries and outputs.
-struct HeadAt {
-  int64_t row;
-  int64_t column;
-  int head;
-};
-__device__ inline HeadAt HeadOf(const AttentionArguments& a, const RowBlock& block, int row) {
-  const int in_sequence = block.first_row + row;
-  const int head = block.kv_head * a.group + in_sequence % a.group;
-  return {block.sequence.first_row + in_sequence / a.group, int64_t{head} * a.kv.layout.head_dim,
-          head};
-}
 
 // Queries, scaled (and rotated), to shared memory: [16 kRows][QueryStride]; positions and slopes of
 // the thread's rows.

@@ -14,7 +14,7 @@
 #include <cfloat>
 #include <cmath>
 
-#include "kernels/cuda/cuda_kv.h"
+#include "kernels/cuda/attention_arguments.h"
 #include "kernels/cuda/device.h"
 
 namespace quantmill::QUANTMILL_CUDA {
@@ -29,27 +29,6 @@ inline constexpr int kChunkQuads = kAcross;  // 64 dimensions
 inline constexpr int kTileStride = kChunkQuads + 1;
 constexpr int QueryStride(int quads) { return quads | 1; }
 
-inline constexpr float kLog2E = 1.44269504088896341f;
-
-// Of all rows of one launch.
-struct ScoreShape {
-  // scale * log2(e); with a soft cap scale / cap. Scores come out in units of log2, or of the cap.
-  float query_factor;
-  float cap;            // softcap * log2(e); 0: off
-  const float* slopes;  // [heads]; null: off
-  int window;           // 0: off
-};
-
-// Where a row stands, relative to the current tile.
-struct KeyRange {
-  int lo;  // keys [lo, hi) are seen
-  int hi;
-};
-__device__ inline KeyRange VisibleKeys(int position, int window, int tile_begin) {
-  const int at = position - tile_begin;
-  return {window > 0 ? max(0, at - window + 1) : 0, min(kTileKeys, at + 1)};
-}
-
 template <typename T, typename Combine>
 __device__ T ReduceAcross(T x, const Combine& combine) {
   for (int distance = kAcross / 2; distance > 0; distance /= 2) {
@@ -57,11 +36,6 @@ __device__ T ReduceAcross(T x, const Combine& combine) {
   }
   return x;
 }
-
-// Not NaN where one of them is a number.
-struct MaxOfNumbers {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
 
 // The rows of one thread.
 template <int kRows, int kChunks>
@@ -177,7 +151,7 @@ struct AttentionRows {
     Weights tile[kKeysOfThread];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const KeyRange seen = VisibleKeys(position[r], shape.window, tile_begin);
+      const KeyRange seen = VisibleKeys(position[r], shape.window, tile_begin, kTileKeys);
       float top = -FLT_MAX;
 #pragma unroll
       for (int j = 0; j < kKeysOfThread; ++j) {
@@ -232,7 +206,7 @@ struct AttentionRows {
     KeyRange any{kTileKeys, 0};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      seen[r] = VisibleKeys(position[r], window, tile_begin);
+      seen[r] = VisibleKeys(position[r], window, tile_begin, kTileKeys);
       any.lo = min(any.lo, seen[r].lo);
       any.hi = max(any.hi, seen[r].hi);
     }

@@ -1,7 +1,8 @@
-// Attention of the cuda backend; attention_kernel.h has the kernel.
+// Attention of the cuda backend; attention_kernel.h and attention_mma_kernel.h have its kernels.
 #include <algorithm>
 
 #include "kernels/cuda/attention_kernel.h"
+#include "kernels/cuda/attention_mma.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/staging.h"
 
@@ -54,6 +55,14 @@ void CudaBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
   const AttentionArguments arguments{nullptr, batch.arrays(), kv.Layer(layer), scores,
                                      static_cast<int>(params.heads / params.kv_heads)};
   const bool f32 = out.dtype == DType::kF32;
+  if (!f32 && kv.layout().format == KvFormat::kBF16) {
+    constexpr int kRowsOfDecode = 16;
+    const bool few_rows = batch.most_tokens() * arguments.group <= kRowsOfDecode;
+    if (const auto tiling =
+            ChooseMmaTiling(kv.layout().head_dim, device_.compute_capability, few_rows)) {
+      return MmaAttention(exec, batch, arguments, *tiling, In<float>(q), Out<BF16>(out));
+    }
+  }
   const Output to{f32 ? out.Row<float>(0) : nullptr, f32 ? nullptr : out.Row<BF16>(0), out.stride};
   switch (kv.layout().format) {
     case KvFormat::kF32:

@@ -2,10 +2,11 @@
 // defined by topic in the .cu files beside this one. Where it differs from the other backends
 // (ops.h):
 //  * Sums of library products depend on the shape of the whole call, so a row's result can differ
-//  in
-//    its last bits with the number of rows beside it. The same call gives the same bits.
+//    in its last bits with the number of rows beside it. The same call gives the same bits.
+//  * Attention multiplies in BF16, on tensor cores, where the store and its outputs are BF16 and
+//    head_dim is a multiple of 8 up to 256; in F32 otherwise.
 //  * A PackedLinear keeps codes packed as they come, one byte each, and is decoded before each
-//  product.
+//    product.
 #ifndef QUANTMILL_KERNELS_CUDA_CUDA_BACKEND_H_
 #define QUANTMILL_KERNELS_CUDA_CUDA_BACKEND_H_
 

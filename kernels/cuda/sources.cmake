@@ -6,6 +6,11 @@ set(QUANTMILL_CUDA_SOURCES
   attention_fp8.cu
   attention_int4.cu
   attention_int8.cu
+  attention_mma.cu
+  attention_mma_128.cu
+  attention_mma_256.cu
+  attention_mma_64.cu
+  attention_mma_96.cu
   columns.cu
   cuda_attention.cu
   cuda_backend.cu

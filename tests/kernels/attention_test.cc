@@ -11,24 +11,7 @@
 namespace quantmill::test {
 namespace {
 
-class AttentionTest : public BackendTest {
- protected:
-  Tensor Run(const Batch& batch, const Schedule& schedule) {
-    const auto store = NewStore(backend(), exec(), batch);
-    Poison(backend(), exec(), *store);
-    return RunOn(backend(), exec(), batch, schedule, *store);
-  }
-  void ExpectMatchesReference(Batch& batch) {
-    const Tensor bounds = Bounds(batch);
-    const Tensor got = Run(batch, AtOnce(batch));
-    batch.out = DType::kF32;  // what is wanted is not rounded to BF16
-    const auto store = NewStore(reference(), reference_exec(), batch);
-    const Tensor want = RunOn(reference(), reference_exec(), batch, AtOnce(batch), *store);
-    const auto bound = [&](int64_t r, int64_t c, double) { return bounds.Row<double>(r)[c]; };
-    EXPECT_TRUE(Within(got, want, bound));
-  }
-  void ExpectMatchesReference(Batch&& batch) { ExpectMatchesReference(batch); }
-};
+class AttentionTest : public AttentionBackendTest {};
 
 // 0, 1, and one beside each boundary of a block and of a tile of keys.
 const std::vector<int64_t> kLengths = {0, 1, 15, 16, 17, 31, 33, 0, 63, 64, 65, 130};

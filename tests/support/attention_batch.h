@@ -191,9 +191,15 @@ inline Tensor RunOn(Backend& backend, Exec& exec, const Batch& batch, const Sche
 //            scores;
 //   the output: each weight's error moves it by at most p |v - out|, twice over for the sum; and
 //            as many roundings as keys and tiles.
+// Where out and the store are BF16, operands of products may be too, u' = 2^-8: a score has one
+// such rounding of q * scale, and a weight one; sums on tensor cores may be truncated, at up to 4 u
+// a term; and the error of tanh is relative to the cap, 2^-20.
 inline Tensor Bounds(const Batch& batch) {
   constexpr double kU = 0x1p-24;
   const AttentionParams& a = batch.params;
+  const bool in_bf16 = batch.out == DType::kBF16 && batch.cache == DType::kBF16;
+  const double operand = in_bf16 ? UnitRoundoff(DType::kBF16) : 0;
+  const double of_sum = in_bf16 ? 4 * kU : kU;
   Tensor bounds = HostTensor(DType::kF64, batch.q.rows(), batch.q.cols());
   for (size_t s = 0; s < batch.lengths.size(); ++s) {
     for (int64_t t = 0; t < batch.lengths[s]; ++t) {
@@ -217,11 +223,13 @@ inline Tensor Bounds(const Batch& batch) {
             dot += term;
             magnitude += std::abs(term);
           }
-          double error = (static_cast<double>(a.head_dim) + 6) * kU * magnitude * double{a.scale};
+          double error = ((static_cast<double>(a.head_dim) + 6) * of_sum + operand) * magnitude *
+                         double{a.scale};
           double score = dot * double{a.scale};
           if (a.softcap > 0) {
             score = a.softcap * std::tanh(score / a.softcap);
             error += (0x1p-21 + 2 * kU) * std::abs(score);
+            if (in_bf16) error += 0x1p-20 * double{a.softcap};
           }
           if (!a.alibi_slopes.empty()) {
             const double shift =
@@ -234,7 +242,7 @@ inline Tensor Bounds(const Batch& batch) {
         }
         const auto [low, high] = std::ranges::minmax(scores);
         const double weight_error =
-            2 * score_error + 4 * kU * (high - low) + (tiles + 1) * (0x1p-22 + kU);
+            2 * score_error + 4 * kU * (high - low) + (tiles + 1) * (0x1p-22 + kU) + operand;
         double sum = 0;
         for (double& w : scores) sum += (w = std::exp(w - high));
         for (int64_t d = 0; d < a.head_dim; ++d) {
@@ -243,7 +251,8 @@ inline Tensor Bounds(const Batch& batch) {
             magnitude += scores[static_cast<size_t>(p - first)] / sum *
                          std::abs(double{batch.v.Row<float>(batch.Row(s, p))[kv + d]});
           }
-          const double error = magnitude * (2 * weight_error * 1.01 + (keys + 2 * tiles + 20) * kU);
+          const double error =
+              magnitude * (1.01 * std::expm1(2 * weight_error) + (keys + 2 * tiles + 20) * of_sum);
           bounds.Row<double>(row)[h * a.head_dim + d] =
               error + UnitRoundoff(batch.out) * (magnitude + error) + 0x1p-100;
         }
@@ -252,6 +261,30 @@ inline Tensor Bounds(const Batch& batch) {
   }
   return bounds;
 }
+
+class AttentionBackendTest : public BackendTest {
+ protected:
+  Tensor Run(const Batch& batch, const Schedule& schedule) {
+    const auto store = NewStore(backend(), exec(), batch);
+    Poison(backend(), exec(), *store);
+    return RunOn(backend(), exec(), batch, schedule, *store);
+  }
+  // By the reference; in F32, what is wanted is not rounded.
+  Tensor Wanted(Batch& batch) {
+    const DType out = std::exchange(batch.out, DType::kF32);
+    const auto store = NewStore(reference(), reference_exec(), batch);
+    Tensor want = RunOn(reference(), reference_exec(), batch, AtOnce(batch), *store);
+    batch.out = out;
+    return want;
+  }
+  void ExpectMatchesReference(Batch& batch) {
+    const Tensor bounds = Bounds(batch);
+    const Tensor got = Run(batch, AtOnce(batch));
+    const auto bound = [&](int64_t r, int64_t c, double) { return bounds.Row<double>(r)[c]; };
+    EXPECT_TRUE(Within(got, Wanted(batch), bound));
+  }
+  void ExpectMatchesReference(Batch&& batch) { ExpectMatchesReference(batch); }
+};
 
 }  // namespace quantmill::test
 
