@@ -3,6 +3,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/open_cuda.h"
+#include "kernels/cuda/upload.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -64,8 +65,7 @@ void CudaBackend::Upload(Exec& exec, ConstMatrix host, Matrix device) {
   Workspace::Scope scope(exec.workspace);
   const Matrix landed =
       host.dtype == device.dtype ? device : scope.Take(host.dtype, host.rows, host.cols);
-  StreamOf(exec).CopyToDevice(landed.data, Pitch(landed), host.data, Pitch(host), RowBytes(host),
-                              host.rows);
+  UploadRows(exec, host, Destination::kInUse, landed);
   if (host.dtype != device.dtype) ConvertOnDevice(exec, landed, device);
 }
 

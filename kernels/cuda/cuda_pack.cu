@@ -6,6 +6,7 @@
 #include "kernels/cuda/cuda_rounded_linear.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/upload.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -85,7 +86,11 @@ std::unique_ptr<PackedLinear> CudaBackend::PackDense(Exec& exec, ConstMatrix wei
   Check(IsDenseFloat(weight.dtype), "PackDense: a float type");
   Tensor stored =
       Empty(compute == Compute::kF32 ? weight.dtype : DType::kBF16, weight.rows, weight.cols);
-  Upload(exec, weight, stored);
+  if (stored.dtype() == weight.dtype) {
+    UploadRows(exec, weight, Destination::kFresh, stored);
+  } else {
+    Upload(exec, weight, stored);
+  }
   return std::make_unique<DenseLinear>(std::move(stored), compute);
 }
 
@@ -98,7 +103,7 @@ std::unique_ptr<PackedLinear> CudaBackend::PackQuantized(Exec& exec, const Quant
   const auto upload = [&](const auto* host, int64_t rows, int64_t cols) {
     const ConstMatrix view = ViewOf(host, rows, cols);
     Tensor device = Empty(view.dtype, rows, cols);
-    Upload(exec, view, device);
+    UploadRows(exec, view, Destination::kFresh, device);
     return device;
   };
   if (codes.two_in_a_byte()) {

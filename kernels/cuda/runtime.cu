@@ -83,6 +83,7 @@ DeviceStream::DeviceStream() {
 }
 
 DeviceStream::~DeviceStream() {
+  uploads_.reset();
   libraries_.reset();
   cudaStreamDestroy(handle_);
 }
@@ -128,6 +129,69 @@ void DeviceStream::ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int6
   }
   CheckCuda(cudaMemset2DAsync(to, static_cast<size_t>(pitch), 0, static_cast<size_t>(row_bytes),
                               static_cast<size_t>(rows), handle_));
+}
+
+CopyQueue& DeviceStream::uploads() {
+  if (uploads_ == nullptr) uploads_ = std::make_unique<CopyQueue>();
+  return *uploads_;
+}
+
+// Large enough to keep the bus busy, small enough that the first copy starts soon and no budget of
+// host memory feels it.
+const int64_t CopyQueue::kSlotBytes = int64_t{4} << 20;
+
+struct CopyQueue::Queue {
+  cudaStream_t stream = nullptr;
+  std::byte* memory = nullptr;  // [kSlots][kSlotBytes]
+  cudaEvent_t copied[kSlots] = {};
+  cudaEvent_t order = nullptr;  // between the two queues
+  int turn = 0;
+};
+
+CopyQueue::CopyQueue() : queue_(std::make_unique<Queue>()) {
+  const int64_t bytes = kSlots * kSlotBytes;
+  if (const cudaError_t result =
+          cudaMallocHost(reinterpret_cast<void**>(&queue_->memory), static_cast<size_t>(bytes));
+      result != cudaSuccess) {
+    cudaGetLastError();
+    ThrowEnvironment("cannot lock " + std::to_string(bytes >> 20) +
+                     " MiB of host memory: " + cudaGetErrorString(result));
+  }
+  CheckCuda(cudaStreamCreateWithFlags(&queue_->stream, cudaStreamNonBlocking));
+  for (cudaEvent_t& event : queue_->copied) {
+    CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  }
+  CheckCuda(cudaEventCreateWithFlags(&queue_->order, cudaEventDisableTiming));
+}
+
+CopyQueue::~CopyQueue() {
+  cudaStreamSynchronize(queue_->stream);
+  for (cudaEvent_t event : queue_->copied) cudaEventDestroy(event);
+  cudaEventDestroy(queue_->order);
+  cudaStreamDestroy(queue_->stream);
+  cudaFreeHost(queue_->memory);
+}
+
+std::byte* CopyQueue::NextSlot() {
+  queue_->turn = (queue_->turn + 1) % kSlots;
+  CheckCuda(cudaEventSynchronize(queue_->copied[queue_->turn]));
+  return queue_->memory + queue_->turn * kSlotBytes;
+}
+
+void CopyQueue::CopySlot(void* to, int64_t to_pitch, int64_t row_bytes, int64_t rows) {
+  CopyRows(to, to_pitch, queue_->memory + queue_->turn * kSlotBytes, row_bytes, row_bytes, rows,
+           cudaMemcpyHostToDevice, queue_->stream);
+  CheckCuda(cudaEventRecord(queue_->copied[queue_->turn], queue_->stream));
+}
+
+void CopyQueue::StartAfter(DeviceStream& stream) {
+  CheckCuda(cudaEventRecord(queue_->order, stream.handle()));
+  CheckCuda(cudaStreamWaitEvent(queue_->stream, queue_->order));
+}
+
+void CopyQueue::FinishBefore(DeviceStream& stream) {
+  CheckCuda(cudaEventRecord(queue_->order, queue_->stream));
+  CheckCuda(cudaStreamWaitEvent(stream.handle(), queue_->order));
 }
 
 }  // namespace quantmill::QUANTMILL_CUDA

@@ -37,6 +37,8 @@ DeviceInfo OpenDevice();
 void* AllocateDevice(int64_t bytes);
 void FreeDevice(void* memory) noexcept;
 
+class CopyQueue;
+
 // The queue behind an Exec of this backend, with the library handles that belong to it. Used by one
 // host thread at a time.
 class DeviceStream final : public Stream {
@@ -50,8 +52,8 @@ class DeviceStream final : public Stream {
   void Synchronize() override;
 
   // `rows` rows of `row_bytes` bytes, `pitch` bytes apart on either side. Host memory is pageable:
-  // toward the device it is staged before the call returns, and may be reused then; toward the host
-  // the call waits.
+  // toward the device it is staged before the call returns, and may be reused then (upload.h is
+  // faster where there is much); toward the host the call waits.
   void CopyToDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                     int64_t row_bytes, int64_t rows);
   void CopyToHost(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
@@ -59,6 +61,9 @@ class DeviceStream final : public Stream {
   void CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                     int64_t row_bytes, int64_t rows);
   void ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int64_t rows);
+
+  // For uploads that run beside what is on this stream; made at the first call.
+  CopyQueue& uploads();
 
   // Libraries' handles (blas.h), defined where they are used.
   struct Libraries;
@@ -75,6 +80,37 @@ class DeviceStream final : public Stream {
  private:
 #endif
   std::unique_ptr<Libraries> libraries_;
+  std::unique_ptr<CopyQueue> uploads_;
+};
+
+// A second queue of the device: copies from page-locked host memory, which lies in slots that take
+// turns. A slot is given out when its last copy is done, so it cannot be written too early. Used by
+// one host thread at a time.
+class CopyQueue {
+ public:
+  static constexpr int kSlots = 2;
+  static const int64_t kSlotBytes;
+
+  // Throws Error(kEnvironment) where memory cannot be locked.
+  CopyQueue();
+  // Waits for all copies.
+  ~CopyQueue();
+  CopyQueue(const CopyQueue&) = delete;
+  CopyQueue& operator=(const CopyQueue&) = delete;
+
+  // The next slot, kSlotBytes: waits until it may be written.
+  std::byte* NextSlot();
+  // Enqueues a copy of `rows` rows of `row_bytes` bytes, which lie one after another in the slot
+  // that NextSlot gave last, to device memory.
+  void CopySlot(void* to, int64_t to_pitch, int64_t row_bytes, int64_t rows);
+  // Copies that follow wait for what is on `stream` now.
+  void StartAfter(DeviceStream& stream);
+  // What is put on `stream` from now on waits for the copies so far.
+  void FinishBefore(DeviceStream& stream);
+
+ private:
+  struct Queue;
+  std::unique_ptr<Queue> queue_;
 };
 
 inline DeviceStream& StreamOf(Exec& exec) { return static_cast<DeviceStream&>(exec.stream); }

@@ -28,4 +28,5 @@ set(QUANTMILL_CUDA_SOURCES
   cuda_rounded.cu
   cuda_rows.cu
   cuda_scores.cu
-  cuda_search.cu)
+  cuda_search.cu
+  upload.cu)

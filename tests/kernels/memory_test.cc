@@ -51,6 +51,35 @@ TEST_P(MemoryTest, StridedUploadAndZero) {
   }
 }
 
+// More than passes through page-locked memory at once, by whole rows and by parts of rows; and what
+// is uploaded may be overwritten when the call returns.
+TEST_P(MemoryTest, UploadsInPieces) {
+  Random random(5);
+  for (const auto& [rows, cols] : {std::pair{70, 33}, {3, 5000}, {1, 9001}}) {
+    const Tensor host = NormalMatrix(random, DType::kF32, rows, cols + 7);
+    const Tensor kept = Converted(host, DType::kF32);
+    const Tensor device = Empty(DType::kF32, rows, cols + 3);
+    backend().Zero(exec(), device);
+    backend().Upload(exec(), host.view().Cols(5, cols), device.view().Cols(2, cols));
+    exec().stream.Synchronize();
+    Fill(host, 0);
+    const Tensor got = OnHost(device);
+    EXPECT_TRUE(SameBits(got.view().Cols(2, cols), kept.view().Cols(5, cols)));
+    for (int64_t r = 0; r < rows; ++r) {
+      EXPECT_EQ(At(got, r, 1), 0);
+      EXPECT_EQ(At(got, r, cols + 2), 0);
+    }
+    const auto packed = backend().PackDense(exec(), kept, Compute::kF32);
+    Tensor y = Empty(DType::kF32, 1, rows);
+    Tensor ones = HostTensor(DType::kF32, 1, cols + 7);
+    Fill(ones, 0);
+    ones.Row<float>(0)[cols] = 1;
+    backend().MatMul(exec(), OnDevice(ones), *packed, {}, MatMulMode::kStore, y);
+    const Tensor column = OnHost(y);
+    for (int64_t r = 0; r < rows; ++r) EXPECT_EQ(At(column, 0, r), At(kept, r, cols));
+  }
+}
+
 TEST_P(MemoryTest, CopiesOtherTypesExactly) {
   const std::vector<int32_t> values = {-5, 1 << 30, 0, 7};
   const Tensor device = OnDevice(ViewOf(values.data(), 2, 2));

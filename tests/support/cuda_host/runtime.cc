@@ -2,6 +2,8 @@
 #include "kernels/cuda/runtime.h"
 
 #include <cstring>
+#include <deque>
+#include <vector>
 
 #include "tests/support/cuda_host/device_memory.h"
 
@@ -52,6 +54,61 @@ void DeviceStream::RunGrid(dim3 grid, dim3 block, size_t shared_bytes,
                            const std::function<void()>& thread) {
   const DeviceAccess access;
   cuda_host::RunGrid(grid, block, shared_bytes, thread);
+}
+
+CopyQueue& DeviceStream::uploads() {
+  if (uploads_ == nullptr) uploads_ = std::make_unique<CopyQueue>();
+  return *uploads_;
+}
+
+// Small, so that the tests' matrices take many turns.
+const int64_t CopyQueue::kSlotBytes = 4096;
+
+// Copies run as late as they may: when their slot is wanted again, or the stream waits for them.
+struct CopyQueue::Queue {
+  struct Copy {
+    int slot;
+    void* to;
+    int64_t to_pitch;
+    int64_t row_bytes;
+    int64_t rows;
+  };
+  std::vector<std::byte> memory = std::vector<std::byte>(static_cast<size_t>(kSlots * kSlotBytes));
+  std::deque<Copy> waiting;
+  int turn = 0;
+
+  std::byte* Slot(int slot) { return memory.data() + slot * kSlotBytes; }
+  void RunFirst() {
+    const DeviceAccess access;
+    const Copy copy = waiting.front();
+    waiting.pop_front();
+    for (int64_t r = 0; r < copy.rows; ++r) {
+      std::memcpy(static_cast<std::byte*>(copy.to) + r * copy.to_pitch,
+                  Slot(copy.slot) + r * copy.row_bytes, static_cast<size_t>(copy.row_bytes));
+    }
+  }
+};
+
+CopyQueue::CopyQueue() : queue_(std::make_unique<Queue>()) {}
+CopyQueue::~CopyQueue() {
+  while (!queue_->waiting.empty()) queue_->RunFirst();
+}
+
+std::byte* CopyQueue::NextSlot() {
+  queue_->turn = (queue_->turn + 1) % kSlots;
+  const auto holds_slot = [&](const Queue::Copy& copy) { return copy.slot == queue_->turn; };
+  while (std::ranges::any_of(queue_->waiting, holds_slot)) queue_->RunFirst();
+  return queue_->Slot(queue_->turn);
+}
+
+void CopyQueue::CopySlot(void* to, int64_t to_pitch, int64_t row_bytes, int64_t rows) {
+  queue_->waiting.push_back({queue_->turn, to, to_pitch, row_bytes, rows});
+}
+
+void CopyQueue::StartAfter(DeviceStream& /*stream*/) {}  // which has run all that is on it
+
+void CopyQueue::FinishBefore(DeviceStream& /*stream*/) {
+  while (!queue_->waiting.empty()) queue_->RunFirst();
 }
 
 }  // namespace quantmill::QUANTMILL_CUDA
