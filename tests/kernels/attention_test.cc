@@ -31,7 +31,9 @@ TEST_P(AttentionTest, MatchesReference) {
 
 // Long heads, and more query heads of a kv head than a tile of rows may hold.
 TEST_P(AttentionTest, UnusualShapes) {
-  for (const int64_t head_dim : {260, 512, 516, 1024}) {
+  const std::vector<int64_t> head_dims =
+      IsSlow() ? std::vector<int64_t>{260, 1024} : std::vector<int64_t>{260, 512, 516, 1024};
+  for (const int64_t head_dim : head_dims) {
     SCOPED_TRACE("head_dim " + std::to_string(head_dim));
     const Batch batch =
         MakeBatch(static_cast<uint64_t>(head_dim), Heads(4, 2, head_dim), {1, 70, 18});
@@ -116,6 +118,8 @@ TEST_P(AttentionTest, LargeScores) {
 TEST_P(AttentionTest, ChunkingDoesNotChangeBits) {
   uint64_t seed = 70;
   int combination = 0;
+  const std::vector<int64_t> longest_chunks =
+      IsSlow() ? std::vector<int64_t>{17} : std::vector<int64_t>{3, 16, 17, 70};
   for (const int64_t window : {0, 1, 20, 64, 100}) {
     for (const float softcap : {0.0f, 2.0f}) {
       for (const auto& [heads, kv_heads] : {std::pair{9, 3}, {5, 5}, {8, 1}}) {
@@ -129,7 +133,7 @@ TEST_P(AttentionTest, ChunkingDoesNotChangeBits) {
         const Batch batch = MakeBatch(++seed, params, {1, 17, 131, 0, 64, 230}, cache);
         const Tensor want = Run(batch, AtOnce(batch));
         EXPECT_TRUE(SameBits(Run(batch, TokenByToken(batch)), want));
-        for (const int64_t longest : {3, 16, 17, 70}) {
+        for (const int64_t longest : longest_chunks) {
           EXPECT_TRUE(SameBits(Run(batch, RandomChunks(batch, seed, longest)), want)) << longest;
         }
       }

@@ -1,17 +1,12 @@
 #include "tests/support/cuda_host/executor.h"
 
-#include <boost/context/fiber.hpp>
-#include <boost/context/protected_fixedsize_stack.hpp>
+#include <array>
 #include <cstring>
-#include <string>
-#include <utility>
+#include <deque>
 #include <vector>
 
 #include "kernels/core/error.h"
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include "tests/support/cuda_host/fibers.h"
 
 namespace quantmill::cuda_host {
 
@@ -20,119 +15,61 @@ thread_local SharedShadow* block_memory = nullptr;
 
 namespace {
 
-namespace context = boost::context;
-
 constexpr int kLanes = 32;
 constexpr size_t kLaneBytes = 64;
-
-// Stacks of fibers, kept for the next block: mapping one costs more than most threads run.
-class StackPool {
- public:
-  static constexpr size_t kBytes = size_t{256} << 10;
-
-  ~StackPool() {
-    for (context::stack_context& stack : free_) allocator_.deallocate(stack);
-  }
-  context::stack_context Get() {
-    if (free_.empty()) return allocator_.allocate();
-    const context::stack_context stack = free_.back();
-    free_.pop_back();
-    return stack;
-  }
-  void Put(const context::stack_context& stack) { free_.push_back(stack); }
-
- private:
-  context::protected_fixedsize_stack allocator_{kBytes};
-  std::vector<context::stack_context> free_;
-};
-
-thread_local StackPool stacks;
-
-// What boost::context::fiber takes: stacks from the pool of this thread.
-struct PooledStacks {
-  context::stack_context allocate() { return stacks.Get(); }
-  void deallocate(context::stack_context& stack) { stacks.Put(stack); }
-};
-
-// The address sanitizer has to be told which stack runs. `fake` keeps its state of the stack that
-// is left; null when that one ends.
-struct StackBounds {
-  const void* bottom = nullptr;
-  size_t bytes = 0;
-};
-#ifdef __SANITIZE_ADDRESS__
-void StartSwitch(void** fake, const StackBounds& to) {
-  __sanitizer_start_switch_fiber(fake, to.bottom, to.bytes);
-}
-void FinishSwitch(void* fake, StackBounds* from) {
-  if (from == nullptr) return __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-  __sanitizer_finish_switch_fiber(fake, &from->bottom, &from->bytes);
-}
-#else
-void StartSwitch(void** /*fake*/, const StackBounds& /*to*/) {}
-void FinishSwitch(void* /*fake*/, StackBounds* /*from*/) {}
-#endif
 
 enum class State : uint8_t { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
 struct Thread {
-  context::fiber fiber;
-  StackBounds stack;
   State state = State::kReady;
+  int fiber = 0;  // that it waits in
 };
 
 struct Warp {
   int arrived = 0;
   int exchange = 0;  // which half of `lanes` the next exchange fills
   // Two halves: a lane may fill the next one while others still read the last.
-  std::vector<std::byte> lanes = std::vector<std::byte>(2 * kLanes * kLaneBytes);
+  std::array<std::byte, 2 * kLanes * kLaneBytes> lanes;
 };
 
-// One block at a time.
-class BlockRun {
+// The blocks of a launch, one after another. A thread that waits leaves its fiber to the next one
+// that can run; a fiber whose thread has returned goes on with one that has not begun. So there are
+// as many fibers as threads that wait at once.
+class GridRun {
  public:
-  BlockRun(int threads, size_t shared_bytes, const std::function<void()>& body)
+  GridRun(int threads, size_t shared_bytes, const std::function<void()>& body)
       : body_(body),
         threads_(static_cast<size_t>(threads)),
         warps_((static_cast<size_t>(threads) + kLanes - 1) / kLanes),
         shared_(shared_bytes) {}
-
-  void Run(bool descending) {
-    for (size_t t = 0; t < threads_.size(); ++t) Start(t);
-    size_t running = threads_.size();
-    while (running > 0) {
-      bool progress = false;
-      for (size_t i = 0; i < threads_.size(); ++i) {
-        const size_t t = descending ? threads_.size() - 1 - i : i;
-        if (threads_[t].state != State::kReady) continue;
-        Resume(t);
-        progress = true;
-        if (threads_[t].state == State::kDone) --running;
-      }
-      if (!progress && running > 0) ReleaseBlockBarrier();
-    }
+  GridRun(const GridRun&) = delete;
+  GridRun& operator=(const GridRun&) = delete;
+  ~GridRun() {
+    closing_ = true;
+    for (int fiber = 1; fiber < fibers_.count(); ++fiber) fibers_.SwitchTo(fiber);
   }
 
-  void SyncThreads() {
-    threads_[now_].state = State::kAtBlockBarrier;
-    Yield();
+  void RunBlock(bool descending) {
+    descending_ = descending;
+    begun_ = done_ = 0;
+    shared_.NextBlock();
+    fibers_.SwitchTo(IdleFiber());
   }
+
+  void SyncThreads() { Wait(State::kAtBlockBarrier); }
 
   void SyncWarp() {
     const size_t warp = now_ / kLanes;
-    if (++warps_[warp].arrived < Lanes(warp)) {
-      threads_[now_].state = State::kAtWarpBarrier;
-      return Yield();
-    }
+    if (++warps_[warp].arrived < Lanes(warp)) return Wait(State::kAtWarpBarrier);
     warps_[warp].arrived = 0;
+    warps_[warp].exchange ^= 1;
     shared_.WarpBarrier(static_cast<int>(warp));
     for (size_t t = warp * kLanes; t < warp * kLanes + static_cast<size_t>(Lanes(warp)); ++t) {
       if (t == now_) continue;
       Check(threads_[t].state == State::kAtWarpBarrier,
             "cuda_host: lanes of a warp wait at different barriers");
-      threads_[t].state = State::kReady;
+      MakeReady(t);
     }
-    warps_[warp].exchange ^= 1;
   }
 
   const std::byte* Exchange(const void* mine, size_t size) {
@@ -151,38 +88,60 @@ class BlockRun {
   int Lanes(size_t warp) const {
     return static_cast<int>(std::min<size_t>(kLanes, threads_.size() - warp * kLanes));
   }
+  // The i-th thread in this block's order.
+  size_t InOrder(size_t i) const { return descending_ ? threads_.size() - 1 - i : i; }
 
-  void Start(size_t t) {
-    Thread& thread = threads_[t];
-    const context::stack_context stack = stacks.Get();
-    thread.stack = {static_cast<std::byte*>(stack.sp) - stack.size, stack.size};
-    thread.fiber =
-        context::fiber(std::allocator_arg, context::preallocated(stack.sp, stack.size, stack),
-                       PooledStacks(), [this, t](context::fiber&& main) {
-                         FinishSwitch(nullptr, &main_stack_);
-                         main_ = std::move(main);
-                         body_();
-                         threads_[t].state = State::kDone;
-                         StartSwitch(nullptr, main_stack_);
-                         return std::move(main_);
-                       });
-  }
-
-  void Resume(size_t t) {
+  void Enter(size_t t) {
     now_ = t;
     indices.thread_index.x = static_cast<unsigned>(t);
-    void* fake = nullptr;
-    StartSwitch(&fake, threads_[t].stack);
-    threads_[t].fiber = std::move(threads_[t].fiber).resume();
-    FinishSwitch(fake, nullptr);
   }
 
-  // Back to Run, until resumed.
-  void Yield() {
-    void* fake = nullptr;
-    StartSwitch(&fake, main_stack_);
-    main_ = std::move(main_).resume();
-    FinishSwitch(fake, &main_stack_);
+  // What each fiber does.
+  void Live() {
+    while (!closing_) {
+      while (begun_ < threads_.size()) {
+        const size_t t = InOrder(begun_++);
+        threads_[t].state = State::kReady;
+        Enter(t);
+        body_();
+        threads_[now_].state = State::kDone;
+        ++done_;
+      }
+      idle_.push_back(fibers_.running());
+      fibers_.SwitchTo(NextFiber());
+    }
+  }
+
+  void Wait(State at) {
+    const size_t t = now_;
+    threads_[t] = {at, fibers_.running()};
+    const int next = NextFiber();
+    if (next != fibers_.running()) fibers_.SwitchTo(next);
+    Enter(t);
+  }
+
+  // Where the block goes on when the running thread cannot: main, where all have returned.
+  int NextFiber() {
+    if (ready_.empty()) {
+      if (begun_ < threads_.size()) return IdleFiber();
+      if (done_ == threads_.size()) return Fibers::kMain;
+      ReleaseBlockBarrier();
+    }
+    const size_t t = ready_.front();
+    ready_.pop_front();
+    return threads_[t].fiber;
+  }
+
+  int IdleFiber() {
+    if (idle_.empty()) return fibers_.Add(life_);
+    const int fiber = idle_.back();
+    idle_.pop_back();
+    return fiber;
+  }
+
+  void MakeReady(size_t t) {
+    threads_[t].state = State::kReady;
+    ready_.push_back(t);
   }
 
   // Nobody can run: all must be waiting at the barrier of the block.
@@ -194,19 +153,25 @@ class BlockRun {
             "cuda_host: threads of a block wait at different barriers");
     }
     shared_.BlockBarrier();
-    for (Thread& thread : threads_) thread.state = State::kReady;
+    for (size_t i = 0; i < threads_.size(); ++i) MakeReady(InOrder(i));
   }
 
   const std::function<void()>& body_;
+  const std::function<void()> life_ = [this] { Live(); };
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   SharedShadow shared_;
-  context::fiber main_;
-  StackBounds main_stack_;
+  Fibers fibers_;
+  std::vector<int> idle_;     // fibers without a thread
+  std::deque<size_t> ready_;  // threads that waited and can go on
+  bool descending_ = false;
+  bool closing_ = false;
+  size_t begun_ = 0;  // threads of this block
+  size_t done_ = 0;
   size_t now_ = 0;
 };
 
-thread_local BlockRun* running = nullptr;
+thread_local GridRun* running = nullptr;
 
 }  // namespace
 
@@ -216,17 +181,17 @@ void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<voi
   Check(running == nullptr, "cuda_host: a kernel cannot launch another");
   indices.grid_size = grid;
   indices.block_size = block;
+  GridRun run(static_cast<int>(block.x), shared_bytes, thread);
+  running = &run;
+  block_memory = &run.shared();
   for (unsigned y = 0; y < grid.y; ++y) {
     for (unsigned x = 0; x < grid.x; ++x) {
       indices.block_index = {x, y, 0};
-      BlockRun run(static_cast<int>(block.x), shared_bytes, thread);
-      running = &run;
-      block_memory = &run.shared();
-      run.Run((x + y) % 2 == 1);
-      running = nullptr;
-      block_memory = nullptr;
+      run.RunBlock((x + y) % 2 == 1);
     }
   }
+  running = nullptr;
+  block_memory = nullptr;
 }
 
 void SyncThreads() { running->SyncThreads(); }

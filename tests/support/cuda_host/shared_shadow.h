@@ -19,6 +19,9 @@ class SharedShadow {
  public:
   explicit SharedShadow(size_t bytes);
 
+  // Forgets the arrays of the last block. Once before each block.
+  void NextBlock();
+
   // Memory of the block's `ordinal`-th array, uninitialized (filled with a pattern). Past `bytes`,
   // or of other sizes than another thread asked for: Check.
   std::byte* Take(int ordinal, size_t element_size, size_t count);
@@ -96,7 +99,8 @@ class SharedShadow {
 
   std::vector<std::byte> memory_;
   size_t used_ = 0;
-  std::vector<Array> arrays_;
+  size_t taken_ = 0;           // arrays of this block
+  std::vector<Array> arrays_;  // those past `taken_` keep their memory for the next block
   uint32_t now_ = 1;
   uint32_t block_since_ = 1;
   std::array<uint32_t, kMostWarps> warp_since_{};
