@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "formats/json.h"
 #include "formats/tokenizer/jinja.h"
 #include "formats/tokenizer/unicode.h"
 #include "kernels/core/error.h"
@@ -12,12 +13,7 @@ namespace quantmill {
 namespace {
 
 nlohmann::json ParseConfig(std::string_view config, const std::string& where) {
-  nlohmann::json parsed;
-  try {
-    parsed = nlohmann::json::parse(config);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kBadInput, where, std::string("invalid JSON: ") + error.what());
-  }
+  nlohmann::json parsed = ParseJson(config, where);
   if (!parsed.is_object()) throw Error(ErrorCode::kBadInput, where, "must be an object");
   return parsed;
 }

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "formats/awq.h"
+#include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"
 
 namespace quantmill::test {
@@ -73,7 +74,7 @@ class AwqGemvTest : public testing::Test {
     return linear;
   }
   void SetVersion(const std::string& version) {
-    nlohmann::json config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+    nlohmann::json config = ReadJsonFile(path_ / "config.json");
     config["quantization_config"]["version"] = version;
     WriteFile(path_ / "config.json", config.dump());
   }

@@ -1,6 +1,7 @@
 // AWQ files: bytes worked out by hand, round trips, and what is refused.
 #include "formats/awq.h"
 
+#include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"
 
 namespace quantmill::test {
@@ -13,7 +14,7 @@ QuantScheme Scheme(int64_t group) { return {4, false, group, DType::kF16}; }
 class AwqFormatTest : public testing::Test {
  protected:
   void SetConfig(const nlohmann::json& change) {
-    nlohmann::json config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+    nlohmann::json config = ReadJsonFile(path_ / "config.json");
     config["quantization_config"].update(change);
     WriteFile(path_ / "config.json", config.dump());
   }

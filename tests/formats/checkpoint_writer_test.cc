@@ -4,6 +4,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/file_faults.h"
+#include "formats/json.h"
 #include "tests/formats/format_test_util.h"
 
 namespace quantmill::test {
@@ -71,7 +72,7 @@ TEST(CheckpointWriter, Shards) {
                           "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors",
                           "model.safetensors.index.json"));
   ExpectContent(temp / "m");
-  const auto index = nlohmann::json::parse(ReadFile(temp / "m/model.safetensors.index.json"));
+  const auto index = ReadJsonFile(temp / "m/model.safetensors.index.json");
   EXPECT_EQ(index["metadata"]["total_size"], 159);
   EXPECT_EQ(index["weight_map"]["none"], "model-00001-of-00003.safetensors");
   EXPECT_EQ(index["weight_map"]["l1.w"], "model-00002-of-00003.safetensors");

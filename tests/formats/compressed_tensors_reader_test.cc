@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "formats/compressed_tensors.h"
+#include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"
 
 namespace quantmill::test {
@@ -222,7 +223,7 @@ TEST_F(ReaderTest, ConfigurationAndTensorsDisagree) {
     const Checkpoint checkpoint = Checkpoint::Open(path_.string());
     OpenArtifactReader(checkpoint)->SchemeOf(module);
   };
-  auto config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+  auto config = ReadJsonFile(path_ / "config.json");
   auto& quantization = config["quantization_config"];
   quantization["ignore"] = {"re:.*a$"};
   WriteFile(path_ / "config.json", config.dump());
@@ -238,7 +239,7 @@ TEST_F(ReaderTest, ConfigurationAndTensorsDisagree) {
 }
 
 TEST_F(ReaderTest, ExactTargetsMustBeThere) {
-  auto config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+  auto config = ReadJsonFile(path_ / "config.json");
   config["quantization_config"]["config_groups"]["group_0"]["targets"].push_back("m.gone");
   WriteFile(path_ / "config.json", config.dump());
   const Checkpoint checkpoint = Checkpoint::Open(path_.string());
@@ -249,7 +250,7 @@ TEST_F(ReaderTest, ExactTargetsMustBeThere) {
 }
 
 TEST_F(ReaderTest, UnknownMethods) {
-  auto config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+  auto config = ReadJsonFile(path_ / "config.json");
   const auto open = [&](const nlohmann::json& method) {
     config["quantization_config"]["quant_method"] = method;
     WriteFile(path_ / "config.json", config.dump());

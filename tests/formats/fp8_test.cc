@@ -1,6 +1,7 @@
 // FP8 files: bytes worked out by hand, round trips, and what is refused.
 #include "formats/fp8.h"
 
+#include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"
 
 namespace quantmill::test {
@@ -22,7 +23,7 @@ QuantScheme PerTensor(bool dynamic = true) { return Scheme(QuantScheme::kAllRows
 class Fp8FormatTest : public testing::Test {
  protected:
   nlohmann::json Config() const {
-    return nlohmann::json::parse(ReadFile(path_ / "config.json")).at("quantization_config");
+    return ReadJsonFile(path_ / "config.json").at("quantization_config");
   }
   static std::string BytesOf(const Checkpoint& checkpoint, const std::string& tensor) {
     const std::span<const std::byte> bytes = checkpoint.Bytes(tensor);
@@ -144,7 +145,7 @@ TEST_F(Fp8FormatTest, RefusesWhatTheFormatCannotHold) {
 TEST_F(Fp8FormatTest, ConfigurationsThatCannotBeRead) {
   Random random(4);
   Write(RandomLinear(Scheme(64, 64), 64, 64, random));
-  const nlohmann::json good = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+  const nlohmann::json good = ReadJsonFile(path_ / "config.json");
   for (const auto& [change, part] : std::vector<std::pair<nlohmann::json, std::string>>{
            {{{"fmt", "e5m2"}}, "e5m2"},
            {{{"activation_scheme", "static"}}, "activation_scheme"},

@@ -8,6 +8,7 @@
 #include "formats/gguf/sentencepiece_scores.h"
 #include "formats/gguf/tokenizer_files.h"
 #include "formats/gguf/vocabulary.h"
+#include "formats/json.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "tests/formats/format_test_util.h"
 #include "tokenizer/golden.h"
@@ -318,16 +319,17 @@ TEST(GgufTokenizer, FilesBesideIt) {
                                 .Set("tokenizer.chat_template.tool_use", std::string("tools"));
   const GgufMetadata got = metadata.Get();
   const auto files = TokenizerFiles(got, ReadGgufTokenizer(got, ""), 99);
-  const json config = json::parse(files.at("tokenizer_config.json"));
+  const json config = ParseJson(files.at("tokenizer_config.json"), "test");
   EXPECT_EQ(config.at("eos_token"), "<e>");
   EXPECT_EQ(config.at("pad_token"), "  ");
   EXPECT_EQ(config.at("model_max_length"), 99);
-  EXPECT_EQ(config.at("chat_template"), json::parse(R"([{"name": "tool_use", "template": "tools"},
-      {"name": "default", "template": "plain"}])"));
-  const json generation = json::parse(files.at("generation_config.json"));
+  EXPECT_EQ(config.at("chat_template"), ParseJson(R"([{"name": "tool_use", "template": "tools"},
+      {"name": "default", "template": "plain"}])",
+                                                  "test"));
+  const json generation = ParseJson(files.at("generation_config.json"), "test");
   EXPECT_EQ(generation.at("eos_token_id"), json({4, 3}));
   EXPECT_EQ(generation.at("pad_token_id"), 5);
-  EXPECT_EQ(json::parse(files.at("special_tokens_map.json")).size(), 2u);
+  EXPECT_EQ(ParseJson(files.at("special_tokens_map.json"), "test").size(), 2u);
   const GgufMetadata broken = Bytes().Set("tokenizer.chat_template", std::string("\xff")).Get();
   ExpectError(ErrorCode::kBadInput, {"chat template", "UTF-8"},
               [&] { TokenizerFiles(broken, ReadGgufTokenizer(broken, ""), 9); });

@@ -2,6 +2,7 @@
 #include "formats/gptq.h"
 
 #include "formats/compressed_tensors.h"
+#include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"
 
 namespace quantmill::test {
@@ -37,7 +38,7 @@ class GptqTest : public testing::Test {
   }
   Checkpoint Open() const { return Checkpoint::Open(path_.string()); }
   void SetConfig(const std::function<void(nlohmann::json&)>& change) {
-    nlohmann::json config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+    nlohmann::json config = ReadJsonFile(path_ / "config.json");
     change(config["quantization_config"]);
     WriteFile(path_ / "config.json", config.dump());
   }
@@ -147,7 +148,7 @@ TEST_F(GptqTest, ConfigurationNamesWhatDiffers) {
   EXPECT_EQ(config["checkpoint_format"], "gptq");
   EXPECT_EQ(
       config["dynamic"],
-      nlohmann::json::parse(R"({"+:m\\.c$":{"bits":8,"group_size":-1,"sym":true},"-:m\\.d$":{}})"));
+      ParseJson(R"({"+:m\\.c$":{"bits":8,"group_size":-1,"sym":true},"-:m\\.d$":{}})", "test"));
   EXPECT_EQ(GptqV2Format().QuantizationConfig(modules, {}, {})["checkpoint_format"], "gptq_v2");
 }
 

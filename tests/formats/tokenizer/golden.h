@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "formats/json.h"
+
 namespace quantmill {
 
 // Whole content of a file. Throws std::runtime_error.
@@ -24,9 +26,7 @@ inline std::string GoldenPath(const std::string& name) {
   return "tests/formats/tokenizer/golden/" + name;
 }
 
-inline nlohmann::json ReadGolden(const std::string& name) {
-  return nlohmann::json::parse(ReadWhole(GoldenPath(name)));
-}
+inline nlohmann::json ReadGolden(const std::string& name) { return ReadJsonFile(GoldenPath(name)); }
 
 }  // namespace quantmill
 

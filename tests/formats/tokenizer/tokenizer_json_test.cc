@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/json.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "golden.h"
 #include "kernels/core/error.h"
@@ -16,7 +17,7 @@ using nlohmann::json;
 
 // A small file that has every kind of field.
 json Small() {
-  return json::parse(R"({
+  return ParseJson(R"({
     "version": "1.0", "truncation": null, "padding": null,
     "added_tokens": [{"id": 4, "content": "<s>", "single_word": false, "lstrip": false,
                       "rstrip": true, "normalized": false, "special": true}],
@@ -30,7 +31,8 @@ json Small() {
       "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [4], "tokens": ["<s>"]}}},
     "decoder": {"type": "Replace", "pattern": {"String": "_"}, "content": " "},
     "model": {"type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false,
-              "vocab": {"a": 0, "b": 1, "_": 2, "ab": 3}, "merges": ["a b"]}})");
+              "vocab": {"a": 0, "b": 1, "_": 2, "ab": 3}, "merges": ["a b"]}})",
+                   "test");
 }
 
 Tokenizer Load(const json& file) { return Tokenizer::FromJson(file.dump(), "small.json"); }
@@ -38,7 +40,7 @@ Tokenizer Load(const json& file) { return Tokenizer::FromJson(file.dump(), "smal
 // The error of a file with `value` at `pointer`; empty when there is none.
 std::string ErrorOf(const char* pointer, const char* value) {
   json file = Small();
-  file[json::json_pointer(pointer)] = json::parse(value);
+  file[json::json_pointer(pointer)] = ParseJson(value, "test");
   try {
     Load(file);
   } catch (const Error& error) {
@@ -53,7 +55,7 @@ TEST(TokenizerJson, ReadsBothFormsOfMerges) {
   const std::vector<int32_t> want = {4, 3, 2, 0};
   json file = Small();
   EXPECT_EQ(Load(file).Encode("ab a", true), want);
-  file["model"]["merges"] = json::parse(R"([["a", "b"]])");
+  file["model"]["merges"] = ParseJson(R"([["a", "b"]])", "test");
   EXPECT_EQ(Load(file).Encode("ab a", true), want);
   EXPECT_EQ(Load(file).Decode(want, true), "ab a");
   EXPECT_EQ(Load(file).Decode(want, false), "<s>ab a");
@@ -69,7 +71,7 @@ TEST(TokenizerJson, PairsMayHoldSpaces) {
   file["normalizer"] = nullptr;
   file["pre_tokenizer"] = nullptr;
   file["model"]["vocab"] = {{"a", 0}, {"b", 1}, {" ", 2}, {" a", 3}};
-  file["model"]["merges"] = json::parse(R"([[" ", "a"]])");
+  file["model"]["merges"] = ParseJson(R"([[" ", "a"]])", "test");
   EXPECT_EQ(Load(file).Encode("b a", false), (std::vector<int32_t>{1, 3}));
   file["model"]["merges"] = {"  a"};  // two spaces: which one divides?
   EXPECT_THROW(Load(file), Error);
@@ -125,8 +127,9 @@ TEST(TokenizerJson, RefusesAnUnknownStartOfTheText) {
   const char* metaspace = R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"})";
   EXPECT_EQ(ErrorOf("/pre_tokenizer", metaspace), "");
   json file = Small();
-  file["pre_tokenizer"] = json::parse(metaspace);
-  file["normalizer"] = json::parse(R"({"type": "Strip", "strip_left": true, "strip_right": true})");
+  file["pre_tokenizer"] = ParseJson(metaspace, "test");
+  file["normalizer"] =
+      ParseJson(R"({"type": "Strip", "strip_left": true, "strip_right": true})", "test");
   EXPECT_THROW(Load(file), Error);
 }
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/json.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "golden.h"
 
@@ -59,13 +60,13 @@ class Vectors : public testing::Test {
 // Qwen2's vocabulary files as the tokenizer.json that transformers makes of them.
 std::string Qwen2Json(const std::string& folder) {
   json model = {{"type", "BPE"}};
-  model["vocab"] = json::parse(ReadWhole(folder + "qwen2.vocab.json"));
+  model["vocab"] = ReadJsonFile(folder + "qwen2.vocab.json");
   std::istringstream merges(ReadWhole(folder + "qwen2.merges.txt"));
   model["merges"] = json::array();
   for (std::string line; std::getline(merges, line);) {
     if (!line.empty()) model["merges"].push_back(line);
   }
-  const json config = json::parse(ReadWhole(folder + "qwen2.tokenizer_config.json"));
+  const json config = ReadJsonFile(folder + "qwen2.tokenizer_config.json");
   json added = json::array();
   for (const auto& [id, token] : config["added_tokens_decoder"].items()) {
     added.push_back(token);

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "formats/json.h"
 #include "formats/sha256.h"
 #include "kernels/core/thread_pool.h"
 #include "quant/pipeline/budget.h"
@@ -99,7 +100,7 @@ TEST_P(MixtureTest, EveryLayerIsQuantizedAndCoverageReported) {
     ++coverage;
   }
   EXPECT_EQ(coverage, report.mixtures.end());
-  const auto record = nlohmann::json::parse(std::ifstream(Output("out") + "/quantmill.json"));
+  const auto record = ReadJsonFile(Output("out") + "/quantmill.json");
   EXPECT_EQ(record.at("calibration").at("tokens_by_expert").size(), report.mixtures.size());
   EXPECT_TRUE(Verify("out").passed());
 }
@@ -155,7 +156,7 @@ TEST_P(MixtureTest, ScalesOfExpertsAreFoldedAndVerified) {
   const QuantizeReport report = Run(recipe, "out");
   const VerifyReport verified = Verify("out");
   EXPECT_TRUE(verified.passed()) << verified.problems.front().what;
-  const auto record = nlohmann::json::parse(std::ifstream(Output("out") + "/quantmill.json"));
+  const auto record = ReadJsonFile(Output("out") + "/quantmill.json");
   for (const MixtureCoverage& mixture : report.mixtures) {
     const bool undone = std::ranges::any_of(report.events, [&](const Event& event) {
       return event.kind == "folding_kept_identity" &&

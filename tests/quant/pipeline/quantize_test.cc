@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "formats/json.h"
 #include "formats/sha256.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/select.h"
@@ -105,7 +106,7 @@ TEST_F(QuantizeTest, FoldedScalesAreRecordedAndVerified) {
   recipe.transform = Transform::kAwq;
   Run(recipe, "out");  // verifies itself
   const std::filesystem::path record = folder_ / "out" / "quantmill.json";
-  nlohmann::json json = nlohmann::json::parse(std::ifstream(record));
+  nlohmann::json json = ReadJsonFile(record);
   ASSERT_FALSE(json.at("folding").empty());
   auto& block = json["folding"].begin().value();
   auto& scales = block.begin().value();
@@ -272,7 +273,7 @@ TEST_F(QuantizeTest, ScalesOfTheCacheAreWritten) {
     EXPECT_EQ(artifact.kv_scheme(), recipe.kv);
     // Another cache than the recorded one is found.
     const std::filesystem::path record = folder_ / "out" / "quantmill.json";
-    nlohmann::json json = nlohmann::json::parse(std::ifstream(record));
+    nlohmann::json json = ReadJsonFile(record);
     json["recipe"]["kv_scheme"] = per_head ? "fp8" : "fp8-head";
     std::ofstream(record) << json;
     ThreadPool pool(2);

@@ -10,6 +10,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "formats/json.h"
 #include "quant/runtime/generate.h"
 #include "tests/quant/runtime/golden_model.h"
 #include "tests/support/tolerance.h"
@@ -111,7 +112,7 @@ void ZeroTensor(const std::filesystem::path& file, const std::string& name) {
   stream.read(reinterpret_cast<char*>(&header_size), sizeof(header_size));
   std::string header(header_size, ' ');
   stream.read(header.data(), static_cast<std::streamsize>(header_size));
-  const nlohmann::json offsets = nlohmann::json::parse(header).at(name).at("data_offsets");
+  const nlohmann::json offsets = ParseJson(header, "test").at(name).at("data_offsets");
   const auto begin = offsets[0].get<int64_t>();
   const std::string zeros(static_cast<size_t>(offsets[1].get<int64_t>() - begin), '\0');
   stream.seekp(static_cast<std::streamoff>(sizeof(header_size) + header_size) + begin);
@@ -127,7 +128,7 @@ double DifferenceWith(const std::string& name, const std::function<void(nlohmann
   std::filesystem::remove_all(folder);
   std::filesystem::copy(GoldenFolder(name), folder);
   std::filesystem::remove(folder / "expected.safetensors");
-  nlohmann::json config = nlohmann::json::parse(std::ifstream(folder / "config.json"));
+  nlohmann::json config = ReadJsonFile(folder / "config.json");
   edit(config);
   std::ofstream(folder / "config.json") << config;
   if (!zeroed.empty()) ZeroTensor(folder / "model.safetensors", zeroed);

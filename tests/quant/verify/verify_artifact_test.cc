@@ -8,6 +8,7 @@
 #include <string>
 
 #include "formats/file.h"
+#include "formats/json.h"
 #include "kernels/core/error.h"
 #include "verify_run.h"
 
@@ -270,8 +271,7 @@ TEST(VerifyArtifactTest, AReferenceOfOtherShapeIsAProblemOfEveryLayer) {
       }
     }
   });
-  nlohmann::json config =
-      nlohmann::json::parse(ReadTextFile(tiny.dense() / "config.json", 1 << 20));
+  nlohmann::json config = ReadJsonFile(tiny.dense() / "config.json");
   config["intermediate_size"] = 16;
   std::filesystem::remove(tiny.dense() / "config.json");
   WriteTextFile(tiny.dense() / "config.json", config.dump());
