@@ -2,6 +2,20 @@
 
 namespace quantmill {
 
+KvFormat FormatOf(const KvShape& shape) {
+  switch (shape.scheme.type) {
+    case KvScheme::Type::kFp8:
+      return KvFormat::kFp8;
+    case KvScheme::Type::kInt8:
+      return KvFormat::kInt8;
+    case KvScheme::Type::kInt4:
+      return KvFormat::kInt4;
+    case KvScheme::Type::kNone:
+      break;
+  }
+  return shape.dtype == DType::kF32 ? KvFormat::kF32 : KvFormat::kBF16;
+}
+
 std::optional<std::string> UnsupportedKv(KvScheme::Type type, int64_t head_dim) {
   if (type != KvScheme::Type::kInt4) return std::nullopt;
   constexpr int64_t kMostRotated = 1024;

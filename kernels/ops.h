@@ -22,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/kv_format.h"
 #include "kernels/core/matrix.h"
 #include "kernels/core/scheme.h"
 #include "kernels/workspace.h"
@@ -143,6 +144,9 @@ struct KvShape {
   std::vector<float> key_scales = {};
   std::vector<float> value_scales = {};
 };
+
+// How a store of this shape keeps elements: as floats, or as codes of its scheme.
+KvFormat FormatOf(const KvShape& shape);
 
 // Why no store can have this head_dim under `type`, or nothing.
 std::optional<std::string> UnsupportedKv(KvScheme::Type type, int64_t head_dim);

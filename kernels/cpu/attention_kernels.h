@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/core/kv_format.h"
 #include "kernels/cpu/isa.h"
 
 namespace quantmill::cpu {
@@ -13,9 +14,6 @@ inline constexpr int kBlockKeys = 16;  // kKvBlockTokens
 inline constexpr int kTileBlocks = 4;
 // Keys between two rescalings of the running softmax; tiles begin at multiples of it.
 inline constexpr int kTileKeys = kBlockKeys * kTileBlocks;
-
-// How elements are kept: floats, or codes (KvScheme).
-enum class KvFormat : uint8_t { kF32, kBF16, kFp8, kInt8, kInt4 };
 
 // One (layer, physical block, kv head) holds K, V, then the scales of integers:
 //   K transposed, [head_dim][16]: 16 keys of one dimension are one vector, so q . k of 16 keys is a

@@ -3,23 +3,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/op_checks.h"
+
 namespace quantmill::cpu {
 
 CpuBatchPlan::CpuBatchPlan(std::span<const SequenceStep> steps) {
-  int64_t rows = 0;
   for (const SequenceStep& step : steps) {
-    Check(step.tokens >= 0 && step.context >= 0, "PlanBatch: negative length");
-    Check(step.first_row == rows || step.tokens == 0,
-          "PlanBatch: sequences must follow each other without gaps");
-    rows += step.tokens;
-  }
-  positions_.reserve(static_cast<size_t>(rows));
-  for (const SequenceStep& step : steps) {
+    const int64_t count = CheckSequenceStep(step, tokens());
     if (step.tokens == 0) continue;
     const int64_t end = step.context + step.tokens;
-    const int64_t count = (end + kKvBlockTokens - 1) / kKvBlockTokens;
-    Check(static_cast<int64_t>(step.block_table.size()) >= count,
-          "PlanBatch: a block table does not cover its sequence");
     sequences_.push_back(
         {step.first_row, step.tokens, step.context, static_cast<int64_t>(blocks_.size())});
     const std::span<const int32_t> table = step.block_table.first(static_cast<size_t>(count));

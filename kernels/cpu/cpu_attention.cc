@@ -5,6 +5,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/batch_plan.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -13,20 +14,6 @@ QUANTMILL_DEFINE_ISA_TABLE(AttentionKernels, kAttentionKernels)
 namespace {
 
 static_assert(kBlockKeys == kKvBlockTokens);
-
-KvFormat FormatOf(const KvShape& shape) {
-  switch (shape.scheme.type) {
-    case KvScheme::Type::kFp8:
-      return KvFormat::kFp8;
-    case KvScheme::Type::kInt8:
-      return KvFormat::kInt8;
-    case KvScheme::Type::kInt4:
-      return KvFormat::kInt4;
-    case KvScheme::Type::kNone:
-      break;
-  }
-  return shape.dtype == DType::kF32 ? KvFormat::kF32 : KvFormat::kBF16;
-}
 
 // Blocks of one layer lie one after another; attention_kernels.h describes a block. Where head_dim
 // is no multiple of 16, the padding of V makes the store larger than KvBlockBytes says.
@@ -40,8 +27,6 @@ class CpuKvStore : public KvStore {
     const auto heads = static_cast<size_t>(shape.layers * shape.kv_heads);
     if (shape_.key_scales.empty()) shape_.key_scales.assign(heads, 1.0f);
     if (shape_.value_scales.empty()) shape_.value_scales.assign(heads, 1.0f);
-    Check(shape_.key_scales.size() == heads && shape_.value_scales.size() == heads,
-          "NewKvStore: scales are [layers * kv_heads]");
   }
 
   const KvShape& shape() const override { return shape_; }
@@ -69,11 +54,6 @@ class CpuKvStore : public KvStore {
 
 const CpuBatchPlan& PlanOf(const BatchPlan& plan) { return static_cast<const CpuBatchPlan&>(plan); }
 
-void CheckFits(const CpuKvStore& store, const CpuBatchPlan& plan, int64_t layer) {
-  Check(layer >= 0 && layer < store.shape().layers, "attention: no such layer in the store");
-  plan.CheckBlocks(store.shape());
-}
-
 // Rows (tokens x heads of a group) of one attention task. More rows share one reading of the keys;
 // fewer leave more tasks to the threads. A function of the shape alone.
 int64_t TileTokens(int64_t tokens, int64_t heads, int64_t group) {
@@ -87,17 +67,13 @@ int64_t TileTokens(int64_t tokens, int64_t heads, int64_t group) {
 }  // namespace
 
 std::unique_ptr<KvStore> CpuBackend::NewKvStore(Exec&, const KvShape& shape) {
-  Check(shape.dtype == DType::kF32 || shape.dtype == DType::kBF16, "NewKvStore: F32 or BF16");
-  Check(shape.layers >= 0 && shape.blocks >= 0 && shape.kv_heads > 0 && shape.head_dim > 0,
-        "NewKvStore: bad shape");
-  Check(!UnsupportedKv(shape.scheme.type, shape.head_dim), "NewKvStore: head_dim of kInt4");
+  CheckNewKvStore(shape);
   return std::make_unique<CpuKvStore>(shape);
 }
 
 void CpuBackend::CopyKvBlock(Exec&, KvStore& store, int32_t from, int32_t to) {
+  CheckCopyKvBlock(store.shape(), from, to);
   const auto& kv = static_cast<CpuKvStore&>(store);
-  const int64_t blocks = kv.shape().blocks;
-  Check(from >= 0 && from < blocks && to >= 0 && to < blocks, "CopyKvBlock: no such block");
   if (from == to) return;
   const auto bytes = static_cast<size_t>(kv.block_bytes());
   for (int64_t layer = 0; layer < kv.shape().layers; ++layer) {
@@ -111,14 +87,11 @@ std::unique_ptr<BatchPlan> CpuBackend::PlanBatch(Exec&, std::span<const Sequence
 
 void CpuBackend::AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k,
                           ConstMatrix v, KvStore& store) {
+  CheckAppendKv(plan, store.shape(), layer, k, v);
+  PlanOf(plan).CheckBlocks(store.shape());
   const CpuBatchPlan& batch = PlanOf(plan);
   const auto& kv = static_cast<CpuKvStore&>(store);
   const KvShape& shape = kv.shape();
-  const int64_t width = shape.kv_heads * shape.head_dim;
-  CheckFits(kv, batch, layer);
-  Check(k.dtype == DType::kF32 && v.dtype == DType::kF32, "AppendKv: k and v are F32");
-  Check(k.rows == batch.tokens() && v.rows == k.rows && k.cols == width && v.cols == width,
-        "AppendKv: k and v are [tokens, kv_heads * head_dim]");
 
   const AttentionKernels& kernels = SelectAttentionKernels(isa_);
   const auto& runs = batch.runs();
@@ -147,22 +120,10 @@ void CpuBackend::AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, Cons
 void CpuBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
                            const AttentionParams& params, ConstMatrix q, const KvStore& store,
                            Matrix out) {
+  CheckAttention(plan, store.shape(), layer, params, q, out);
+  PlanOf(plan).CheckBlocks(store.shape());
   const CpuBatchPlan& batch = PlanOf(plan);
   const auto& kv = static_cast<const CpuKvStore&>(store);
-  const int64_t width = params.heads * params.head_dim;
-  CheckFits(kv, batch, layer);
-  Check(params.kv_heads == kv.shape().kv_heads && params.head_dim == kv.shape().head_dim,
-        "Attention: the store has another shape");
-  Check(params.heads > 0 && params.heads % params.kv_heads == 0,
-        "Attention: heads is not a multiple of kv_heads");
-  Check(params.alibi_slopes.empty() ||
-            static_cast<int64_t>(params.alibi_slopes.size()) == params.heads,
-        "Attention: one slope for each head");
-  Check(params.sliding_window >= 0 && params.softcap >= 0, "Attention: negative parameter");
-  Check(q.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
-        "Attention: q is F32, out F32 or BF16");
-  Check(q.rows == batch.tokens() && out.rows == q.rows && q.cols == width && out.cols == width,
-        "Attention: q and out are [tokens, heads * head_dim]");
   if (batch.tokens() == 0) return;
 
   const int64_t group = params.heads / params.kv_heads;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/op_checks.h"
+
 namespace quantmill::cpu {
 namespace {
 
@@ -88,8 +90,7 @@ void CpuBackend::Upload(Exec& exec, ConstMatrix host, Matrix device) { Copy(exec
 void CpuBackend::Download(Exec& exec, ConstMatrix device, Matrix host) { Copy(exec, device, host); }
 
 void CpuBackend::Convert(Exec& exec, ConstMatrix x, Matrix out) {
-  Check(x.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
-        "Convert: x is F32, out F32 or BF16");
+  CheckConvert(x, out);
   Copy(exec, x, out);
 }
 

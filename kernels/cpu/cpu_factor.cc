@@ -8,6 +8,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/factor_f64.h"
 #include "kernels/cpu/solve_kernels.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -174,8 +175,7 @@ class Factorizer {
 }  // namespace
 
 void CpuBackend::PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix gram) {
-  Check(gram.dtype == DType::kF32 && gram.rows == gram.cols, "PermuteGram: gram is [in, in] F32");
-  CheckPermutation(order, gram.rows);
+  CheckPermuteGram(order, gram);
   if (gram.rows == 0) return;
   Mirror(PoolOf(exec), SelectSolveKernels(isa_), /*to_lower=*/true, gram);
   if (std::is_sorted(order.begin(), order.end())) return;
@@ -185,10 +185,8 @@ void CpuBackend::PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix 
 
 FactorResult CpuBackend::FactorGram(Exec& exec, ConstMatrix diagonal, float damp,
                                     Precision precision, Matrix gram) {
+  CheckFactorGram(diagonal, gram);
   const int64_t n = gram.rows;
-  Check(gram.dtype == DType::kF32 && gram.cols == n, "FactorGram: gram is [in, in] F32");
-  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == n,
-        "FactorGram: diagonal is [1, in] F32");
   if (n == 0) return {true, -1};
   if (precision == Precision::kF64) return FactorInF64(exec, diagonal, damp, gram);
   Mirror(PoolOf(exec), SelectSolveKernels(isa_), /*to_lower=*/false, gram);

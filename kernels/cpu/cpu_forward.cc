@@ -6,6 +6,7 @@
 #include "kernels/cpu/batch_plan.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/forward_kernels.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -31,14 +32,7 @@ void ForRows(Exec& exec, int64_t rows, int64_t cols, Row row) {
   });
 }
 
-bool IsF32OrBF16(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
-
 uint16_t* BitsOf(Matrix m, int64_t row) { return &m.Row<BF16>(row)->bits; }
-
-// [1, cols] F32, or empty where that is allowed.
-void CheckVector(ConstMatrix v, int64_t cols, std::string_view message) {
-  Check(v.dtype == DType::kF32 && v.rows == 1 && v.cols == cols, message);
-}
 
 double LogSumExp(const LogitStats& stats) {
   return static_cast<double>(stats.max) + std::log(stats.sum);
@@ -50,23 +44,12 @@ TokenScore ScoreOf(const LogitStats& stats, float target) {
   return {above - std::log(stats.sum), stats.argmax};
 }
 
-void CheckTargets(std::span<const int32_t> targets, int64_t rows, int64_t vocab) {
-  Check(static_cast<int64_t>(targets.size()) == rows, "scores: one target per row");
-  for (const int32_t target : targets) {
-    Check(target >= 0 && target < vocab, "scores: a target outside the vocabulary");
-  }
-}
-
 }  // namespace
 
 void CpuBackend::Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matrix out) {
-  Check(x.dtype == DType::kF32 && IsF32OrBF16(out.dtype), "Norm: x is F32, out F32 or BF16");
-  Check(out.rows == x.rows && out.cols == x.cols, "Norm: shapes differ");
+  CheckNorm(x, params, out);
   const bool layer = params.kind == NormKind::kLayer;
   const bool has_bias = params.bias.size() > 0;
-  CheckVector(params.gain, x.cols, "Norm: gain is [1, features] F32");
-  if (has_bias) CheckVector(params.bias, x.cols, "Norm: bias is [1, features] F32");
-  Check(layer || !has_bias, "Norm: RMS norm has no bias");
 
   const ForwardKernels& kernels = SelectForwardKernels(isa_);
   NormRow common{.features = x.cols,
@@ -87,12 +70,8 @@ void CpuBackend::Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matri
 }
 
 void CpuBackend::Rope(Exec& exec, const BatchPlan& plan, const RopeParams& params, Matrix x) {
+  CheckRope(plan, params, x);
   const auto& batch = static_cast<const CpuBatchPlan&>(plan);
-  Check(x.dtype == DType::kF32 && x.rows == batch.tokens(), "Rope: x is [tokens, ...] F32");
-  Check(params.head_dim > 0 && x.cols % params.head_dim == 0, "Rope: x has no whole heads");
-  Check(params.rotary_dim % 2 == 0 && params.rotary_dim <= params.head_dim &&
-            static_cast<int64_t>(params.inv_freq.size()) == params.rotary_dim / 2,
-        "Rope: rotary_dim is even, at most head_dim, with half as many frequencies");
   if (x.size() == 0 || params.rotary_dim == 0) return;
 
   const ForwardKernels& kernels = SelectForwardKernels(isa_);
@@ -105,12 +84,8 @@ void CpuBackend::Rope(Exec& exec, const BatchPlan& plan, const RopeParams& param
 
 void CpuBackend::GatedActivation(Exec& exec, Activation activation, ConstMatrix gate,
                                  ConstMatrix up, Matrix out) {
+  CheckGatedActivation(gate, up, out);
   const bool gated = up.data != nullptr;
-  Check(gate.dtype == DType::kF32 && (!gated || up.dtype == DType::kF32) && IsF32OrBF16(out.dtype),
-        "GatedActivation: gate and up are F32, out F32 or BF16");
-  Check(out.rows == gate.rows && out.cols == gate.cols &&
-            (!gated || (up.rows == gate.rows && up.cols == gate.cols)),
-        "GatedActivation: shapes differ");
   const ForwardKernels& kernels = SelectForwardKernels(isa_);
   const auto index = static_cast<size_t>(activation);
   ForRows(exec, gate.rows, gate.cols, [&](int64_t r) {
@@ -125,9 +100,7 @@ void CpuBackend::GatedActivation(Exec& exec, Activation activation, ConstMatrix 
 
 void CpuBackend::ScoreLogits(Exec& exec, ConstMatrix logits, std::span<const int32_t> targets,
                              std::span<TokenScore> scores) {
-  Check(logits.dtype == DType::kF32, "ScoreLogits: logits are F32");
-  CheckTargets(targets, logits.rows, logits.cols);
-  Check(scores.size() == targets.size(), "ScoreLogits: one score per row");
+  CheckScoreLogits(logits, targets, scores);
   const ForwardKernels& kernels = SelectForwardKernels(isa_);
   ForRows(exec, logits.rows, logits.cols, [&](int64_t r) {
     const float* row = logits.Row<float>(r);
@@ -139,11 +112,7 @@ void CpuBackend::ScoreLogits(Exec& exec, ConstMatrix logits, std::span<const int
 void CpuBackend::CompareLogits(Exec& exec, ConstMatrix reference, ConstMatrix test,
                                std::span<const int32_t> targets,
                                std::span<TokenComparison> scores) {
-  Check(reference.dtype == DType::kF32 && test.dtype == DType::kF32,
-        "CompareLogits: logits are F32");
-  Check(reference.rows == test.rows && reference.cols == test.cols, "CompareLogits: shapes differ");
-  CheckTargets(targets, reference.rows, reference.cols);
-  Check(scores.size() == targets.size(), "CompareLogits: one score per row");
+  CheckCompareLogits(reference, test, targets, scores);
   const ForwardKernels& kernels = SelectForwardKernels(isa_);
   const int64_t vocab = reference.cols;
   ForRows(exec, reference.rows, vocab, [&](int64_t r) {
@@ -160,8 +129,7 @@ void CpuBackend::CompareLogits(Exec& exec, ConstMatrix reference, ConstMatrix te
 }
 
 void CpuBackend::SoftCap(Exec& exec, float cap, Matrix logits) {
-  Check(logits.dtype == DType::kF32, "SoftCap: logits are F32");
-  Check(cap > 0, "SoftCap: the cap is positive");
+  CheckSoftCap(cap, logits);
   const ForwardKernels& kernels = SelectForwardKernels(isa_);
   ForRows(exec, logits.rows, logits.cols,
           [&](int64_t r) { kernels.soft_cap(cap, logits.cols, logits.Row<float>(r)); });

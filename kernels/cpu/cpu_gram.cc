@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gram_kernels.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -141,16 +142,10 @@ class GramCall {
   const Matrix sums_;
 };
 
-void CheckOperands(ConstMatrix x, Matrix result) {
-  Check(x.dtype == DType::kF32 || x.dtype == DType::kBF16, "AddGram, AddCross: x is F32 or BF16");
-  Check(result.dtype == DType::kF32 && result.rows == x.cols && result.cols == x.cols,
-        "AddGram, AddCross: the result is [in, in] F32");
-}
-
 }  // namespace
 
 void CpuBackend::AddGram(Exec& exec, ConstMatrix x, Matrix gram) {
-  CheckOperands(x, gram);
+  CheckAddGram(x, gram);
   if (x.size() == 0) return;
   GramCall call(exec, SelectGramKernels(isa_), x);
   const Matrix packed = call.TakePanels();
@@ -164,8 +159,7 @@ void CpuBackend::AddGram(Exec& exec, ConstMatrix x, Matrix gram) {
 }
 
 void CpuBackend::AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cross) {
-  CheckOperands(x, cross);
-  Check(y.dtype == x.dtype && y.rows == x.rows && y.cols == x.cols, "AddCross: x and y differ");
+  CheckAddCross(x, y, cross);
   if (x.size() == 0) return;
   GramCall call(exec, SelectGramKernels(isa_), x);
   const Matrix left = call.TakePanels();

@@ -13,6 +13,7 @@
 #include "kernels/cpu/cpu_rounded_linear.h"
 #include "kernels/cpu/matmul_output.h"
 #include "kernels/cpu/matmul_plan.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -255,12 +256,7 @@ class MatMulCall {
 
 void CpuBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                         MatMulMode mode, Matrix y) {
-  Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");
-  Check(x.cols == w.in() && y.rows == x.rows && y.cols == w.out(), "MatMul: shapes differ");
-  Check(bias.size() == 0 || (bias.dtype == DType::kF32 && bias.rows == 1 && bias.cols == w.out()),
-        "MatMul: bias is [1, out] F32 or empty");
-  Check(y.dtype == DType::kF32 || (y.dtype == DType::kBF16 && mode == MatMulMode::kStore),
-        "MatMul: y is F32, or BF16 with kStore");
+  CheckMatMul(x, w, bias, mode, y);
   if (y.size() == 0) return;
   if (const auto* rounded = dynamic_cast<const CpuRoundedLinear*>(&w)) {
     return RoundedMatMul(exec, x, *rounded, bias, mode, y);

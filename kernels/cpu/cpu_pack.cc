@@ -10,6 +10,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_linear.h"
 #include "kernels/cpu/cpu_rounded_linear.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -281,10 +282,7 @@ std::unique_ptr<PackedLinear> CpuBackend::PackQuantized(Exec& exec, const Quanti
 
 void CpuBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,
                            Matrix out) {
-  Check(out.dtype == DType::kF32 && out.rows == static_cast<int64_t>(ids.size()) &&
-            out.cols == table.cols,
-        "EmbedRows: out is [ids, hidden] F32");
-  for (const int32_t id : ids) Check(id >= 0 && id < table.rows, "EmbedRows: id outside the table");
+  CheckEmbedRows(table, ids, out);
   if (out.size() == 0) return;
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   const PanelType type = DensePanelType(table.dtype);
@@ -299,10 +297,7 @@ void CpuBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_
 }
 
 void CpuBackend::AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
-  Check(out.dtype == DType::kF32 && out.rows == static_cast<int64_t>(ids.size()) &&
-            out.cols == table.cols,
-        "AddRows: out is [ids, hidden] F32");
-  for (const int32_t id : ids) Check(id >= 0 && id < table.rows, "AddRows: id outside the table");
+  CheckAddRows(table, ids, out);
   if (out.size() == 0) return;
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   const PanelType type = DensePanelType(table.dtype);

@@ -3,15 +3,14 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/range_kernels.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
 QUANTMILL_DEFINE_ISA_TABLE(RangeKernels, kRangeKernels)
 
 void CpuBackend::AddRange(Exec& exec, ConstMatrix x, Matrix range) {
-  Check(x.dtype == DType::kF32 || x.dtype == DType::kBF16, "AddRange: x is F32 or BF16");
-  Check(range.dtype == DType::kF32 && range.rows == 2 && range.cols == x.cols,
-        "AddRange: range is [2, in] F32");
+  CheckAddRange(x, range);
   if (x.size() == 0) return;
   const RangeKernels& kernels = SelectRangeKernels(isa_);
   PoolOf(exec).ParallelFor((x.cols + kRangeCols - 1) / kRangeCols, [&](int64_t task, int) {

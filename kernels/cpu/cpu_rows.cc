@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 namespace {
@@ -23,9 +24,7 @@ void ForRows(Exec& exec, int64_t rows, int64_t cols, Row row) {
 }  // namespace
 
 void CpuBackend::GatherRows(Exec& exec, ConstMatrix x, std::span<const int32_t> rows, Matrix out) {
-  Check(out.dtype == x.dtype && out.rows == std::ssize(rows) && out.cols == x.cols,
-        "GatherRows: out is [rows, features] of x's type");
-  for (const int32_t row : rows) Check(row >= 0 && row < x.rows, "GatherRows: no such row");
+  CheckGatherRows(x, rows, out);
   const auto bytes = static_cast<size_t>(x.cols * SizeOf(x.dtype));
   ForRows(exec, out.rows, out.cols, [&](int64_t i) {
     std::memcpy(out.Rows(i, 1).data, x.Rows(rows[static_cast<size_t>(i)], 1).data, bytes);
@@ -34,11 +33,7 @@ void CpuBackend::GatherRows(Exec& exec, ConstMatrix x, std::span<const int32_t> 
 
 void CpuBackend::ScatterAdd(Exec& exec, ConstMatrix x, std::span<const int32_t> rows,
                             std::span<const float> factors, Matrix y) {
-  Check(x.dtype == DType::kF32 && y.dtype == DType::kF32 && x.cols == y.cols,
-        "ScatterAdd: x and y are F32 of one width");
-  Check(std::ssize(rows) == x.rows && std::ssize(factors) == x.rows,
-        "ScatterAdd: one row and one factor for each of x");
-  for (const int32_t row : rows) Check(row >= 0 && row < y.rows, "ScatterAdd: no such row");
+  CheckScatterAdd(x, rows, factors, y);
   ForRows(exec, x.rows, x.cols, [&](int64_t i) {
     const auto at = static_cast<size_t>(i);
     const float factor = factors[at];

@@ -6,6 +6,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/search_kernels.h"
 #include "kernels/cpu/solve_shapes.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -30,14 +31,8 @@ float RoundScale(const void* rounding, float scale) {
 void CpuBackend::SearchGrid(Exec& exec, ConstMatrix weight, ConstMatrix blocks,
                             const QuantScheme& scheme, const GridSearch& search, Matrix scales,
                             Matrix zero_points) {
-  CheckGrid(weight, scheme, scales, zero_points);
-  Check(blocks.dtype == DType::kF32 && blocks.rows == weight.cols,
-        "SearchGrid: blocks are [in, block] F32");
+  CheckSearchGrid(weight, blocks, scheme, search, scales, zero_points);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
-  Check(scales.cols == 1 || (blocks.cols > 0 && size % blocks.cols == 0),
-        "SearchGrid: the block divides the group");
-  Check(!search.mirror || (scheme.symmetric && scheme.code_type == CodeType::kInt),
-        "SearchGrid: mirrored grids are symmetric integers");
   if (weight.size() == 0) return;
   const SearchKernels& kernels = SelectSearchKernels(isa_);
   const Rounding rounding{scheme.scale_dtype, search.global_scale};
@@ -76,16 +71,9 @@ void CpuBackend::SearchGrid(Exec& exec, ConstMatrix weight, ConstMatrix blocks,
 
 void CpuBackend::RefineCodes(Exec& exec, const GptqProblem& problem, ConstMatrix diagonal,
                              int sweeps, Matrix codes) {
+  CheckRefineCodes(problem, diagonal, codes);
   const ConstMatrix& weight = problem.weight;
   const int64_t in = weight.cols;
-  CheckGrid(weight, problem.scheme, problem.scales, problem.zero_points);
-  Check(problem.factor.dtype == DType::kF32 && problem.factor.rows == in &&
-            problem.factor.cols == in && static_cast<int64_t>(problem.order.size()) == in,
-        "RefineCodes: factor is [in, in] F32, order [in]");
-  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == in,
-        "RefineCodes: diagonal is [1, in] F32");
-  Check(codes.dtype == DType::kI8 && codes.rows == weight.rows && codes.cols == in,
-        "RefineCodes: codes are [out, in] I8");
   if (weight.size() == 0 || sweeps == 0) return;
   const std::vector<int32_t> group_of =
       GroupsInOrder(problem.order, problem.scheme.GroupSizeFor(in));

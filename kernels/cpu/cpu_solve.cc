@@ -7,6 +7,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/solve_kernels.h"
 #include "kernels/cpu/solve_shapes.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 
@@ -55,8 +56,7 @@ GridPoint SmallestGrid(float lo, float hi, const QuantScheme& scheme) {
 
 void CpuBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
                             Matrix scales, Matrix zero_points) {
-  CheckGrid(weight, scheme, scales, zero_points);
-  Check(IsDenseFloat(scheme.scale_dtype), "MinMaxGrid: scales are rounded to F32, F16 or BF16");
+  CheckMinMaxGrid(weight, scheme, scales, zero_points);
   const SolveKernels& kernels = SelectSolveKernels(isa_);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
   ForEachRow(PoolOf(exec), weight.rows, weight.cols, [&](int64_t r) {
@@ -74,9 +74,7 @@ void CpuBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& s
 
 void CpuBackend::RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
                              ConstMatrix scales, ConstMatrix zero_points, Matrix codes) {
-  CheckGrid(weight, scheme, scales, zero_points);
-  Check(codes.dtype == DType::kI8 && codes.rows == weight.rows && codes.cols == weight.cols,
-        "RoundToGrid: codes are [out, in] I8");
+  CheckRoundToGrid(weight, scheme, scales, zero_points, codes);
   const SolveKernels& kernels = SelectSolveKernels(isa_);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
   const CodeRange range = RangeOf(scheme);
@@ -96,17 +94,9 @@ void CpuBackend::RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& 
 }
 
 void CpuBackend::GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) {
+  CheckGptqSolve(problem, codes, loss);
   const ConstMatrix& weight = problem.weight;
-  const ConstMatrix& factor = problem.factor;
   const int64_t in = weight.cols;
-  CheckGrid(weight, problem.scheme, problem.scales, problem.zero_points);
-  Check(factor.dtype == DType::kF32 && factor.rows == in && factor.cols == in,
-        "GptqSolve: factor is [in, in] F32");
-  Check(static_cast<int64_t>(problem.order.size()) == in, "GptqSolve: order is not [in]");
-  Check(codes.dtype == DType::kI8 && codes.rows == weight.rows && codes.cols == in,
-        "GptqSolve: codes are [out, in] I8");
-  Check(loss.dtype == DType::kF32 && loss.rows == 1 && loss.cols == weight.rows,
-        "GptqSolve: loss is [1, out] F32");
   if (in == 0) {
     std::fill_n(loss.Row<float>(0), loss.cols, 0.0f);
     return;
@@ -130,14 +120,8 @@ void CpuBackend::GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes,
 
 void CpuBackend::QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram,
                                ConstMatrix diagonal, Matrix result) {
+  CheckQuadraticForm(delta, gram, diagonal, result);
   const int64_t in = delta.cols;
-  Check(delta.dtype == DType::kF32, "QuadraticForm: delta is [out, in] F32");
-  Check(gram.dtype == DType::kF32 && gram.rows == in && gram.cols == in,
-        "QuadraticForm: gram is [in, in] F32");
-  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == in,
-        "QuadraticForm: diagonal is [1, in] F32");
-  Check(result.dtype == DType::kF32 && result.rows == 1 && result.cols == delta.rows,
-        "QuadraticForm: result is [1, out] F32");
   if (in == 0) {
     std::fill_n(result.Row<float>(0), result.cols, 0.0f);
     return;

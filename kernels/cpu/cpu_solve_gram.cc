@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/solve_kernels.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
 namespace {
@@ -47,10 +48,8 @@ void PermuteColumns(std::span<const int32_t> order, bool back, ConstMatrix from,
 
 void CpuBackend::SolveGram(Exec& exec, ConstMatrix factor, std::span<const int32_t> order,
                            Matrix x) {
+  CheckSolveGram(factor, order, x);
   const int64_t n = factor.rows;
-  Check(factor.dtype == DType::kF32 && factor.cols == n, "SolveGram: factor is [in, in] F32");
-  Check(x.dtype == DType::kF32 && x.cols == n && static_cast<int64_t>(order.size()) == n,
-        "SolveGram: x is [rows, in] F32, order [in]");
   if (x.size() == 0) return;
   ThreadPool& pool = PoolOf(exec);
   Workspace::Scope scope(exec.workspace);

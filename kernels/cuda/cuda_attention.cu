@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention_mma.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 
@@ -27,22 +28,10 @@ extern template void LaunchAttention<KvFormat::kInt4>(Exec&, const CudaBatchPlan
 void CudaBackend::Attention(Exec& exec, const BatchPlan& plan, int64_t layer,
                             const AttentionParams& params, ConstMatrix q, const KvStore& store,
                             Matrix out) {
+  CheckAttention(plan, store.shape(), layer, params, q, out);
   const CudaBatchPlan& batch = PlanOf(plan);
   const auto& kv = static_cast<const CudaKvStore&>(store);
-  const int64_t width = params.heads * params.head_dim;
-  Check(layer >= 0 && layer < kv.shape().layers, "Attention: no such layer in the store");
   batch.CheckBlocks(kv.shape());
-  Check(params.kv_heads == kv.shape().kv_heads && params.head_dim == kv.shape().head_dim,
-        "Attention: the store has another shape");
-  Check(params.heads > 0 && params.heads % params.kv_heads == 0,
-        "Attention: heads is not a multiple of kv_heads");
-  Check(params.alibi_slopes.empty() || std::ssize(params.alibi_slopes) == params.heads,
-        "Attention: one slope for each head");
-  Check(params.sliding_window >= 0 && params.softcap >= 0, "Attention: negative parameter");
-  Check(q.dtype == DType::kF32 && (out.dtype == DType::kF32 || out.dtype == DType::kBF16),
-        "Attention: q is F32, out F32 or BF16");
-  Check(q.rows == batch.tokens() && out.rows == q.rows && q.cols == width && out.cols == width,
-        "Attention: q and out are [tokens, heads * head_dim]");
   if (batch.tokens() == 0) return;
 
   Workspace::Scope scope(exec.workspace);

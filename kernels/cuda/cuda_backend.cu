@@ -4,6 +4,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/open_cuda.h"
 #include "kernels/cuda/upload.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -87,8 +88,7 @@ void CudaBackend::Zero(Exec& exec, Matrix x) {
 }
 
 void CudaBackend::Convert(Exec& exec, ConstMatrix x, Matrix out) {
-  Check(x.dtype == DType::kF32 && x.rows == out.rows && x.cols == out.cols,
-        "Convert: x is F32, of the shape of out");
+  CheckConvert(x, out);
   if (out.dtype != DType::kF32) return ConvertOnDevice(exec, x, out);
   StreamOf(exec).CopyOnDevice(out.data, Pitch(out), x.data, Pitch(x), RowBytes(x), x.rows);
 }

@@ -10,6 +10,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -160,9 +161,8 @@ constexpr int64_t kFormRows = 8192;
 }  // namespace
 
 void CudaBackend::PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix gram) {
+  CheckPermuteGram(order, gram);
   const int64_t n = gram.rows;
-  Check(gram.dtype == DType::kF32 && gram.cols == n, "PermuteGram: gram is [in, in] F32");
-  CheckPermutation(order, n);
   Launch(exec, CompleteKernel, TilesOf(n), Out<float>(gram));
   if (std::is_sorted(order.begin(), order.end())) return;
   Workspace::Scope scope(exec.workspace);
@@ -174,10 +174,8 @@ void CudaBackend::PermuteGram(Exec& exec, std::span<const int32_t> order, Matrix
 
 FactorResult CudaBackend::FactorGram(Exec& exec, ConstMatrix diagonal, float damp,
                                      Precision precision, Matrix gram) {
+  CheckFactorGram(diagonal, gram);
   const int64_t n = gram.rows;
-  Check(gram.dtype == DType::kF32 && gram.cols == n, "FactorGram: gram is [in, in] F32");
-  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == n,
-        "FactorGram: diagonal is [1, in] F32");
   if (n == 0) return {true, -1};
   return precision == Precision::kF64 ? Factor<double>(exec, diagonal, damp, gram)
                                       : Factor<float>(exec, diagonal, damp, gram);
@@ -185,10 +183,8 @@ FactorResult CudaBackend::FactorGram(Exec& exec, ConstMatrix diagonal, float dam
 
 void CudaBackend::SolveGram(Exec& exec, ConstMatrix factor, std::span<const int32_t> order,
                             Matrix x) {
+  CheckSolveGram(factor, order, x);
   const int64_t n = factor.rows;
-  Check(factor.dtype == DType::kF32 && factor.cols == n, "SolveGram: factor is [in, in] F32");
-  Check(x.dtype == DType::kF32 && x.cols == n, "SolveGram: x is [rows, in] F32");
-  CheckPermutation(order, n);
   if (x.size() == 0) return;
   Workspace::Scope scope(exec.workspace);
   const int32_t* on_device = OnDevice(exec, scope, order);
@@ -204,14 +200,8 @@ void CudaBackend::SolveGram(Exec& exec, ConstMatrix factor, std::span<const int3
 // which a library makes in half the time of one with all of G.
 void CudaBackend::QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram,
                                 ConstMatrix diagonal, Matrix result) {
+  CheckQuadraticForm(delta, gram, diagonal, result);
   const int64_t n = delta.cols;
-  Check(delta.dtype == DType::kF32, "QuadraticForm: delta is [out, in] F32");
-  Check(gram.dtype == DType::kF32 && gram.rows == n && gram.cols == n,
-        "QuadraticForm: gram is [in, in] F32");
-  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == n,
-        "QuadraticForm: diagonal is [1, in] F32");
-  Check(result.dtype == DType::kF32 && result.rows == 1 && result.cols == delta.rows,
-        "QuadraticForm: result is [1, out] F32");
   Workspace::Scope scope(exec.workspace);
   const Matrix upper = scope.Take(DType::kF32, n, n);
   Launch(exec, TransposeLowerKernel<float, false>, TilesOf(n), In<float>(gram),

@@ -6,6 +6,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -64,10 +65,6 @@ __global__ void NormKernel(View<const float> x, NormArguments norm, View<T> out)
 constexpr int NormThreads(int64_t features) {
   const int64_t warps = (features + 4 * kWarp - 1) / (4 * kWarp);
   return static_cast<int>(std::min<int64_t>(warps, 32)) * kWarp;
-}
-
-void CheckVector(ConstMatrix v, int64_t cols, std::string_view message) {
-  Check(v.dtype == DType::kF32 && v.rows == 1 && v.cols == cols, message);
 }
 
 // ---- rope ----
@@ -157,13 +154,9 @@ __global__ void SoftCapKernel(float cap, View<float> x) {
 }  // namespace
 
 void CudaBackend::Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matrix out) {
-  Check(x.dtype == DType::kF32, "Norm: x is F32");
-  Check(out.rows == x.rows && out.cols == x.cols, "Norm: shapes differ");
+  CheckNorm(x, params, out);
   const bool layer = params.kind == NormKind::kLayer;
   const bool has_bias = params.bias.size() > 0;
-  CheckVector(params.gain, x.cols, "Norm: gain is [1, features] F32");
-  if (has_bias) CheckVector(params.bias, x.cols, "Norm: bias is [1, features] F32");
-  Check(layer || !has_bias, "Norm: RMS norm has no bias");
   if (x.size() == 0) return;
   const NormArguments norm{layer, params.eps, params.gain_offset, params.gain.Row<float>(0),
                            has_bias ? params.bias.Row<float>(0) : nullptr};
@@ -175,12 +168,8 @@ void CudaBackend::Norm(Exec& exec, ConstMatrix x, const NormParams& params, Matr
 }
 
 void CudaBackend::Rope(Exec& exec, const BatchPlan& plan, const RopeParams& params, Matrix x) {
+  CheckRope(plan, params, x);
   const CudaBatchPlan& batch = PlanOf(plan);
-  Check(x.dtype == DType::kF32 && x.rows == batch.tokens(), "Rope: x is [tokens, ...] F32");
-  Check(params.head_dim > 0 && x.cols % params.head_dim == 0, "Rope: x has no whole heads");
-  Check(params.rotary_dim % 2 == 0 && params.rotary_dim <= params.head_dim &&
-            std::ssize(params.inv_freq) == params.rotary_dim / 2,
-        "Rope: rotary_dim is even, at most head_dim, with half as many frequencies");
   if (x.size() == 0 || params.rotary_dim == 0) return;
   Workspace::Scope scope(exec.workspace);
   const float* inv_freq = OnDevice(exec, scope, params.inv_freq);
@@ -192,12 +181,7 @@ void CudaBackend::Rope(Exec& exec, const BatchPlan& plan, const RopeParams& para
 
 void CudaBackend::GatedActivation(Exec& exec, Activation activation, ConstMatrix gate,
                                   ConstMatrix up, Matrix out) {
-  const bool gated = up.data != nullptr;
-  Check(gate.dtype == DType::kF32 && (!gated || up.dtype == DType::kF32),
-        "GatedActivation: gate and up are F32");
-  Check(out.rows == gate.rows && out.cols == gate.cols &&
-            (!gated || (up.rows == gate.rows && up.cols == gate.cols)),
-        "GatedActivation: shapes differ");
+  CheckGatedActivation(gate, up, out);
   WithActivation(activation, [&](auto function) {
     using F = decltype(function);
     WithActivationType(out.dtype, [&](auto type) {
@@ -209,8 +193,7 @@ void CudaBackend::GatedActivation(Exec& exec, Activation activation, ConstMatrix
 }
 
 void CudaBackend::SoftCap(Exec& exec, float cap, Matrix logits) {
-  Check(logits.dtype == DType::kF32, "SoftCap: logits are F32");
-  Check(cap > 0, "SoftCap: the cap is positive");
+  CheckSoftCap(cap, logits);
   Launch(exec, SoftCapKernel, Elementwise(logits.rows, logits.cols), cap, Out<float>(logits));
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/problem.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -69,10 +70,8 @@ void SolveRows(Exec& exec, const GptqProblem& problem, const int32_t* order, Mat
 }  // namespace
 
 void CudaBackend::GptqSolve(Exec& exec, const GptqProblem& problem, Matrix codes, Matrix loss) {
-  CheckProblem(problem, codes);
+  CheckGptqSolve(problem, codes, loss);
   const int64_t rows = problem.weight.rows;
-  Check(loss.dtype == DType::kF32 && loss.rows == 1 && loss.cols == rows,
-        "GptqSolve: loss is [1, out] F32");
   Zero(exec, loss);
   if (problem.weight.size() == 0) return;
   Workspace::Scope scope(exec.workspace);

@@ -6,6 +6,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -62,24 +63,17 @@ void AddGramChunk(Exec& exec, ConstMatrix x, Matrix gram) {
   }
 }
 
-void CheckActivations(DType dtype) {
-  Check(dtype == DType::kF32 || dtype == DType::kBF16, "AddGram, AddCross, AddRange: F32 or BF16");
-}
-
 }  // namespace
 
 void CudaBackend::AddGram(Exec& exec, ConstMatrix x, Matrix gram) {
-  Check(gram.rows == x.cols && gram.cols == x.cols, "AddGram: gram is [in, in]");
-  CheckActivations(x.dtype);
+  CheckAddGram(x, gram);
   for (int64_t first = 0; first < x.rows; first += kChunkTokens) {
     AddGramChunk(exec, x.Rows(first, std::min(kChunkTokens, x.rows - first)), gram);
   }
 }
 
 void CudaBackend::AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cross) {
-  Check(cross.rows == x.cols && cross.cols == x.cols, "AddCross: cross is [in, in]");
-  Check(x.rows == y.rows && x.cols == y.cols && x.dtype == y.dtype, "AddCross: x and y differ");
-  CheckActivations(x.dtype);
+  CheckAddCross(x, y, cross);
   for (int64_t first = 0; first < x.rows; first += kChunkTokens) {
     const int64_t count = std::min(kChunkTokens, x.rows - first);
     const ConstMatrix rows = x.Rows(first, count);
@@ -95,8 +89,7 @@ void CudaBackend::AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cros
 }
 
 void CudaBackend::AddRange(Exec& exec, ConstMatrix x, Matrix range) {
-  Check(range.rows == 2 && range.cols == x.cols, "AddRange: range is [2, in]");
-  CheckActivations(x.dtype);
+  CheckAddRange(x, range);
   WithFloatType(x.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int kThreads = 64;

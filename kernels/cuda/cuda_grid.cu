@@ -3,6 +3,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -80,8 +81,7 @@ __global__ void RoundKernel(View<const float> weight, GridView grid, Kind kind, 
 
 void CudaBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
                              Matrix scales, Matrix zero_points) {
-  CheckGrid(weight, scheme, scales, zero_points);
-  Check(IsDenseFloat(scheme.scale_dtype), "MinMaxGrid: scales are rounded to F32, F16 or BF16");
+  CheckMinMaxGrid(weight, scheme, scales, zero_points);
   const GridRule rule{scheme.GroupSizeFor(weight.cols),
                       scheme.symmetric,
                       scheme.half_range(),
@@ -98,9 +98,7 @@ void CudaBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& 
 // The flag of NaNs is read back, which waits: the call is one of few for a whole layer.
 void CudaBackend::RoundToGrid(Exec& exec, ConstMatrix weight, const QuantScheme& scheme,
                               ConstMatrix scales, ConstMatrix zero_points, Matrix codes) {
-  CheckGrid(weight, scheme, scales, zero_points);
-  Check(codes.dtype == DType::kI8 && codes.rows == weight.rows && codes.cols == weight.cols,
-        "RoundToGrid: codes are [out, in] I8");
+  CheckRoundToGrid(weight, scheme, scales, zero_points, codes);
   if (weight.size() == 0) return;
   Workspace::Scope scope(exec.workspace);
   const Matrix nan = scope.Take(DType::kI32, 1, 1);

@@ -7,23 +7,10 @@
 #include "kernels/cuda/cuda_kv.h"
 #include "kernels/cuda/cuda_plan.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
-
-KvFormat FormatOf(const KvShape& shape) {
-  switch (shape.scheme.type) {
-    case KvScheme::Type::kFp8:
-      return KvFormat::kFp8;
-    case KvScheme::Type::kInt8:
-      return KvFormat::kInt8;
-    case KvScheme::Type::kInt4:
-      return KvFormat::kInt4;
-    case KvScheme::Type::kNone:
-      break;
-  }
-  return shape.dtype == DType::kF32 ? KvFormat::kF32 : KvFormat::kBF16;
-}
 
 KvLayout LayoutOf(const KvShape& shape) {
   Check(shape.kv_heads * shape.head_dim < INT32_MAX / 256, "NewKvStore: too many heads");
@@ -179,7 +166,6 @@ Tensor ScalesOnDevice(Exec& exec, const CudaMemory& memory, const KvShape& shape
   const auto heads = static_cast<size_t>(shape.layers * shape.kv_heads);
   std::vector<float> all;
   for (const std::vector<float>* scales : {&shape.key_scales, &shape.value_scales}) {
-    Check(scales->empty() || scales->size() == heads, "NewKvStore: scales are [layers * kv_heads]");
     if (scales->empty()) {
       all.insert(all.end(), heads, 1.0f);
     } else {
@@ -208,20 +194,16 @@ KvLayer CudaKvStore::Layer(int64_t layer) const {
 }
 
 std::unique_ptr<KvStore> CudaBackend::NewKvStore(Exec& exec, const KvShape& shape) {
+  CheckNewKvStore(shape);
   constexpr int64_t kMostHeadDim = 1024;  // of shared memory, here and in attention
-  Check(shape.dtype == DType::kF32 || shape.dtype == DType::kBF16, "NewKvStore: F32 or BF16");
-  Check(shape.layers >= 0 && shape.blocks >= 0 && shape.kv_heads > 0 && shape.head_dim > 0,
-        "NewKvStore: bad shape");
   Check(shape.head_dim <= kMostHeadDim, "NewKvStore: heads of more than 1,024 elements");
-  Check(!UnsupportedKv(shape.scheme.type, shape.head_dim), "NewKvStore: head_dim of kInt4");
   return std::make_unique<CudaKvStore>(exec, memory_, shape);
 }
 
 void CudaBackend::CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t to) {
+  CheckCopyKvBlock(store.shape(), from, to);
   const auto& kv = static_cast<CudaKvStore&>(store);
   const KvShape& shape = kv.shape();
-  Check(from >= 0 && from < shape.blocks && to >= 0 && to < shape.blocks,
-        "CopyKvBlock: no such block");
   if (from == to || shape.layers == 0) return;
   uint8_t* blocks = kv.Layer(0).blocks;
   const int64_t bytes = kv.layout().block;
@@ -231,15 +213,11 @@ void CudaBackend::CopyKvBlock(Exec& exec, KvStore& store, int32_t from, int32_t 
 
 void CudaBackend::AppendKv(Exec& exec, const BatchPlan& plan, int64_t layer, ConstMatrix k,
                            ConstMatrix v, KvStore& store) {
+  CheckAppendKv(plan, store.shape(), layer, k, v);
   const CudaBatchPlan& batch = PlanOf(plan);
   const auto& kv = static_cast<CudaKvStore&>(store);
   const KvShape& shape = kv.shape();
-  const int64_t width = shape.kv_heads * shape.head_dim;
-  Check(layer >= 0 && layer < shape.layers, "AppendKv: no such layer in the store");
   batch.CheckBlocks(shape);
-  Check(k.dtype == DType::kF32 && v.dtype == DType::kF32, "AppendKv: k and v are F32");
-  Check(k.rows == batch.tokens() && v.rows == k.rows && k.cols == width && v.cols == width,
-        "AppendKv: k and v are [tokens, kv_heads * head_dim]");
   const int64_t items = batch.tokens() * 2 * shape.kv_heads;
   const LaunchShape grid{(items + kWarpsOfBlock - 1) / kWarpsOfBlock, 1, kWarpsOfBlock * kWarp,
                          SharedBytes<float>(kWarpsOfBlock * 4 * kv.layout().quads)};

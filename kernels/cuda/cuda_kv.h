@@ -10,9 +10,6 @@
 
 namespace quantmill::QUANTMILL_CUDA {
 
-// How elements are kept: floats, or codes (KvScheme).
-enum class KvFormat : uint8_t { kF32, kBF16, kFp8, kInt8, kInt4 };
-
 // n elements that move in one access.
 template <typename T, int n>
 struct alignas(n * sizeof(T)) Pack {

@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_rounded_linear.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -45,10 +46,7 @@ void Multiply(Exec& exec, ConstMatrix x, ConstMatrix w, ConstMatrix bias, MatMul
 
 void CudaBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                          MatMulMode mode, Matrix y) {
-  Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");
-  Check(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "MatMul: shapes differ");
-  Check(bias.size() == 0 || bias.cols == w.out(), "MatMul: bias is [1, out]");
-  Check(mode == MatMulMode::kStore || y.dtype == DType::kF32, "MatMul: kAdd needs an F32 y");
+  CheckMatMul(x, w, bias, mode, y);
   if (const auto* rounded = dynamic_cast<const RoundedLinear*>(&w); rounded != nullptr) {
     return rounded->Multiply(exec, x, bias, mode, y);
   }

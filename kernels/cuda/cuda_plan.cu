@@ -6,6 +6,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cuda_plan.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -27,16 +28,11 @@ CudaBatchPlan::CudaBatchPlan(Exec& exec, const CudaMemory& memory,
   std::vector<int32_t> slots;
   std::vector<int32_t> blocks;
   for (const SequenceStep& step : steps) {
+    const int64_t count = CheckSequenceStep(step, tokens());
     const int64_t end = step.context + step.tokens;
-    Check(step.tokens >= 0 && step.context >= 0, "PlanBatch: negative length");
     Check(end < CudaBatchPlan::kMostPositions, "PlanBatch: a sequence is too long");
-    Check(step.first_row == tokens() || step.tokens == 0,
-          "PlanBatch: sequences must follow each other without gaps");
     if (step.tokens == 0) continue;
     most_tokens_ = std::max(most_tokens_, step.tokens);
-    const int64_t count = (end + kKvBlockTokens - 1) / kKvBlockTokens;
-    Check(std::ssize(step.block_table) >= count,
-          "PlanBatch: a block table does not cover its sequence");
     sequences_.push_back({static_cast<int32_t>(tokens()), static_cast<int32_t>(step.tokens),
                           static_cast<int32_t>(step.context), static_cast<int32_t>(blocks.size())});
     for (const int32_t block : step.block_table.first(static_cast<size_t>(count))) {

@@ -13,6 +13,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/problem.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -141,10 +142,8 @@ void RefineRows(Exec& exec, const GptqProblem& problem, ConstMatrix diagonal, co
 
 void CudaBackend::RefineCodes(Exec& exec, const GptqProblem& problem, ConstMatrix diagonal,
                               int sweeps, Matrix codes) {
-  CheckProblem(problem, codes);
+  CheckRefineCodes(problem, diagonal, codes);
   const int64_t rows = problem.weight.rows;
-  Check(diagonal.dtype == DType::kF32 && diagonal.rows == 1 && diagonal.cols == problem.weight.cols,
-        "RefineCodes: diagonal is [1, in] F32");
   if (problem.weight.size() == 0 || sweeps == 0) return;
   Workspace::Scope scope(exec.workspace);
   const int32_t* order = OnDevice(exec, scope, problem.order);

@@ -6,6 +6,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -38,18 +39,13 @@ __global__ void ScatterAddKernel(View<const float> x, const int32_t* rows, const
   });
 }
 
-void CheckRows(std::span<const int32_t> rows, int64_t count, const char* message) {
-  for (const int32_t row : rows) Check(row >= 0 && row < count, message);
-}
-
 }  // namespace
 
 // The table is too large for the device, and may be a mapped file: its rows are gathered on the
 // host.
 void CudaBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids,
                             float scale, Matrix out) {
-  Check(out.rows == std::ssize(ids) && out.cols == table.cols, "EmbedRows: out is [ids, hidden]");
-  CheckRows(ids, table.rows, "EmbedRows: token id outside the table");
+  CheckEmbedRows(table, ids, out);
   const Tensor gathered = HostTensor(table.dtype, out.rows, out.cols);
   const auto row_bytes = static_cast<size_t>(table.cols * SizeOf(table.dtype));
   for (int64_t t = 0; t < out.rows; ++t) {
@@ -67,8 +63,7 @@ void CudaBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32
 }
 
 void CudaBackend::AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
-  Check(out.rows == std::ssize(ids) && out.cols == table.cols, "AddRows: out is [ids, hidden]");
-  CheckRows(ids, table.rows, "AddRows: id outside the table");
+  CheckAddRows(table, ids, out);
   Workspace::Scope scope(exec.workspace);
   const int32_t* rows = OnDevice(exec, scope, ids);
   WithFloatType(table.dtype, [&](auto type) {
@@ -79,9 +74,7 @@ void CudaBackend::AddRows(Exec& exec, ConstMatrix table, std::span<const int32_t
 }
 
 void CudaBackend::GatherRows(Exec& exec, ConstMatrix x, std::span<const int32_t> rows, Matrix out) {
-  Check(out.dtype == x.dtype && out.rows == std::ssize(rows) && out.cols == x.cols,
-        "GatherRows: out is [rows, features] of x's type");
-  CheckRows(rows, x.rows, "GatherRows: no such row");
+  CheckGatherRows(x, rows, out);
   Workspace::Scope scope(exec.workspace);
   const int32_t* on_device = OnDevice(exec, scope, rows);
   WithFloatType(x.dtype, [&](auto type) {
@@ -93,9 +86,7 @@ void CudaBackend::GatherRows(Exec& exec, ConstMatrix x, std::span<const int32_t>
 
 void CudaBackend::ScatterAdd(Exec& exec, ConstMatrix x, std::span<const int32_t> rows,
                              std::span<const float> factors, Matrix y) {
-  Check(std::ssize(rows) == x.rows && std::ssize(factors) == x.rows && x.cols == y.cols,
-        "ScatterAdd: one row and one factor for each of x");
-  CheckRows(rows, y.rows, "ScatterAdd: no such row");
+  CheckScatterAdd(x, rows, factors, y);
   Workspace::Scope scope(exec.workspace);
   const int32_t* on_device = OnDevice(exec, scope, rows);
   const float* factors_on_device = OnDevice(exec, scope, factors);

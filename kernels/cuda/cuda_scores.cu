@@ -8,6 +8,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -129,13 +130,6 @@ __global__ void CompareKernel(View<const float> reference, View<const float> tes
   to[4] = sum;
 }
 
-void CheckTargets(std::span<const int32_t> targets, int64_t rows, int64_t vocab) {
-  Check(std::ssize(targets) == rows, "scores: one target per row");
-  for (const int32_t target : targets) {
-    Check(target >= 0 && target < vocab, "scores: a target outside the vocabulary");
-  }
-}
-
 // Waits.
 std::vector<double> OnHost(Exec& exec, Matrix scores) {
   std::vector<double> host(static_cast<size_t>(scores.size()));
@@ -148,9 +142,7 @@ std::vector<double> OnHost(Exec& exec, Matrix scores) {
 
 void CudaBackend::ScoreLogits(Exec& exec, ConstMatrix logits, std::span<const int32_t> targets,
                               std::span<TokenScore> scores) {
-  Check(logits.dtype == DType::kF32, "ScoreLogits: logits are F32");
-  CheckTargets(targets, logits.rows, logits.cols);
-  Check(scores.size() == targets.size(), "ScoreLogits: one score per row");
+  CheckScoreLogits(logits, targets, scores);
   if (scores.empty()) return;
   Workspace::Scope scope(exec.workspace);
   constexpr int64_t kValues = 2;
@@ -167,11 +159,7 @@ void CudaBackend::ScoreLogits(Exec& exec, ConstMatrix logits, std::span<const in
 void CudaBackend::CompareLogits(Exec& exec, ConstMatrix reference, ConstMatrix test,
                                 std::span<const int32_t> targets,
                                 std::span<TokenComparison> scores) {
-  Check(reference.dtype == DType::kF32 && test.dtype == DType::kF32,
-        "CompareLogits: logits are F32");
-  Check(reference.rows == test.rows && reference.cols == test.cols, "CompareLogits: shapes differ");
-  CheckTargets(targets, reference.rows, reference.cols);
-  Check(scores.size() == targets.size(), "CompareLogits: one score per row");
+  CheckCompareLogits(reference, test, targets, scores);
   if (scores.empty()) return;
   Workspace::Scope scope(exec.workspace);
   constexpr int64_t kValues = 5;

@@ -13,6 +13,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/staging.h"
 #include "kernels/cuda/unroll.h"
+#include "kernels/op_checks.h"
 
 namespace quantmill::QUANTMILL_CUDA {
 namespace {
@@ -235,15 +236,9 @@ void LaunchSearch(Exec& exec, const QuantScheme& scheme, const Problem& problem,
 void CudaBackend::SearchGrid(Exec& exec, ConstMatrix weight, ConstMatrix blocks,
                              const QuantScheme& scheme, const GridSearch& search, Matrix scales,
                              Matrix zero_points) {
-  CheckGrid(weight, scheme, scales, zero_points);
-  Check(blocks.dtype == DType::kF32 && blocks.rows == weight.cols,
-        "SearchGrid: blocks are [in, block] F32");
+  CheckSearchGrid(weight, blocks, scheme, search, scales, zero_points);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
-  Check(scales.cols == 1 || (blocks.cols > 0 && size % blocks.cols == 0),
-        "SearchGrid: the block divides the group");
   Check(blocks.cols <= kMostColumns, "SearchGrid: a block is at most 128 columns");
-  Check(!search.mirror || (scheme.symmetric && scheme.code_type == CodeType::kInt),
-        "SearchGrid: mirrored grids are symmetric integers");
   if (weight.size() == 0) return;
   Workspace::Scope scope(exec.workspace);
   const Candidates candidates{OnDevice(exec, scope, search.coarse),

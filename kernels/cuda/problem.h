@@ -4,22 +4,10 @@
 
 #include <cstdint>
 
-#include "kernels/core/permutation.h"
 #include "kernels/cuda/codes.h"
 #include "kernels/ops.h"
 
 namespace quantmill::QUANTMILL_CUDA {
-
-inline void CheckProblem(const GptqProblem& problem, ConstMatrix codes) {
-  const int64_t in = problem.weight.cols;
-  CheckGrid(problem.weight, problem.scheme, problem.scales, problem.zero_points);
-  Check(
-      problem.factor.dtype == DType::kF32 && problem.factor.rows == in && problem.factor.cols == in,
-      "GptqProblem: factor is [in, in] F32");
-  CheckPermutation(problem.order, in);
-  Check(codes.dtype == DType::kI8 && codes.rows == problem.weight.rows && codes.cols == in,
-        "GptqProblem: codes are [out, in] I8");
-}
 
 // Rows [begin, begin + count) of a problem.
 inline GptqProblem RowsOf(const GptqProblem& problem, int64_t begin, int64_t count) {

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_elements.h"
 
 namespace quantmill::reference {
@@ -59,7 +60,7 @@ void ReferenceBackend::Upload(Exec&, ConstMatrix host, Matrix device) { Copy(hos
 void ReferenceBackend::Download(Exec&, ConstMatrix device, Matrix host) { Copy(device, host); }
 
 void ReferenceBackend::Convert(Exec&, ConstMatrix x, Matrix out) {
-  Check(x.dtype == DType::kF32, "Convert: x is F32");
+  CheckConvert(x, out);
   Copy(x, out);
 }
 

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <vector>
 
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_backend.h"
 #include "kernels/reference/reference_kv.h"
 
@@ -45,11 +46,8 @@ class ReferencePlan : public BatchPlan {
 
   explicit ReferencePlan(std::span<const SequenceStep> steps) {
     for (const SequenceStep& step : steps) {
+      CheckSequenceStep(step, tokens());
       const int64_t end = step.context + step.tokens;
-      Check(step.tokens == 0 || step.first_row == tokens(),
-            "PlanBatch: sequences must follow each other without gaps");
-      Check(static_cast<int64_t>(step.block_table.size()) * kKvBlockTokens >= end,
-            "PlanBatch: a block table does not cover its sequence");
       for (int64_t at = step.context; at < end; ++at) rows_.push_back({tables_.size(), at});
       tables_.emplace_back(step.block_table.begin(), step.block_table.end());
     }
@@ -127,7 +125,7 @@ TokenScore Score(const float* logits, int64_t vocab, int32_t target,
 }  // namespace
 
 void ReferenceBackend::Norm(Exec&, ConstMatrix x, const NormParams& params, Matrix out) {
-  Check(out.rows == x.rows && out.cols == x.cols, "Norm: shapes differ");
+  CheckNorm(x, params, out);
   const auto n = static_cast<double>(x.cols);
   const bool layer = params.kind == NormKind::kLayer;
   for (int64_t r = 0; r < x.rows; ++r) {
@@ -146,8 +144,8 @@ void ReferenceBackend::Norm(Exec&, ConstMatrix x, const NormParams& params, Matr
 }
 
 void ReferenceBackend::Rope(Exec&, const BatchPlan& plan, const RopeParams& params, Matrix x) {
+  CheckRope(plan, params, x);
   const ReferencePlan& batch = PlanOf(plan);
-  Check(x.rows == batch.tokens() && x.cols % params.head_dim == 0, "Rope: shapes differ");
   const int64_t half = params.rotary_dim / 2;
   for (int64_t r = 0; r < x.rows; ++r) {
     for (int64_t begin = 0; begin < x.cols; begin += params.head_dim) {
@@ -168,7 +166,7 @@ void ReferenceBackend::Rope(Exec&, const BatchPlan& plan, const RopeParams& para
 
 void ReferenceBackend::GatedActivation(Exec&, Activation activation, ConstMatrix gate,
                                        ConstMatrix up, Matrix out) {
-  Check(out.rows == gate.rows && out.cols == gate.cols, "GatedActivation: shapes differ");
+  CheckGatedActivation(gate, up, out);
   for (int64_t r = 0; r < gate.rows; ++r) {
     for (int64_t i = 0; i < gate.cols; ++i) {
       const double y = Apply(activation, gate.Row<float>(r)[i]);
@@ -178,10 +176,12 @@ void ReferenceBackend::GatedActivation(Exec&, Activation activation, ConstMatrix
 }
 
 std::unique_ptr<KvStore> ReferenceBackend::NewKvStore(Exec&, const KvShape& shape) {
+  CheckNewKvStore(shape);
   return std::make_unique<ReferenceKvStore>(shape);
 }
 
 void ReferenceBackend::CopyKvBlock(Exec&, KvStore& store, int32_t from, int32_t to) {
+  CheckCopyKvBlock(store.shape(), from, to);
   auto& kv = static_cast<ReferenceKvStore&>(store);
   for (int64_t layer = 0; layer < kv.shape().layers; ++layer) {
     std::copy_n(kv.Slot(layer, from, 0, 0, 0), kv.block_values(), kv.Slot(layer, to, 0, 0, 0));
@@ -195,10 +195,10 @@ std::unique_ptr<BatchPlan> ReferenceBackend::PlanBatch(Exec&,
 
 void ReferenceBackend::AppendKv(Exec&, const BatchPlan& plan, int64_t layer, ConstMatrix k,
                                 ConstMatrix v, KvStore& store) {
+  CheckAppendKv(plan, store.shape(), layer, k, v);
   const ReferencePlan& batch = PlanOf(plan);
   auto& kv = static_cast<ReferenceKvStore&>(store);
   const KvShape& shape = kv.shape();
-  Check(k.rows == batch.tokens() && v.rows == batch.tokens(), "AppendKv: shapes differ");
   for (int64_t r = 0; r < k.rows; ++r) {
     const int64_t block = batch.Block(r, batch.position(r));
     const int64_t slot = batch.position(r) % kKvBlockTokens;
@@ -219,10 +219,9 @@ void ReferenceBackend::AppendKv(Exec&, const BatchPlan& plan, int64_t layer, Con
 void ReferenceBackend::Attention(Exec&, const BatchPlan& plan, int64_t layer,
                                  const AttentionParams& params, ConstMatrix q, const KvStore& store,
                                  Matrix out) {
+  CheckAttention(plan, store.shape(), layer, params, q, out);
   const ReferencePlan& batch = PlanOf(plan);
   const auto& kv = static_cast<const ReferenceKvStore&>(store);
-  Check(q.rows == batch.tokens() && out.rows == q.rows && q.cols == out.cols,
-        "Attention: shapes differ");
   const bool rotated = kv.shape().scheme.type == KvScheme::Type::kInt4;
   std::vector<double> weights;
   for (int64_t r = 0; r < q.rows; ++r) {
@@ -272,6 +271,7 @@ void ReferenceBackend::Attention(Exec&, const BatchPlan& plan, int64_t layer,
 
 void ReferenceBackend::ScoreLogits(Exec&, ConstMatrix logits, std::span<const int32_t> targets,
                                    std::span<TokenScore> scores) {
+  CheckScoreLogits(logits, targets, scores);
   std::vector<double> log_probs;
   for (int64_t r = 0; r < logits.rows; ++r) {
     const auto i = static_cast<size_t>(r);
@@ -282,6 +282,7 @@ void ReferenceBackend::ScoreLogits(Exec&, ConstMatrix logits, std::span<const in
 void ReferenceBackend::CompareLogits(Exec&, ConstMatrix reference, ConstMatrix test,
                                      std::span<const int32_t> targets,
                                      std::span<TokenComparison> scores) {
+  CheckCompareLogits(reference, test, targets, scores);
   std::vector<double> p;
   std::vector<double> q;
   for (int64_t r = 0; r < reference.rows; ++r) {
@@ -299,6 +300,7 @@ void ReferenceBackend::CompareLogits(Exec&, ConstMatrix reference, ConstMatrix t
 }
 
 void ReferenceBackend::SoftCap(Exec&, float cap, Matrix logits) {
+  CheckSoftCap(cap, logits);
   for (int64_t r = 0; r < logits.rows; ++r) {
     float* row = logits.Row<float>(r);
     for (int64_t i = 0; i < logits.cols; ++i) {

@@ -1,4 +1,5 @@
 // Weights, MatMul and AddGram of the reference backend.
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_backend.h"
 #include "kernels/reference/reference_elements.h"
 #include "kernels/reference/reference_rounded.h"
@@ -64,8 +65,7 @@ std::unique_ptr<PackedLinear> ReferenceBackend::PackQuantized(Exec&, const Quant
 
 void ReferenceBackend::EmbedRows(Exec&, ConstMatrix table, std::span<const int32_t> ids,
                                  float scale, Matrix out) {
-  Check(out.rows == static_cast<int64_t>(ids.size()) && out.cols == table.cols,
-        "EmbedRows: out is [ids, hidden]");
+  CheckEmbedRows(table, ids, out);
   for (int64_t t = 0; t < out.rows; ++t) {
     const int32_t id = ids[static_cast<size_t>(t)];
     Check(id >= 0 && id < table.rows, "EmbedRows: token id outside the table");
@@ -74,8 +74,7 @@ void ReferenceBackend::EmbedRows(Exec&, ConstMatrix table, std::span<const int32
 }
 
 void ReferenceBackend::AddRows(Exec&, ConstMatrix table, std::span<const int32_t> ids, Matrix out) {
-  Check(out.rows == static_cast<int64_t>(ids.size()) && out.cols == table.cols,
-        "AddRows: out is [ids, hidden]");
+  CheckAddRows(table, ids, out);
   for (int64_t t = 0; t < out.rows; ++t) {
     const int32_t id = ids[static_cast<size_t>(t)];
     Check(id >= 0 && id < table.rows, "AddRows: id outside the table");
@@ -85,10 +84,7 @@ void ReferenceBackend::AddRows(Exec&, ConstMatrix table, std::span<const int32_t
 
 void ReferenceBackend::MatMul(Exec&, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                               MatMulMode mode, Matrix y) {
-  Check(x.dtype == ActivationType(w.compute()), "MatMul: x is not of the weight's compute type");
-  Check(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "MatMul: shapes differ");
-  Check(bias.size() == 0 || bias.cols == w.out(), "MatMul: bias is [1, out]");
-  Check(mode == MatMulMode::kStore || y.dtype == DType::kF32, "MatMul: kAdd needs an F32 y");
+  CheckMatMul(x, w, bias, mode, y);
   const auto* rounded = dynamic_cast<const ReferenceRoundedLinear*>(&w);
   const Tensor product = rounded != nullptr ? RoundedProduct(x, rounded->linear()) : Tensor();
   for (int64_t t = 0; t < x.rows; ++t) {
@@ -107,7 +103,7 @@ void ReferenceBackend::MatMul(Exec&, ConstMatrix x, const PackedLinear& w, Const
 }
 
 void ReferenceBackend::AddGram(Exec&, ConstMatrix x, Matrix gram) {
-  Check(gram.rows == x.cols && gram.cols == x.cols, "AddGram: gram is [in, in]");
+  CheckAddGram(x, gram);
   for (int64_t i = 0; i < x.cols; ++i) {
     for (int64_t j = i; j < x.cols; ++j) {
       double sum = 0;

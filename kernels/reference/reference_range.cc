@@ -1,12 +1,13 @@
 // AddRange of the reference backend.
 #include <cmath>
 
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_backend.h"
 
 namespace quantmill::reference {
 
 void ReferenceBackend::AddRange(Exec&, ConstMatrix x, Matrix range) {
-  Check(range.rows == 2 && range.cols == x.cols, "AddRange: range is [2, in]");
+  CheckAddRange(x, range);
   for (int64_t t = 0; t < x.rows; ++t) {
     for (int64_t i = 0; i < x.cols; ++i) {
       float& low = range.Row<float>(0)[i];

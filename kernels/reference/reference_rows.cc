@@ -1,13 +1,13 @@
 // GatherRows and ScatterAdd of the reference backend.
 #include <cstring>
 
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_backend.h"
 
 namespace quantmill::reference {
 
 void ReferenceBackend::GatherRows(Exec&, ConstMatrix x, std::span<const int32_t> rows, Matrix out) {
-  Check(out.dtype == x.dtype && out.rows == std::ssize(rows) && out.cols == x.cols,
-        "GatherRows: out is [rows, features] of x's type");
+  CheckGatherRows(x, rows, out);
   for (int64_t i = 0; i < out.rows; ++i) {
     const int32_t row = rows[static_cast<size_t>(i)];
     Check(row >= 0 && row < x.rows, "GatherRows: no such row");
@@ -18,8 +18,7 @@ void ReferenceBackend::GatherRows(Exec&, ConstMatrix x, std::span<const int32_t>
 
 void ReferenceBackend::ScatterAdd(Exec&, ConstMatrix x, std::span<const int32_t> rows,
                                   std::span<const float> factors, Matrix y) {
-  Check(std::ssize(rows) == x.rows && std::ssize(factors) == x.rows && x.cols == y.cols,
-        "ScatterAdd: one row and one factor for each of x");
+  CheckScatterAdd(x, rows, factors, y);
   for (int64_t i = 0; i < x.rows; ++i) {
     const auto at = static_cast<size_t>(i);
     Check(rows[at] >= 0 && rows[at] < y.rows, "ScatterAdd: no such row");

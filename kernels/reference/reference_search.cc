@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_backend.h"
 #include "kernels/reference/reference_codes.h"
 
@@ -92,7 +93,7 @@ Candidate Search(const GroupError& error, const QuantScheme& scheme, const GridS
 }  // namespace
 
 void ReferenceBackend::AddCross(Exec&, ConstMatrix x, ConstMatrix y, Matrix cross) {
-  Check(cross.rows == x.cols && cross.cols == x.cols, "AddCross: cross is [in, in]");
+  CheckAddCross(x, y, cross);
   for (int64_t i = 0; i < x.cols; ++i) {
     for (int64_t j = 0; j < x.cols; ++j) {
       double sum = 0;
@@ -108,6 +109,7 @@ void ReferenceBackend::AddCross(Exec&, ConstMatrix x, ConstMatrix y, Matrix cros
 void ReferenceBackend::SearchGrid(Exec&, ConstMatrix weight, ConstMatrix blocks,
                                   const QuantScheme& scheme, const GridSearch& search,
                                   Matrix scales, Matrix zero_points) {
+  CheckSearchGrid(weight, blocks, scheme, search, scales, zero_points);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t g = 0; g < scales.cols; ++g) {
@@ -125,6 +127,7 @@ void ReferenceBackend::SearchGrid(Exec&, ConstMatrix weight, ConstMatrix blocks,
 
 void ReferenceBackend::SolveGram(Exec&, ConstMatrix factor, std::span<const int32_t> order,
                                  Matrix x) {
+  CheckSolveGram(factor, order, x);
   const auto n = static_cast<size_t>(factor.rows);
   for (int64_t row = 0; row < x.rows; ++row) {
     std::vector<double> y(n), z(n);
@@ -145,6 +148,7 @@ void ReferenceBackend::SolveGram(Exec&, ConstMatrix factor, std::span<const int3
 
 void ReferenceBackend::RefineCodes(Exec&, const GptqProblem& problem, ConstMatrix diagonal,
                                    int sweeps, Matrix codes) {
+  CheckRefineCodes(problem, diagonal, codes);
   const QuantScheme& scheme = problem.scheme;
   const int64_t in = problem.weight.cols;
   const int64_t size = scheme.GroupSizeFor(in);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/op_checks.h"
 #include "kernels/reference/reference_backend.h"
 #include "kernels/reference/reference_codes.h"
 
@@ -64,6 +65,7 @@ Square InverseOfUpper(const Square& u) {
 
 void ReferenceBackend::MinMaxGrid(Exec&, ConstMatrix weight, const QuantScheme& scheme,
                                   Matrix scales, Matrix zero_points) {
+  CheckMinMaxGrid(weight, scheme, scales, zero_points);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
   const auto lowest = static_cast<float>(scheme.min_code());
   const auto highest = static_cast<float>(scheme.max_code());
@@ -91,6 +93,7 @@ void ReferenceBackend::MinMaxGrid(Exec&, ConstMatrix weight, const QuantScheme& 
 
 void ReferenceBackend::RoundToGrid(Exec&, ConstMatrix weight, const QuantScheme& scheme,
                                    ConstMatrix scales, ConstMatrix zero_points, Matrix codes) {
+  CheckRoundToGrid(weight, scheme, scales, zero_points, codes);
   const int64_t size = scheme.GroupSizeFor(weight.cols);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t i = 0; i < weight.cols; ++i) {
@@ -103,6 +106,7 @@ void ReferenceBackend::RoundToGrid(Exec&, ConstMatrix weight, const QuantScheme&
 }
 
 void ReferenceBackend::PermuteGram(Exec&, std::span<const int32_t> order, Matrix gram) {
+  CheckPermuteGram(order, gram);
   const auto n = static_cast<size_t>(gram.rows);
   Square old(n, std::vector<double>(n));
   for (size_t i = 0; i < n; ++i) {
@@ -120,6 +124,7 @@ void ReferenceBackend::PermuteGram(Exec&, std::span<const int32_t> order, Matrix
 
 FactorResult ReferenceBackend::FactorGram(Exec&, ConstMatrix diagonal, float damp,
                                           Precision /*precision*/, Matrix gram) {
+  CheckFactorGram(diagonal, gram);
   Square h = LowerMirrored(gram, diagonal);
   for (size_t i = 0; i < h.size(); ++i) h[i][i] += damp;
   const int64_t failed = ReverseCholesky(h);
@@ -134,6 +139,7 @@ FactorResult ReferenceBackend::FactorGram(Exec&, ConstMatrix diagonal, float dam
 }
 
 void ReferenceBackend::GptqSolve(Exec&, const GptqProblem& problem, Matrix codes, Matrix loss) {
+  CheckGptqSolve(problem, codes, loss);
   const QuantScheme& scheme = problem.scheme;
   const int64_t in = problem.weight.cols;
   const int64_t size = scheme.GroupSizeFor(in);
@@ -159,6 +165,7 @@ void ReferenceBackend::GptqSolve(Exec&, const GptqProblem& problem, Matrix codes
 
 void ReferenceBackend::QuadraticForm(Exec&, ConstMatrix delta, ConstMatrix gram,
                                      ConstMatrix diagonal, Matrix result) {
+  CheckQuadraticForm(delta, gram, diagonal, result);
   const Square h = LowerMirrored(gram, diagonal);
   for (int64_t row = 0; row < delta.rows; ++row) {
     const auto* d = delta.Row<float>(row);
