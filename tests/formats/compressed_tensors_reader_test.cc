@@ -152,7 +152,7 @@ TEST_F(ReaderTest, TensorsTooMany) {
 class ActOrderTest : public ReaderTest {
  protected:
   void Declare() {
-    nlohmann::json config = nlohmann::json::parse(ReadFile(path_ / "config.json"));
+    nlohmann::json config = ReadJsonFile(path_ / "config.json");
     for (auto& [name, group] : config["quantization_config"]["config_groups"].items()) {
       group["weights"]["actorder"] = "group";
     }

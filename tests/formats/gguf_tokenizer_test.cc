@@ -166,13 +166,14 @@ TEST(GgufVocabulary, RefusesMergesThatScoresCannotSay) {
 
 TEST(GgufVocabulary, SpacePrefixOfEachSpelling) {
   const json replace =
-      json::parse(R"({"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"})");
+      ParseJson(R"({"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"})", "test");
   const json both = {{"type", "Sequence"},
                      {"normalizers", {{{"type", "Prepend"}, {"prepend", "\u2581"}}, replace}}};
-  const json gemma = json::parse(
-      R"({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"})");
-  json metaspace = json::parse(
-      R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": false})");
+  const json gemma = ParseJson(
+      R"({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"})", "test");
+  json metaspace = ParseJson(
+      R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": false})",
+      "test");
   EXPECT_TRUE(AddsSpacePrefix(both, nullptr, "t"));
   EXPECT_FALSE(AddsSpacePrefix(replace, nullptr, "t"));
   EXPECT_FALSE(AddsSpacePrefix(replace, gemma, "t"));

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "formats/gguf/imatrix.h"
+#include "formats/json.h"
 #include "kernels/core/thread_pool.h"
 #include "quant/pipeline/convert_folder.h"
 #include "quant/pipeline/convert_gguf.h"
@@ -45,8 +46,8 @@ class GgufFamilies : public testing::TestWithParam<Golden> {
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
     std::filesystem::copy(GoldenFolder(GetParam().name), folder_ / "model");
-    nlohmann::json config = nlohmann::json::parse(std::ifstream(folder_ / "model" / "config.json"));
-    config.merge_patch(nlohmann::json::parse(GetParam().keys));
+    nlohmann::json config = ReadJsonFile(folder_ / "model" / "config.json");
+    config.merge_patch(ParseJson(GetParam().keys, "test"));
     std::ofstream(folder_ / "model" / "config.json") << config;
     std::ofstream(folder_ / "model" / "tokenizer.json") << kTokenizer;
     std::ofstream(folder_ / "model" / "tokenizer_config.json") << R"({"eos_token": "</s>"})";
