@@ -88,7 +88,7 @@ AsymmetricTarget CorrectTarget(Backend& backend, Exec& exec, const GptqFactor& f
         "CorrectTarget: statistics and weight differ in their inputs");
   AsymmetricTarget result;
   result.target = backend.Empty(DType::kF32, weight.rows, weight.cols);
-  backend.Upload(exec, weight, result.target);
+  backend.Convert(exec, weight, result.target);
   if (!factor.ok() || cross.fitted_share <= 0 || cross.held_share <= 0) return result;
 
   Tensor shift = TimesCross(backend, exec, weight, cross.fitted);

@@ -1,6 +1,7 @@
 // kernels/cuda/runtime.h on the host (device memory: device_memory.cc).
 #include "kernels/cuda/runtime.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <vector>
@@ -21,9 +22,10 @@ DeviceStream::~DeviceStream() = default;
 
 void DeviceStream::Synchronize() {}
 
-void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
-                                int64_t row_bytes, int64_t rows) {
-  const DeviceAccess access;
+namespace {
+
+void CopyRows(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t row_bytes,
+              int64_t rows) {
   if (row_bytes == 0) return;  // where null pointers are allowed, memcpy's are not
   for (int64_t r = 0; r < rows; ++r) {
     std::memcpy(static_cast<std::byte*>(to) + r * to_pitch,
@@ -32,14 +34,28 @@ void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, in
   }
 }
 
+}  // namespace
+
+void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
+                                int64_t row_bytes, int64_t rows) {
+  const DeviceAccess access;
+  CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows);
+}
+
+// The side of the host is copied without access to the device, so that the address sanitizer finds
+// memory of the device there.
 void DeviceStream::CopyToDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                                 int64_t row_bytes, int64_t rows) {
-  CopyOnDevice(to, to_pitch, from, from_pitch, row_bytes, rows);
+  std::vector<std::byte> staging(static_cast<size_t>(row_bytes * rows));
+  CopyRows(staging.data(), row_bytes, from, from_pitch, row_bytes, rows);
+  CopyOnDevice(to, to_pitch, staging.data(), row_bytes, row_bytes, rows);
 }
 
 void DeviceStream::CopyToHost(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                               int64_t row_bytes, int64_t rows) {
-  CopyOnDevice(to, to_pitch, from, from_pitch, row_bytes, rows);
+  std::vector<std::byte> staging(static_cast<size_t>(row_bytes * rows));
+  CopyOnDevice(staging.data(), row_bytes, from, from_pitch, row_bytes, rows);
+  CopyRows(to, to_pitch, staging.data(), row_bytes, row_bytes, rows);
 }
 
 void DeviceStream::ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int64_t rows) {
@@ -82,10 +98,7 @@ struct CopyQueue::Queue {
     const DeviceAccess access;
     const Copy copy = waiting.front();
     waiting.pop_front();
-    for (int64_t r = 0; r < copy.rows; ++r) {
-      std::memcpy(static_cast<std::byte*>(copy.to) + r * copy.to_pitch,
-                  Slot(copy.slot) + r * copy.row_bytes, static_cast<size_t>(copy.row_bytes));
-    }
+    CopyRows(copy.to, copy.to_pitch, Slot(copy.slot), copy.row_bytes, copy.row_bytes, copy.rows);
   }
 };
 
