@@ -7,6 +7,7 @@ import math
 import measured_run
 import numpy as np
 import torch
+from demands import demand, quantmill
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
@@ -14,28 +15,6 @@ SAMPLE = measured_run.ROOT / "calib_data" / "sample_model"
 TEXTS = measured_run.ROOT / "calib_data"
 WINDOW = 512
 WINDOWS = 2
-
-
-class Refused(Exception):
-    """A reader or writer said no; the message is the result."""
-
-
-class Failure(Exception):
-    pass
-
-
-def demand(condition, message):
-    if not condition:
-        raise Failure(message)
-
-
-def quantmill(*arguments):
-    done = measured_run.run(*arguments, expect=None)
-    if done.code in (2, 3):
-        told = " ".join(done.stderr.split())
-        raise Refused(told.replace(f"{measured_run.ROOT}/", ""))
-    demand(done.code == 0, f"quantmill {arguments[0]} ended with {done.code}: {done.stderr}")
-    return done
 
 
 def tokens(name):

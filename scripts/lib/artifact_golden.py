@@ -6,7 +6,8 @@ import numpy as np
 import packed_readers
 import torch
 import transformers
-from llamacpp_golden import LIMIT, OUT, Refused, demand, log_probs, of_targets, quantmill
+from demands import Refused, demand
+from llamacpp_golden import LIMIT, OUT, log_probs, of_targets, quantmill
 from safetensors.torch import load_file
 from transformers.utils.quantization_config import CompressedTensorsConfig
 

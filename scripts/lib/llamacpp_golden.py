@@ -3,9 +3,11 @@ import json
 import re
 import shutil
 
+import demands
 import llamacpp
 import measured_run
 import numpy as np
+from demands import Refused, demand
 from safetensors.numpy import load_file, save_file
 
 OUT = measured_run.ROOT / "build" / "compatibility"
@@ -15,30 +17,9 @@ LIMIT = 3e-4  # of natural log-probabilities, both computed in F32
 GELU_LIMIT = 0.02
 
 
-class Refused(Exception):
-    """A reader or writer said no; the message is the result. instead: what was shown in its place."""
-
-    instead = ""
-
-
-class Failure(Exception):
-    pass
-
-
-def demand(condition, message):
-    if not condition:
-        raise Failure(message)
-
-
 def quantmill(*arguments):
-    done = measured_run.run(*arguments, "--quiet", expect=None)
-    if done.code in (2, 3):
-        text = " ".join(done.stderr.split())
-        for folder in (OUT.relative_to(measured_run.ROOT) / "with_tokenizer", OUT / "with_tokenizer",
-                       measured_run.ROOT):
-            text = text.replace(f"{folder}/", "")
-        raise Refused(text)
-    demand(done.code == 0, f"quantmill {arguments[0]} ended with {done.code}: {done.stderr}")
+    folder = OUT / "with_tokenizer"
+    demands.quantmill(*arguments, "--quiet", folders=(folder.relative_to(measured_run.ROOT), folder))
 
 
 def log_probs(model, ids):

@@ -284,6 +284,25 @@ class AttentionBackendTest : public BackendTest {
     EXPECT_TRUE(Within(got, Wanted(batch), bound));
   }
   void ExpectMatchesReference(Batch&& batch) { ExpectMatchesReference(batch); }
+  // A NaN in the keys and values of token `bad` of the first sequence reaches the tokens that see
+  // it, and leaves the bits of all others alone.
+  void ExpectNaNReachesOnlyTokensThatSeeIt(Batch& batch, int64_t bad) {
+    const Tensor clean = Run(batch, AtOnce(batch));
+    std::fill_n(batch.k.Row<float>(bad), batch.k.cols(), static_cast<float>(kNaN));
+    std::fill_n(batch.v.Row<float>(bad), batch.v.cols(), static_cast<float>(kNaN));
+    const int64_t window = batch.params.sliding_window;
+    const int64_t length = batch.lengths[0];
+    const int64_t end = window > 0 ? std::min(length, bad + window) : length;
+    const int64_t rest = batch.tokens() - end;
+    for (const Schedule& schedule : {AtOnce(batch), RandomChunks(batch, 5, 20)}) {
+      const Tensor got = Run(batch, schedule);
+      EXPECT_TRUE(SameBits(got.view().Rows(0, bad), clean.view().Rows(0, bad)));
+      EXPECT_TRUE(SameBits(got.view().Rows(end, rest), clean.view().Rows(end, rest)));
+      for (int64_t r = bad; r < end; ++r) {
+        for (int64_t c = 0; c < got.cols(); ++c) ASSERT_TRUE(std::isnan(At(got, r, c)));
+      }
+    }
+  }
 };
 
 }  // namespace quantmill::test
