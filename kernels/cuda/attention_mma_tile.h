@@ -84,7 +84,8 @@ struct MmaRows {
     return rows.first_position + (rows.row_offset + row) / rows.group;
   }
 
-  // scores = q . k.  queries: those of the warp; keys: [kKeys], both in octets as OctetTile lays them.
+  // scores = q . k.  queries: those of the warp; keys: [kKeys], both in octets as OctetTile lays
+  // them.
   __device__ void Multiply(SharedArray<Octet> queries, SharedArray<Octet> keys,
                            Scores& scores) const {
 #pragma unroll
