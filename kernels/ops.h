@@ -34,9 +34,12 @@ class Stream {
  public:
   virtual ~Stream() = default;
   virtual void Synchronize() = 0;
+  // What is put on this stream from now on runs after what is on `other`, of the same backend, now.
+  virtual void RunAfter(Stream& other) = 0;
 };
 
-// What every op runs with. One Exec is used by one host thread at a time.
+// What every op runs with. One Exec is used by one host thread at a time; a device's backend may be
+// used with several at once, each of its own thread.
 struct Exec {
   Stream& stream;
   Workspace& workspace;
@@ -235,8 +238,9 @@ struct BackendInfo {
   std::string name;  // "cpu", "reference", "cuda"
   std::string
       isa;  // "amx", "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
-  bool compute_bf16 = false;  // MatMul has a kBF16 path faster than kF32
-  int threads = 1;            // host threads
+  bool compute_bf16 = false;    // MatMul has a kBF16 path faster than kF32
+  bool attention_bf16 = false;  // Attention on a BF16 store, with BF16 outputs, is the faster one
+  int threads = 1;              // host threads
   // Bytes of a device; 0: the backend's memory is the host's. Of these, what driver and libraries
   // take for themselves.
   int64_t memory = 0;
@@ -252,6 +256,11 @@ class Backend {
   virtual std::unique_ptr<Stream> NewStream() = 0;
   // Uninitialized memory. Throws Error(kEnvironment) when there is none.
   virtual Tensor Empty(DType dtype, int64_t rows, int64_t cols) = 0;
+  // Uninitialized host memory from and to which copies are fastest, and run beside what the host
+  // does (page-locked, of a device). Throws Error(kEnvironment) when there is none.
+  virtual Tensor EmptyOnHost(DType dtype, int64_t rows, int64_t cols) {
+    return HostTensor(dtype, rows, cols);
+  }
   // From now on a device's memory counts as full when BackendInfo::memory_overhead and what is
   // allocated come to `bytes`; 0: when the device's own is. Host memory has no limit.
   virtual void LimitMemory([[maybe_unused]] int64_t bytes) {}
@@ -261,6 +270,11 @@ class Backend {
   // `host` must stay alive until the stream is synchronized.
   virtual void Upload(Exec& exec, ConstMatrix host, Matrix device) = 0;
   virtual void Download(Exec& exec, ConstMatrix device, Matrix host) = 0;  // waits
+  // The same without waiting. `host`: of EmptyOnHost and of `device`'s type; alive, and not to be
+  // touched, until the stream is synchronized.
+  virtual void DownloadLater(Exec& exec, ConstMatrix device, Matrix host) {
+    Download(exec, device, host);
+  }
   // All bytes 0.
   virtual void Zero(Exec& exec, Matrix x) = 0;
 

@@ -75,8 +75,10 @@ void Copy(Exec& exec, ConstMatrix from, Matrix to) {
 }  // namespace
 
 BackendInfo CpuBackend::Info() const {
-  return {"cpu", std::string(NameOf(isa_)), isa_ == Isa::kAvx512Bf16 || isa_ == Isa::kAmx,
-          pool_.threads()};
+  return {.name = "cpu",
+          .isa = std::string(NameOf(isa_)),
+          .compute_bf16 = isa_ == Isa::kAvx512Bf16 || isa_ == Isa::kAmx,
+          .threads = pool_.threads()};
 }
 
 std::unique_ptr<Stream> CpuBackend::NewStream() { return std::make_unique<CpuStream>(pool_); }

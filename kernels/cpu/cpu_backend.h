@@ -20,6 +20,7 @@ class CpuStream : public Stream {
  public:
   explicit CpuStream(ThreadPool& pool) : pool_(pool) {}
   void Synchronize() override {}
+  void RunAfter(Stream& /*other*/) override {}
   ThreadPool& pool() { return pool_; }
 
  private:

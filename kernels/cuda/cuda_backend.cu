@@ -49,15 +49,26 @@ std::unique_ptr<Backend> OpenCuda(int host_threads) {
 }
 
 BackendInfo CudaBackend::Info() const {
-  return {"cuda",         device_.name + " (sm_" + std::to_string(device_.compute_capability) + ")",
-          true,           host_threads_,
-          device_.memory, device_.memory_overhead};
+  return {.name = "cuda",
+          .isa = device_.name + " (sm_" + std::to_string(device_.compute_capability) + ")",
+          .compute_bf16 = true,
+          .attention_bf16 = true,
+          .threads = host_threads_,
+          .memory = device_.memory,
+          .memory_overhead = device_.memory_overhead};
 }
 
-std::unique_ptr<Stream> CudaBackend::NewStream() { return std::make_unique<DeviceStream>(); }
+std::unique_ptr<Stream> CudaBackend::NewStream() {
+  return std::make_unique<DeviceStream>(memory_.streams());
+}
 
 Tensor CudaBackend::Empty(DType dtype, int64_t rows, int64_t cols) {
   return memory_.Allocate(dtype, rows, cols);
+}
+
+Tensor CudaBackend::EmptyOnHost(DType dtype, int64_t rows, int64_t cols) {
+  void* memory = AllocateLocked(rows * cols * SizeOf(dtype));
+  return Tensor(Matrix{memory, dtype, rows, cols, cols}, FreeLocked);
 }
 
 // Types are converted on the device: the smaller of the two, or the only one, crosses the bus.
@@ -66,7 +77,7 @@ void CudaBackend::Upload(Exec& exec, ConstMatrix host, Matrix device) {
   Workspace::Scope scope(exec.workspace);
   const Matrix landed =
       host.dtype == device.dtype ? device : scope.Take(host.dtype, host.rows, host.cols);
-  UploadRows(exec, host, Destination::kInUse, landed);
+  UploadRows(exec, host, landed);
   if (host.dtype != device.dtype) ConvertOnDevice(exec, landed, device);
 }
 
@@ -81,6 +92,13 @@ void CudaBackend::Download(Exec& exec, ConstMatrix device, Matrix host) {
   }
   StreamOf(exec).CopyToHost(host.data, Pitch(host), leaving.data, Pitch(leaving), RowBytes(host),
                             host.rows);
+}
+
+void CudaBackend::DownloadLater(Exec& exec, ConstMatrix device, Matrix host) {
+  Check(host.dtype == device.dtype && host.rows == device.rows && host.cols == device.cols,
+        "DownloadLater: types or shapes differ");
+  StreamOf(exec).CopyToHostLater(host.data, Pitch(host), device.data, Pitch(device), RowBytes(host),
+                                 host.rows);
 }
 
 void CudaBackend::Zero(Exec& exec, Matrix x) {

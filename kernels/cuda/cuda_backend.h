@@ -28,10 +28,12 @@ class CudaBackend final : public Backend {
   BackendInfo Info() const override;
   std::unique_ptr<Stream> NewStream() override;
   Tensor Empty(DType dtype, int64_t rows, int64_t cols) override;
+  Tensor EmptyOnHost(DType dtype, int64_t rows, int64_t cols) override;
   void LimitMemory(int64_t bytes) override { memory_.Limit(bytes); }
   int64_t PeakMemory() const override { return memory_.peak(); }
   void Upload(Exec& exec, ConstMatrix host, Matrix device) override;
   void Download(Exec& exec, ConstMatrix device, Matrix host) override;
+  void DownloadLater(Exec& exec, ConstMatrix device, Matrix host) override;
   void Zero(Exec& exec, Matrix x) override;
   std::unique_ptr<PackedLinear> PackDense(Exec& exec, ConstMatrix weight, Compute compute) override;
   std::unique_ptr<PackedLinear> PackQuantized(Exec& exec, const QuantizedLinear& linear,

@@ -87,7 +87,7 @@ std::unique_ptr<PackedLinear> CudaBackend::PackDense(Exec& exec, ConstMatrix wei
   Tensor stored =
       Empty(compute == Compute::kF32 ? weight.dtype : DType::kBF16, weight.rows, weight.cols);
   if (stored.dtype() == weight.dtype) {
-    UploadRows(exec, weight, Destination::kFresh, stored);
+    UploadRows(exec, weight, stored);
   } else {
     Upload(exec, weight, stored);
   }
@@ -103,7 +103,7 @@ std::unique_ptr<PackedLinear> CudaBackend::PackQuantized(Exec& exec, const Quant
   const auto upload = [&](const auto* host, int64_t rows, int64_t cols) {
     const ConstMatrix view = ViewOf(host, rows, cols);
     Tensor device = Empty(view.dtype, rows, cols);
-    UploadRows(exec, view, Destination::kFresh, device);
+    UploadRows(exec, view, device);
     return device;
   };
   if (codes.two_in_a_byte()) {

@@ -13,7 +13,7 @@
 
 namespace quantmill::QUANTMILL_CUDA {
 
-// Freeing its memory waits for the kernels that read it, as cudaFree does.
+// May be destroyed while kernels that read it are on a stream (CudaMemory).
 class CudaBatchPlan final : public BatchPlan {
  public:
   // Of a sequence: sums of two positions fit an int.

@@ -1,4 +1,6 @@
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "kernels/cuda/libraries.h"
@@ -76,19 +78,112 @@ void* AllocateDevice(int64_t bytes) {
 }
 
 void FreeDevice(void* memory) noexcept { cudaFree(memory); }
+void HideDevice(void* /*memory*/) {}
+void ShowDevice(void* /*memory*/) {}
 
-DeviceStream::DeviceStream() {
+void* AllocateLocked(int64_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t result = cudaMallocHost(&memory, static_cast<size_t>(bytes));
+  if (result == cudaSuccess) return memory;
+  cudaGetLastError();
+  ThrowEnvironment("cannot lock " + std::to_string(bytes >> 20) +
+                   " MiB of host memory: " + cudaGetErrorString(result));
+}
+
+void FreeLocked(void* memory) noexcept { cudaFreeHost(memory); }
+
+bool IsLocked(const void* memory) {
+  cudaPointerAttributes attributes;
+  CheckCuda(cudaPointerGetAttributes(&attributes, memory));
+  return attributes.type == cudaMemoryTypeHost;
+}
+
+DeviceStream::DeviceStream(std::shared_ptr<StreamGroup> group) : group_(std::move(group)) {
   CheckCuda(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking));
-  libraries_ = std::make_unique<Libraries>(handle_);
+  group_->Add(*this);
 }
 
 DeviceStream::~DeviceStream() {
+  group_->Remove(*this);
   uploads_.reset();
+  cudaStreamSynchronize(handle_);
   libraries_.reset();
   cudaStreamDestroy(handle_);
 }
 
 void DeviceStream::Synchronize() { CheckCuda(cudaStreamSynchronize(handle_)); }
+
+void DeviceStream::RunAfter(Stream& other) {
+  cudaEvent_t order = nullptr;
+  CheckCuda(cudaEventCreateWithFlags(&order, cudaEventDisableTiming));
+  CheckCuda(cudaEventRecord(order, static_cast<DeviceStream&>(other).handle_));
+  CheckCuda(cudaStreamWaitEvent(handle_, order));
+  CheckCuda(cudaEventDestroy(order));  // when it has happened
+}
+
+DeviceStream::Libraries& DeviceStream::libraries() {
+  if (libraries_ == nullptr) libraries_ = std::make_unique<Libraries>(handle_);
+  return *libraries_;
+}
+
+struct StreamGroup::Moment::Events {
+  struct Event {
+    cudaStream_t stream;
+    cudaEvent_t event;
+  };
+  std::vector<Event> all;
+  ~Events() {
+    for (const Event& e : all) cudaEventDestroy(e.event);
+  }
+};
+
+StreamGroup::Moment::Moment() : events_(std::make_unique<Events>()) {}
+StreamGroup::Moment::Moment(Moment&&) noexcept = default;
+StreamGroup::Moment& StreamGroup::Moment::operator=(Moment&&) noexcept = default;
+StreamGroup::Moment::~Moment() = default;
+
+namespace {
+
+bool IsIdle(const DeviceStream& stream) {
+  const cudaError_t result = cudaStreamQuery(stream.handle());
+  if (result != cudaErrorNotReady) CheckCuda(result);
+  cudaGetLastError();  // that work is left is not an error of the launches that follow
+  return result == cudaSuccess;
+}
+
+}  // namespace
+
+void StreamGroup::Add(DeviceStream& stream) {
+  const std::lock_guard lock(mutex_);
+  streams_.push_back(&stream);
+}
+
+void StreamGroup::Remove(DeviceStream& stream) {
+  const std::lock_guard lock(mutex_);
+  std::erase(streams_, &stream);
+}
+
+StreamGroup::Moment StreamGroup::Now() {
+  const std::lock_guard lock(mutex_);
+  Moment moment;
+  for (const DeviceStream* stream : streams_) {
+    if (IsIdle(*stream)) continue;
+    auto& event = moment.events_->all.emplace_back(stream->handle(), nullptr);
+    CheckCuda(cudaEventCreateWithFlags(&event.event, cudaEventDisableTiming));
+    CheckCuda(cudaEventRecord(event.event, event.stream));
+  }
+  return moment;
+}
+
+void StreamGroup::RunAfter(const Moment& moment) {
+  const std::lock_guard lock(mutex_);
+  for (const DeviceStream* stream : streams_) {
+    for (const Moment::Events::Event& e : moment.events_->all) {
+      if (e.stream == stream->handle()) continue;  // it runs in order
+      CheckCuda(cudaStreamWaitEvent(stream->handle(), e.event));
+    }
+  }
+}
 
 namespace {
 
@@ -113,8 +208,13 @@ void DeviceStream::CopyToDevice(void* to, int64_t to_pitch, const void* from, in
 
 void DeviceStream::CopyToHost(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                               int64_t row_bytes, int64_t rows) {
-  CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows, cudaMemcpyDeviceToHost, handle_);
+  CopyToHostLater(to, to_pitch, from, from_pitch, row_bytes, rows);
   Synchronize();
+}
+
+void DeviceStream::CopyToHostLater(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
+                                   int64_t row_bytes, int64_t rows) {
+  CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows, cudaMemcpyDeviceToHost, handle_);
 }
 
 void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
@@ -142,21 +242,14 @@ const int64_t CopyQueue::kSlotBytes = int64_t{4} << 20;
 
 struct CopyQueue::Queue {
   cudaStream_t stream = nullptr;
-  std::byte* memory = nullptr;  // [kSlots][kSlotBytes]
+  std::byte* memory = nullptr;  // [kSlots][kSlotBytes], page-locked
   cudaEvent_t copied[kSlots] = {};
   cudaEvent_t order = nullptr;  // between the two queues
   int turn = 0;
 };
 
 CopyQueue::CopyQueue() : queue_(std::make_unique<Queue>()) {
-  const int64_t bytes = kSlots * kSlotBytes;
-  if (const cudaError_t result =
-          cudaMallocHost(reinterpret_cast<void**>(&queue_->memory), static_cast<size_t>(bytes));
-      result != cudaSuccess) {
-    cudaGetLastError();
-    ThrowEnvironment("cannot lock " + std::to_string(bytes >> 20) +
-                     " MiB of host memory: " + cudaGetErrorString(result));
-  }
+  queue_->memory = static_cast<std::byte*>(AllocateLocked(kSlots * kSlotBytes));
   CheckCuda(cudaStreamCreateWithFlags(&queue_->stream, cudaStreamNonBlocking));
   for (cudaEvent_t& event : queue_->copied) {
     CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
@@ -169,7 +262,7 @@ CopyQueue::~CopyQueue() {
   for (cudaEvent_t event : queue_->copied) cudaEventDestroy(event);
   cudaEventDestroy(queue_->order);
   cudaStreamDestroy(queue_->stream);
-  cudaFreeHost(queue_->memory);
+  FreeLocked(queue_->memory);
 }
 
 std::byte* CopyQueue::NextSlot() {

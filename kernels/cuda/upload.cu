@@ -20,7 +20,7 @@ void Gather(const std::byte* from, int64_t pitch, int64_t row_bytes, int64_t row
 
 }  // namespace
 
-void UploadRows(Exec& exec, ConstMatrix host, Destination destination, Matrix device) {
+void UploadRows(Exec& exec, ConstMatrix host, Matrix device) {
   Check(host.dtype == device.dtype && host.rows == device.rows && host.cols == device.cols,
         "UploadRows: types or shapes differ");
   DeviceStream& stream = StreamOf(exec);
@@ -28,14 +28,14 @@ void UploadRows(Exec& exec, ConstMatrix host, Destination destination, Matrix de
   const int64_t row_bytes = host.cols * element;
   const int64_t from_pitch = host.stride * element;
   const int64_t to_pitch = device.stride * element;
-  if (row_bytes * host.rows < CopyQueue::kSlotBytes) {
+  if (row_bytes * host.rows < CopyQueue::kSlotBytes || IsLocked(host.data)) {
     stream.CopyToDevice(device.data, to_pitch, host.data, from_pitch, row_bytes, host.rows);
     return;
   }
   const auto* from = static_cast<const std::byte*>(host.data);
   auto* to = static_cast<std::byte*>(device.data);
   CopyQueue& queue = stream.uploads();
-  if (destination == Destination::kInUse) queue.StartAfter(stream);
+  queue.StartAfter(stream);
   // Pieces are whole rows, or parts of one.
   for (int64_t column = 0; column < row_bytes; column += CopyQueue::kSlotBytes) {
     const int64_t width = std::min(CopyQueue::kSlotBytes, row_bytes - column);

@@ -7,16 +7,11 @@
 
 namespace quantmill::QUANTMILL_CUDA {
 
-// What a destination is used for by what is on the stream already.
-enum class Destination : uint8_t {
-  kInUse,  // it may be read or written: the copy waits for the stream
-  kFresh,  // nothing, it was just allocated: the copy runs beside the stream's kernels
-};
-
-// device = host, of one type and shape. What is put on the stream of `exec` afterwards finds it
-// there. Host memory may be reused when the call returns. Copies that are smaller than a slot go
-// straight through the stream.
-void UploadRows(Exec& exec, ConstMatrix host, Destination destination, Matrix device);
+// device = host, of one type and shape, after what is on the stream of `exec` and before what is
+// put on it afterwards. Host memory may be reused when the call returns, unless it is page-locked:
+// then the device copies from it, and it is read until the stream is synchronized. Copies that are
+// smaller than a slot go straight through the stream, too.
+void UploadRows(Exec& exec, ConstMatrix host, Matrix device);
 
 }  // namespace quantmill::QUANTMILL_CUDA
 

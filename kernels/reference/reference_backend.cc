@@ -11,6 +11,7 @@ namespace {
 class ReferenceStream : public Stream {
  public:
   void Synchronize() override {}
+  void RunAfter(Stream& /*other*/) override {}
 };
 
 void Write(Matrix m, int64_t r, int64_t c, float x) {
@@ -45,7 +46,7 @@ void Copy(ConstMatrix from, Matrix to) {
 
 }  // namespace
 
-BackendInfo ReferenceBackend::Info() const { return {"reference", "generic", false, 1}; }
+BackendInfo ReferenceBackend::Info() const { return {.name = "reference", .isa = "generic"}; }
 
 std::unique_ptr<Stream> ReferenceBackend::NewStream() {
   return std::make_unique<ReferenceStream>();

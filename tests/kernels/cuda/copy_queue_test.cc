@@ -12,7 +12,7 @@ namespace quantmill::cuda_host {
 namespace {
 
 TEST(CopyQueue, ASlotIsGivenOutWhenItsCopyIsDone) {
-  DeviceStream stream;
+  DeviceStream stream(std::make_shared<StreamGroup>());
   CopyQueue& queue = stream.uploads();
   ASSERT_EQ(CopyQueue::kSlots, 2);
   const Tensor to = HostTensor(DType::kF32, 3, 4);

@@ -19,7 +19,7 @@ class ExecutorTest : public testing::Test {
   Exec& exec() { return exec_; }
 
  private:
-  DeviceStream stream_;
+  DeviceStream stream_{std::make_shared<StreamGroup>()};
   Workspace workspace_;
   Exec exec_{stream_, workspace_};
 };

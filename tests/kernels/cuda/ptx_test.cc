@@ -21,7 +21,7 @@ class PtxTest : public testing::Test {
   }
 
  private:
-  DeviceStream stream_;
+  DeviceStream stream_{std::make_shared<StreamGroup>()};
   Workspace workspace_{
       [](DType dtype, int64_t rows, int64_t cols) { return HostTensor(dtype, rows, cols); }};
   Exec exec_{stream_, workspace_};

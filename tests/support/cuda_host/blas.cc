@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cuda/runtime.h"
 #include "tests/support/cuda_host/device_memory.h"
 
 namespace quantmill::QUANTMILL_CUDA {
@@ -59,9 +60,10 @@ void Invert(Matrix a) {
 
 }  // namespace
 
-void Gemm(Exec& /*exec*/, Transpose transpose_a, ConstMatrix a, Transpose transpose_b,
-          ConstMatrix b, float beta, Matrix c) {
+void Gemm(Exec& exec, Transpose transpose_a, ConstMatrix a, Transpose transpose_b, ConstMatrix b,
+          float beta, Matrix c) {
   const DeviceAccess access;
+  StreamOf(exec).Settle();
   Check(a.dtype == b.dtype && (a.dtype == DType::kF32 || a.dtype == DType::kBF16),
         "Gemm: a and b are F32, or both BF16");
   const int64_t depth = transpose_a == Transpose::kNo ? a.cols : a.rows;
@@ -86,20 +88,22 @@ void Gemm(Exec& /*exec*/, Transpose transpose_a, ConstMatrix a, Transpose transp
   }
 }
 
-int64_t CholeskyLower(Exec& /*exec*/, Matrix a) {
+int64_t CholeskyLower(Exec& exec, Matrix a) {
   const DeviceAccess access;
+  StreamOf(exec).Settle();
   Check(a.rows == a.cols, "CholeskyLower: a is [n, n]");
   return a.dtype == DType::kF64 ? Cholesky<double>(a) : Cholesky<float>(a);
 }
 
-void InvertLower(Exec& /*exec*/, Matrix a) {
+void InvertLower(Exec& exec, Matrix a) {
   const DeviceAccess access;
+  StreamOf(exec).Settle();
   a.dtype == DType::kF64 ? Invert<double>(a) : Invert<float>(a);
 }
 
-void MultiplyUpper(Exec& /*exec*/, ConstMatrix x, Transpose transpose, ConstMatrix factor,
-                   Matrix y) {
+void MultiplyUpper(Exec& exec, ConstMatrix x, Transpose transpose, ConstMatrix factor, Matrix y) {
   const DeviceAccess access;
+  StreamOf(exec).Settle();
   const auto n = static_cast<size_t>(x.cols);
   std::vector<double> sums(n);
   for (int64_t row = 0; row < x.rows; ++row) {

@@ -28,13 +28,26 @@ size_t Rounded(size_t bytes) {
   return std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
 }
 
-// Allocations of this thread, and their bytes as they were asked for.
-thread_local std::map<void*, size_t> allocations;
-thread_local int accesses = 0;
+// Of all below.
+std::recursive_mutex device;
+// Memory that may be touched, and its bytes as they were asked for; and what is hidden.
+std::map<void*, size_t> allocations;
+std::map<void*, size_t> hidden;
+std::map<const void*, size_t> locked;  // of the host
+int accesses = 0;
+
+// Contents of no allocation before, to be touched from now on as device memory is.
+void Show(void* memory, size_t bytes) {
+  ASAN_UNPOISON_MEMORY_REGION(memory, Rounded(bytes));
+  std::memset(memory, 0xFF, Rounded(bytes));  // NaN in every float type
+  allocations[memory] = bytes;
+  ASAN_POISON_MEMORY_REGION(memory, Rounded(bytes));
+  if (accesses > 0) ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+}
 
 }  // namespace
 
-DeviceAccess::DeviceAccess() {
+DeviceAccess::DeviceAccess() : alone_(device) {
   if (!kGuarded || accesses++ > 0) return;
   for (const auto& [memory, bytes] : allocations) ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
 }
@@ -48,19 +61,58 @@ void* AllocateDevice(int64_t bytes) {
   const auto asked = static_cast<size_t>(bytes);
   void* memory = std::aligned_alloc(kAlignment, Rounded(asked));
   if (memory == nullptr) throw Error(ErrorCode::kEnvironment, "host executor", "out of memory");
-  std::memset(memory, 0xFF, Rounded(asked));  // NaN in every float type
-  allocations[memory] = asked;
-  ASAN_POISON_MEMORY_REGION(memory, Rounded(asked));
-  if (accesses > 0) ASAN_UNPOISON_MEMORY_REGION(memory, asked);
+  const std::lock_guard lock(device);
+  Show(memory, asked);
   return memory;
 }
 
 void FreeDevice(void* memory) noexcept {
-  if (const auto found = allocations.find(memory); found != allocations.end()) {
+  const std::lock_guard lock(device);
+  for (auto* known : {&allocations, &hidden}) {
+    const auto found = known->find(memory);
+    if (found == known->end()) continue;
     ASAN_UNPOISON_MEMORY_REGION(memory, Rounded(found->second));
-    allocations.erase(found);
+    known->erase(found);
   }
   std::free(memory);
+}
+
+void HideDevice(void* memory) {
+  const std::lock_guard lock(device);
+  const auto node = allocations.extract(memory);
+  Check(!node.empty(), "HideDevice: not allocated");
+  ASAN_POISON_MEMORY_REGION(memory, Rounded(node.mapped()));
+  hidden[memory] = node.mapped();
+}
+
+void ShowDevice(void* memory) {
+  const std::lock_guard lock(device);
+  const auto node = hidden.extract(memory);
+  Check(!node.empty(), "ShowDevice: not hidden");
+  Show(memory, node.mapped());
+}
+
+void* AllocateLocked(int64_t bytes) {
+  void* memory = std::aligned_alloc(kAlignment, Rounded(static_cast<size_t>(bytes)));
+  if (memory == nullptr) throw Error(ErrorCode::kEnvironment, "host executor", "out of memory");
+  const std::lock_guard lock(device);
+  locked[memory] = static_cast<size_t>(bytes);
+  return memory;
+}
+
+void FreeLocked(void* memory) noexcept {
+  const std::lock_guard lock(device);
+  locked.erase(memory);
+  std::free(memory);
+}
+
+bool IsLocked(const void* memory) {
+  const std::lock_guard lock(device);
+  auto after = locked.upper_bound(memory);
+  if (after == locked.begin()) return false;
+  --after;
+  return static_cast<const std::byte*>(memory) <
+         static_cast<const std::byte*>(after->first) + after->second;
 }
 
 }  // namespace quantmill::QUANTMILL_CUDA

@@ -4,16 +4,21 @@
 #ifndef QUANTMILL_TESTS_SUPPORT_CUDA_HOST_DEVICE_MEMORY_H_
 #define QUANTMILL_TESTS_SUPPORT_CUDA_HOST_DEVICE_MEMORY_H_
 
+#include <mutex>
+
 namespace quantmill::cuda_host {
 
-// While one lives on this thread, device memory may be touched. They nest. One thread at a time
-// uses device memory: a stream's contract.
+// While one lives on this thread, device memory may be touched. They nest. One thread at a time has
+// access: others wait, as kernels of a full device do.
 class DeviceAccess {
  public:
   DeviceAccess();
   ~DeviceAccess();
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
+
+ private:
+  std::lock_guard<std::recursive_mutex> alone_;
 };
 
 }  // namespace quantmill::cuda_host

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "tests/support/cuda_host/device_memory.h"
@@ -17,10 +18,53 @@ DeviceInfo OpenDevice() {
   return {"host executor", 90, 4, kMemory, 0};
 }
 
-DeviceStream::DeviceStream() : libraries_(std::make_unique<Libraries>()) {}
-DeviceStream::~DeviceStream() = default;
+DeviceStream::DeviceStream(std::shared_ptr<StreamGroup> group) : group_(std::move(group)) {
+  group_->Add(*this);
+}
+DeviceStream::~DeviceStream() {
+  group_->Remove(*this);
+  Settle();
+}
 
-void DeviceStream::Synchronize() {}
+void DeviceStream::Synchronize() { Settle(); }
+
+void DeviceStream::RunAfter(Stream& other) { static_cast<DeviceStream&>(other).Settle(); }
+
+void DeviceStream::Settle() {
+  const DeviceAccess access;
+  while (!late_.empty()) {
+    const Work first = std::move(late_.front());
+    late_.pop_front();
+    first();
+  }
+}
+
+// Streams run at once what is put on them, except for copies of page-locked memory: these happen
+// before anything that a GPU could order after them.
+struct StreamGroup::Moment::Events {};
+
+StreamGroup::Moment::Moment() = default;
+StreamGroup::Moment::Moment(Moment&&) noexcept = default;
+StreamGroup::Moment& StreamGroup::Moment::operator=(Moment&&) noexcept = default;
+StreamGroup::Moment::~Moment() = default;
+
+void StreamGroup::Add(DeviceStream& stream) {
+  const std::lock_guard lock(mutex_);
+  streams_.push_back(&stream);
+}
+
+void StreamGroup::Remove(DeviceStream& stream) {
+  const std::lock_guard lock(mutex_);
+  std::erase(streams_, &stream);
+}
+
+StreamGroup::Moment StreamGroup::Now() {
+  const std::lock_guard lock(mutex_);
+  for (DeviceStream* stream : streams_) stream->Settle();
+  return {};
+}
+
+void StreamGroup::RunAfter(const Moment& /*moment*/) {}  // which has passed
 
 namespace {
 
@@ -39,6 +83,7 @@ void CopyRows(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, 
 void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                                 int64_t row_bytes, int64_t rows) {
   const DeviceAccess access;
+  Settle();
   CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows);
 }
 
@@ -46,6 +91,11 @@ void DeviceStream::CopyOnDevice(void* to, int64_t to_pitch, const void* from, in
 // memory of the device there.
 void DeviceStream::CopyToDevice(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
                                 int64_t row_bytes, int64_t rows) {
+  if (IsLocked(from)) {
+    const DeviceAccess access;
+    late_.emplace_back([=] { CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows); });
+    return;
+  }
   std::vector<std::byte> staging(static_cast<size_t>(row_bytes * rows));
   CopyRows(staging.data(), row_bytes, from, from_pitch, row_bytes, rows);
   CopyOnDevice(to, to_pitch, staging.data(), row_bytes, row_bytes, rows);
@@ -58,8 +108,16 @@ void DeviceStream::CopyToHost(void* to, int64_t to_pitch, const void* from, int6
   CopyRows(to, to_pitch, staging.data(), row_bytes, row_bytes, rows);
 }
 
+void DeviceStream::CopyToHostLater(void* to, int64_t to_pitch, const void* from, int64_t from_pitch,
+                                   int64_t row_bytes, int64_t rows) {
+  Check(IsLocked(to), "CopyToHostLater: pageable memory");
+  const DeviceAccess access;
+  late_.emplace_back([=] { CopyRows(to, to_pitch, from, from_pitch, row_bytes, rows); });
+}
+
 void DeviceStream::ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int64_t rows) {
   const DeviceAccess access;
+  Settle();
   if (row_bytes == 0) return;
   for (int64_t r = 0; r < rows; ++r) {
     std::memset(static_cast<std::byte*>(to) + r * pitch, 0, static_cast<size_t>(row_bytes));
@@ -69,6 +127,7 @@ void DeviceStream::ZeroOnDevice(void* to, int64_t pitch, int64_t row_bytes, int6
 void DeviceStream::RunGrid(dim3 grid, dim3 block, size_t shared_bytes,
                            const std::function<void()>& thread) {
   const DeviceAccess access;
+  Settle();
   cuda_host::RunGrid(grid, block, shared_bytes, thread);
 }
 
@@ -118,7 +177,7 @@ void CopyQueue::CopySlot(void* to, int64_t to_pitch, int64_t row_bytes, int64_t 
   queue_->waiting.push_back({queue_->turn, to, to_pitch, row_bytes, rows});
 }
 
-void CopyQueue::StartAfter(DeviceStream& /*stream*/) {}  // which has run all that is on it
+void CopyQueue::StartAfter(DeviceStream& stream) { stream.Settle(); }
 
 void CopyQueue::FinishBefore(DeviceStream& /*stream*/) {
   while (!queue_->waiting.empty()) queue_->RunFirst();
