@@ -18,6 +18,7 @@ KvShape ChunkCacheShape(const DecoderSpec& spec, int64_t window, const StreamOpt
       WindowsPerChunk(window, options) * ((window + kKvBlockTokens - 1) / kKvBlockTokens);
   shape.kv_heads = spec.kv_heads;
   shape.head_dim = spec.head_dim;
+  shape.dtype = options.cache;
   return shape;
 }
 

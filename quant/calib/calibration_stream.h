@@ -27,6 +27,7 @@ struct TokenWindows {
 
 struct StreamOptions {
   Compute compute = Compute::kF32;
+  DType cache = DType::kF32;    // of keys and values, F32|BF16
   int64_t chunk_tokens = 1024;  // tokens run at a time (at least one window)
   // Keep what one site hands to the next (attention output, activated MLP) for all tokens, so that
   // each linear runs once per token; otherwise the site before is run again, chunk by chunk.

@@ -11,6 +11,7 @@
 #include "quant/model/config_reader.h"
 #include "quant/model/gguf_layout.h"
 #include "quant/runtime/block_weights.h"
+#include "quant/runtime/kv_precision.h"
 
 namespace quantmill {
 namespace {
@@ -58,6 +59,7 @@ ImportanceMatrix MeasureImportance(
   importance.chunk_size = static_cast<uint32_t>(windows.length);
   StreamOptions options;
   options.compute = compute;
+  options.cache = FastCacheType(backend.Info(), compute);
   CalibrationStream stream(backend, exec, source, windows, options);
   const std::vector<BlockSpec>& blocks = source.spec().blocks;
   const auto total = static_cast<int64_t>(blocks.size() * kSites.size());

@@ -7,6 +7,7 @@
 
 #include "kernels/core/error.h"
 #include "quant/pipeline/memory_estimate.h"
+#include "quant/runtime/kv_precision.h"
 
 namespace quantmill {
 namespace {
@@ -97,6 +98,7 @@ QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
   }
   plan.recipe.compute = recipe.compute.value_or(best);
   plan.stream.compute = *plan.recipe.compute;
+  plan.stream.cache = FastCacheType(backend, plan.stream.compute);
   if (backend.memory == 0 && recipe.max_gpu_mem > 0) {
     throw Error(ErrorCode::kUsage, "--max-gpu-mem",
                 "the run is on " + backend.name +

@@ -5,18 +5,20 @@
 
 #include "quant/runtime/embedding.h"
 #include "quant/runtime/head.h"
+#include "quant/runtime/kv_precision.h"
 
 namespace quantmill {
 namespace {
 
 constexpr int64_t kLogitRows = 64;  // at a time
 
-KvShape OneWindow(const DecoderSpec& spec, int64_t length) {
+KvShape OneWindow(const DecoderSpec& spec, int64_t length, DType dtype) {
   KvShape shape;
   shape.layers = 1;
   shape.blocks = (length + kKvBlockTokens - 1) / kKvBlockTokens;
   shape.kv_heads = spec.kv_heads;
   shape.head_dim = spec.head_dim;
+  shape.dtype = dtype;
   return shape;
 }
 
@@ -29,7 +31,8 @@ ProbeStreams::ProbeStreams(Backend& backend, Exec& exec, const ModelSource& sour
       windows_(windows),
       compute_(compute),
       forward_(backend, exec, source.spec(), compute),
-      cache_(backend, exec, OneWindow(source.spec(), windows.length)),
+      cache_(backend, exec,
+             OneWindow(source.spec(), windows.length, FastCacheType(backend.Info(), compute))),
       sequence_(cache_) {
   const SequenceStep step = sequence_.Append(windows.length, 0);
   plan_ = backend.PlanBatch(exec, std::span(&step, 1));

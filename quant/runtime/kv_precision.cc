@@ -59,6 +59,10 @@ std::string Describe(const KvPrecision& kv, const ModelSource& source) {
   return "?";
 }
 
+DType FastCacheType(const BackendInfo& backend, Compute compute) {
+  return backend.attention_bf16 ? ActivationType(compute) : DType::kF32;
+}
+
 KvShape KvShapeOf(const ModelSource& source, const KvPrecision& kv) {
   const DecoderSpec& spec = source.spec();
   KvShape shape;

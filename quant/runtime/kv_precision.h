@@ -26,6 +26,10 @@ KvPrecision KvPrecisionNamed(const std::string& name, const ModelSource& source)
 // "f32", "fp8 with the artifact's scales", "fp8 with scales of 1", "int8 per token and head", ...
 std::string Describe(const KvPrecision& kv, const ModelSource& source);
 
+// The type of keys and values where nothing asks for exact ones: that of the activations, if the
+// backend is faster for it, or else F32.
+DType FastCacheType(const BackendInfo& backend, Compute compute);
+
 // Of a cache for `source` without any blocks yet. fp8 takes the scales that the artifact stores,
 // and 1 where it stores none (as vLLM does).
 KvShape KvShapeOf(const ModelSource& source, const KvPrecision& kv);

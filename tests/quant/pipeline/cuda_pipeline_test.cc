@@ -64,7 +64,9 @@ TEST_P(CudaPipelineTest, IsAsGoodAsOnTheCpu) {
     const double want = ErrorOf(Quantized(cpu, copy.model(), recipe, copy.output("cpu")));
     const double got = ErrorOf(Quantized("cuda_host", copy.model(), recipe, copy.output("cuda")));
     EXPECT_GT(want, 0);
-    EXPECT_NEAR(got, want, 0.02 * want);
+    // In BF16, attention rounds its weights and keys too: of inputs that differ by that, a few
+    // tokens give statistics that differ more.
+    EXPECT_NEAR(got, want, (compute == Compute::kBF16 ? 0.04 : 0.02) * want);
   }
 }
 

@@ -97,6 +97,7 @@ BackendInfo Gpu(int64_t memory) {
   BackendInfo info;
   info.name = "cuda";
   info.compute_bf16 = true;
+  info.attention_bf16 = true;
   info.memory = memory;
   info.memory_overhead = int64_t{640} << 20;
   return info;
@@ -182,6 +183,23 @@ TEST_F(PlanMemoryTest, GivesUpTheCheapestFirst) {
   EXPECT_GE(LeastOf(refused), memories[3].gpu_bytes);
   recipe.max_gpu_mem = LeastOf(refused);
   EXPECT_NO_THROW(PlanQuantization(source_, recipe, Gpu(kGpuBytes)));
+}
+
+// Keys and values of a chunk are BF16 where that is the faster attention.
+TEST_F(PlanMemoryTest, CachesOfCalibrationAreOfTheTypeThatIsFast) {
+  Recipe recipe = SampleRecipe();
+  BackendInfo gpu = Gpu(kGpuBytes);
+  const QuantizePlan fast = PlanQuantization(source_, recipe, gpu);
+  EXPECT_EQ(fast.stream.cache, DType::kBF16);
+  gpu.attention_bf16 = false;
+  const QuantizePlan exact = PlanQuantization(source_, recipe, gpu);
+  EXPECT_EQ(exact.stream.cache, DType::kF32);
+  const DecoderSpec& spec = source_.spec();
+  EXPECT_GE(exact.memory.gpu_bytes - fast.memory.gpu_bytes,
+            2 * spec.kv_heads * spec.head_dim * exact.stream.chunk_tokens * 2);
+  gpu.attention_bf16 = true;
+  recipe.compute = Compute::kF32;
+  EXPECT_EQ(PlanQuantization(source_, recipe, gpu).stream.cache, DType::kF32);
 }
 
 TEST_F(PlanMemoryTest, ADeviceThatIsTooSmallIsTold) {
