@@ -91,7 +91,11 @@ CalibrationStream::CalibrationStream(Backend& backend, Exec& exec, const ModelSo
   }
 
   const auto rows_of = [&](DType type, int64_t cols) {
-    return ActivationRows(backend, exec, type, tokens(), cols, options.activations_in_host_memory);
+    if (!options.activations_in_host_memory || cols == 0) {
+      return ActivationRows(backend, exec, type, tokens(), cols);
+    }
+    return ActivationRows::OnHost(backend, exec, type, tokens(), cols,
+                                  options.double_buffered ? chunks_.front().rows : 0);
   };
   residual_ = rows_of(DType::kF32, spec_.hidden);
   pending_ = rows_of(DType::kF32, BlockForward::PendingWidth(spec_));
@@ -273,9 +277,11 @@ void CalibrationStream::ProbeChunk(const BlockSpec& block, const BlockWeights& w
 int64_t CalibrationStream::HeldBytes(const DecoderSpec& spec, int64_t tokens, int64_t window,
                                      const StreamOptions& options) {
   const KvShape cache = ChunkCacheShape(spec, window, options);
-  const int64_t activations =
-      options.activations_in_host_memory ? 0 : tokens * TokenBytes(spec, options);
-  return activations + KvBlockBytes(cache) * cache.blocks;
+  const int64_t chunk = std::min(tokens, WindowsPerChunk(window, options) * window);
+  const int64_t rows = !options.activations_in_host_memory ? tokens
+                       : options.double_buffered           ? 2 * chunk
+                                                           : 0;
+  return rows * TokenBytes(spec, options) + KvBlockBytes(cache) * cache.blocks;
 }
 
 int64_t CalibrationStream::HostBytes(const DecoderSpec& spec, int64_t tokens,
@@ -300,8 +306,9 @@ int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
   // Of all rows: what is not kept; what an expert would read.
   const int64_t recomputed = std::max(options.keep_mlp ? 0 : dense, expert) * element +
                              (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);
-  // Of all rows as well: what comes from host memory.
-  const int64_t uploaded = options.activations_in_host_memory ? TokenBytes(spec, options) : 0;
+  // Of all rows as well: what comes from host memory, where there are no buffers for it.
+  const bool uploads = options.activations_in_host_memory && !options.double_buffered;
+  const int64_t uploaded = uploads ? TokenBytes(spec, options) : 0;
   return rows * (spec.hidden * element + recomputed + uploaded) +
          std::max(rows * attention, std::min<int64_t>(rows, 1024) * mlp);
 }

@@ -35,6 +35,8 @@ struct StreamOptions {
   bool keep_mlp = true;
   // Activations of all tokens lie in host memory, and cross to the backend's chunk by chunk.
   bool activations_in_host_memory = false;
+  // These copies run beside the work on other chunks, which takes two chunks' memory.
+  bool double_buffered = false;
 };
 
 // What a probe of a block sees; each may be empty. Views are valid during the call only.
@@ -59,6 +61,8 @@ class CalibrationStream {
  public:
   CalibrationStream(Backend& backend, Exec& exec, const ModelSource& source,
                     const TokenWindows& windows, const StreamOptions& options);
+  // Waits for what is on the stream: it may read host memory that is freed here.
+  ~CalibrationStream() { exec_.stream.Synchronize(); }
   CalibrationStream(const CalibrationStream&) = delete;
   CalibrationStream& operator=(const CalibrationStream&) = delete;
 

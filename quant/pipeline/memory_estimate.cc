@@ -213,6 +213,11 @@ std::vector<PlanItem> Estimate::OfHost(int64_t& total) {
   // Rows whose error is measured: as they were, and as they are weighed.
   const int64_t layer = HostLayer(elements) + 2 * kErrorRows * widest() * kF32;
   items.Add("largest layer: weights in F32 and codes", layer);
+  if (plan_.loads_ahead) {
+    const bool folds = plan_.recipe.transform != Transform::kNone;
+    items.Add("weights that are loaded ahead",
+              MaxOverLinears(Elements) * (stored_ + (folds ? kF32 : 0)));
+  }
   if (plan_.recipe.calibrated()) {
     int64_t activations = CalibrationStream::HostBytes(spec_, tokens(), plan_.stream);
     if (full_) activations += CalibrationStream::HostBytes(spec_, tokens(), full_options_);
@@ -290,6 +295,11 @@ std::vector<PlanItem> Estimate::OfDevice(int64_t& total) {
   if (full_) {
     items.Add("full-precision activations and layers beside (--effort fast has none)",
               Held(full_options_) + DenseBlock());
+  }
+  if (plan_.loads_ahead) {
+    // In F32, from what is stored; those of a next block take the place of the last one's.
+    items.Add("weights that are loaded ahead",
+              kWorkspaceEnds + MaxOverLinears(Elements) * (kF32 + stored_));
   }
   // Statistics are there while their inputs are computed, and while their layers are solved.
   const int64_t forward = DeviceForward();

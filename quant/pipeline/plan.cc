@@ -50,18 +50,20 @@ int64_t BudgetOf(const Recipe& recipe, const BackendInfo& backend) {
                                 : backend.memory / 10 * 9;
 }
 
+// Renews plan.memory; returns what the run needs of the backend's.
+int64_t Estimate(const ModelSource& source, const BackendInfo& backend, QuantizePlan& plan) {
+  std::vector<std::string> notes = std::move(plan.memory.notes);
+  plan.memory = EstimateMemory(source.spec(), source.dense_dtype(), plan, backend);
+  plan.memory.notes = std::move(notes);
+  return backend.memory > 0 ? plan.memory.gpu_bytes : plan.memory.total_bytes;
+}
+
 // Takes one economy after the other until the estimate fits.
 void FitBudget(const ModelSource& source, const BackendInfo& backend, QuantizePlan& plan) {
   const bool on_device = backend.memory > 0;
-  const auto estimate = [&] {
-    std::vector<std::string> notes = std::move(plan.memory.notes);
-    plan.memory = EstimateMemory(source.spec(), source.dense_dtype(), plan, backend);
-    plan.memory.notes = std::move(notes);
-    return on_device ? plan.memory.gpu_bytes : plan.memory.total_bytes;
-  };
   const int64_t budget = plan.backend_budget;
   const Recipe& recipe = plan.recipe;
-  int64_t needed = estimate();
+  int64_t needed = Estimate(source, backend, plan);
   const int64_t kept = needed;
   for (const Economy& economy : kEconomies) {
     if (budget == 0 || needed <= budget || !recipe.calibrated()) break;
@@ -72,7 +74,7 @@ void FitBudget(const ModelSource& source, const BackendInfo& backend, QuantizePl
       plan.memory.notes.push_back(fmt::format(fmt::runtime(economy.note), bytes >> 20));
     }
     economy.take(plan);
-    needed = estimate();
+    needed = Estimate(source, backend, plan);
   }
   if (budget > 0 && needed > budget) {
     const bool is_share = on_device && recipe.max_gpu_mem == 0;
@@ -84,6 +86,21 @@ void FitBudget(const ModelSource& source, const BackendInfo& backend, QuantizePl
     Refuse("--max-host-mem", fmt::format("{} MiB", recipe.max_host_mem >> 20),
            plan.memory.total_bytes, recipe.calibration);
   }
+}
+
+// Copies to a device that run beside its work, as far as what they take is left of the budgets.
+void SpendTheRest(const ModelSource& source, const BackendInfo& backend, QuantizePlan& plan) {
+  if (backend.memory == 0 || !plan.recipe.calibrated()) return;
+  const int64_t host_budget = plan.recipe.max_host_mem;
+  const auto fits = [&] {
+    return Estimate(source, backend, plan) <= plan.backend_budget &&
+           (host_budget == 0 || plan.memory.total_bytes <= host_budget);
+  };
+  plan.loads_ahead = true;
+  if (!fits()) plan.loads_ahead = false;
+  plan.stream.double_buffered = plan.stream.activations_in_host_memory;
+  if (!fits()) plan.stream.double_buffered = false;
+  Estimate(source, backend, plan);
 }
 
 }  // namespace
@@ -106,6 +123,7 @@ QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
   }
   plan.backend_budget = BudgetOf(plan.recipe, backend);
   FitBudget(source, backend, plan);
+  SpendTheRest(source, backend, plan);
   return plan;
 }
 

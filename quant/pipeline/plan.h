@@ -43,6 +43,8 @@ struct QuantizePlan {
   std::vector<std::string> dense;  // linear modules left as they are, in the same order
   std::optional<GgufPlan> gguf;    // where recipe.gguf
   StreamOptions stream;            // what is kept, where, and what is recomputed, to fit the budget
+  // Weights come while the work before their use goes on, which takes memory for another layer.
+  bool loads_ahead = false;
   MemoryPlan memory;
   int64_t backend_budget = 0;  // bytes of the backend's memory that the run may take; 0: no limit
 

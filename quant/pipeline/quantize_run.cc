@@ -1,6 +1,7 @@
 #include "quant/pipeline/quantize_run.h"
 
 #include <algorithm>
+#include <future>
 #include <optional>
 #include <utility>
 
@@ -12,6 +13,8 @@
 #include "quant/pipeline/fold_block.h"
 #include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/stopwatch.h"
+#include "quant/pipeline/weights_ahead.h"
+#include "quant/runtime/background_loader.h"
 #include "quant/runtime/block_weights.h"
 #include "quant/transform/static_inputs.h"
 #include "quant/verify/verify_artifact.h"
@@ -21,8 +24,10 @@ namespace quantmill {
 // The activations of the calibration text on their way through the model.
 struct QuantizeRun::Streams {
   Streams(Backend& backend, Exec& exec, const ModelSource& source, const TokenWindows& windows,
-          const QuantizePlan& plan)
-      : quantized(backend, exec, source, windows, plan.stream) {
+          const QuantizePlan& plan, size_t blocks_to_quantize)
+      : quantized(backend, exec, source, windows, plan.stream),
+        blocks(blocks_to_quantize),
+        loader(backend, exec, plan.loads_ahead) {
     if (!NeedsFullStream(plan.recipe, plan.modules.all())) return;
     StreamOptions options = plan.stream;
     options.keep_attention = false;
@@ -32,14 +37,19 @@ struct QuantizeRun::Streams {
 
   CalibrationStream quantized;            // through what was written
   std::optional<CalibrationStream> full;  // through the dense layers, for the asymmetric target
+  size_t blocks;                          // that they will go through
+  BackgroundLoader loader;
+  std::future<BlockWeights> next_full;  // of `full` in the next block, where it is being loaded
 };
 
 // One block on its way: its dense weights, and the packed ones of both streams.
 struct QuantizeRun::BlockInWork {
+  size_t index;
   const BlockSpec& spec;
   BlockSource source;
-  BlockWeights quantized;            // filled in as its layers are solved
-  std::optional<BlockWeights> full;  // of Streams::full
+  BlockWeights quantized;                 // filled in as its layers are solved
+  std::optional<BlockWeights> full;       // of Streams::full
+  std::unique_ptr<WeightsAhead> weights;  // for the solvers; knows where this object lies
 };
 
 void QuantizeRun::Progress(int64_t done, int64_t total, const std::string& layer) {
@@ -137,7 +147,8 @@ TokenWindows QuantizeRun::ReadCalibration() {
   return CutCalibrationWindows(ids, recipe.samples, recipe.sequence_length, recipe.seed);
 }
 
-QuantizeRun::BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, Streams& streams) {
+QuantizeRun::BlockInWork QuantizeRun::OpenBlock(size_t index, Streams& streams) {
+  const BlockSpec& spec = source_.spec().blocks[index];
   BlockFolding folding;
   {
     const Stopwatch watch(report_.seconds.fold);
@@ -145,11 +156,13 @@ QuantizeRun::BlockInWork QuantizeRun::OpenBlock(const BlockSpec& spec, Streams& 
         ChooseFolding(backend_, exec_, source_, spec, streams.quantized, plan_, report_.events);
   }
   const Stopwatch watch(report_.seconds.load);
-  BlockInWork block{spec, BlockSource(source_, spec, std::move(folding)), {}, {}};
+  BlockInWork block{index, spec, BlockSource(source_, spec, std::move(folding)), {}, {}, {}};
   if (output_ != nullptr) output_->WriteFolding(block.source);
   block.quantized = LoadBlockExceptWeights(backend_, exec_, block.source, plan_.stream.compute);
   if (streams.full) {
-    block.full = LoadBlock(backend_, exec_, block.source, plan_.stream.compute);
+    block.full = streams.next_full.valid()
+                     ? streams.next_full.get()
+                     : LoadBlock(backend_, exec_, block.source, plan_.stream.compute);
   }
   return block;
 }
@@ -184,13 +197,14 @@ SiteStatistics QuantizeRun::Gather(const SharedInput& input, Streams& streams,
   return statistics;
 }
 
-Tensor QuantizeRun::LoadWeight(const BlockInWork& block, const LinearSpec& linear) {
-  const Stopwatch watch(report_.seconds.load);
-  Tensor weight = backend_.Empty(DType::kF32, linear.out, linear.in);
-  const Tensor host = block.source.Weight(linear);
-  backend_.Upload(exec_, host, weight);
-  exec_.stream.Synchronize();
-  return weight;
+std::deque<const LinearSpec*> QuantizeRun::SolvedLinears(const BlockSpec& block) const {
+  std::deque<const LinearSpec*> solved;
+  for (const SharedInput& input : block.SharedInputs()) {
+    for (const LinearSpec* linear : block.LinearsAt(input)) {
+      if (plan_.Find(linear->name) != nullptr) solved.push_back(linear);
+    }
+  }
+  return solved;
 }
 
 SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics statistics,
@@ -202,7 +216,10 @@ SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics stat
     if (module == nullptr) continue;
     modules.push_back(module);
     if (!module->scheme.has_global_scale()) continue;
-    absmax = std::max(absmax.value_or(0), AbsMax(backend_, exec_, LoadWeight(block, *linear)));
+    const Stopwatch watch(report_.seconds.load);
+    absmax =
+        std::max(absmax.value_or(0),
+                 AbsMax(backend_, exec_, LoadFloatWeight(backend_, exec_, block.source, *linear)));
   }
   const Stopwatch watch(report_.seconds.solve);
   const auto global_scale = absmax ? std::optional(GlobalScaleFor(*absmax)) : std::nullopt;
@@ -225,7 +242,11 @@ std::unique_ptr<PackedLinear> QuantizeRun::PackSolution(const LinearSpec& linear
 void QuantizeRun::SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block) {
   const QuantizedModule* module = plan_.Find(linear.name);
   LayerSolution solution;
-  const Tensor weight = LoadWeight(block, linear);
+  Tensor weight;
+  {
+    const Stopwatch watch(report_.seconds.load);
+    weight = block.weights->Take(linear);
+  }
   {
     const Stopwatch watch(report_.seconds.solve);
     solution = solver.Solve(weight, module->scheme, plan_.BlocksOf(linear.name));
@@ -250,6 +271,7 @@ void QuantizeRun::QuantizeInput(const SharedInput& input, Streams& streams, Bloc
   const bool advances = streams.full && BlockForward::ReadsCarried(block.spec, input.site);
   if (!solves && !advances) return;
   SiteStatistics statistics = Gather(input, streams, block);
+  if (input.site == Site::kMlpOut && !block.spec.is_mixture()) LoadNextFull(streams, block);
   if (!solves) return;
   SiteSolver solver = MakeSolver(input, std::move(statistics), block);
   for (const LinearSpec* linear : linears) {
@@ -264,8 +286,21 @@ void QuantizeRun::QuantizeSite(Site site, Streams& streams, BlockInWork& block) 
     if (input.site == site) QuantizeInput(input, streams, block);
   }
   if (!mixes || !streams.full) return;
-  const Stopwatch watch(report_.seconds.forward);
-  streams.full->Advance(block.spec, *block.full, site);
+  {
+    const Stopwatch watch(report_.seconds.forward);
+    streams.full->Advance(block.spec, *block.full, site);
+  }
+  LoadNextFull(streams, block);
+}
+
+void QuantizeRun::LoadNextFull(Streams& streams, BlockInWork& block) {
+  block.full.reset();
+  const size_t next = block.index + 1;
+  // Scales that are folded into it are not known yet.
+  if (!streams.full || next == streams.blocks || plan_.recipe.transform != Transform::kNone) return;
+  streams.next_full = streams.loader.Start([this, next](Exec& exec) {
+    return LoadBlock(backend_, exec, source_, source_.spec().blocks[next], plan_.stream.compute);
+  });
 }
 
 void QuantizeRun::ReportCoverage(Streams& streams, const BlockInWork& block) {
@@ -283,7 +318,9 @@ void QuantizeRun::QuantizeBlock(size_t index, Streams& streams) {
   const BlockSpec& block_spec = spec.blocks[index];
   const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
   auto done = static_cast<int64_t>(index * kSites.size());
-  BlockInWork block = OpenBlock(block_spec, streams);
+  BlockInWork block = OpenBlock(index, streams);
+  block.weights = std::make_unique<WeightsAhead>(backend_, streams.loader, block.source,
+                                                 SolvedLinears(block_spec));
   for (const Site site : kSites) {
     Progress(done++, total, block_spec.prefix + ": " + NameOf(site));
     QuantizeSite(site, streams, block);
@@ -312,7 +349,7 @@ std::string QuantizeRun::CalibrateAndSolve(size_t blocks) {
   report_.calibration_tokens = windows.tokens();
   if (std::optional<Event> event = ShortCalibration(plan_)) AddEvent(std::move(*event));
   const DecoderSpec& spec = source_.spec();
-  std::optional<Streams> streams(std::in_place, backend_, exec_, source_, windows, plan_);
+  std::optional<Streams> streams(std::in_place, backend_, exec_, source_, windows, plan_, blocks);
   for (size_t index = 0; index < blocks; ++index) {
     if (plan_.recipe.kv.type == KvScheme::Type::kNone) {
       QuantizeBlock(index, *streams);

@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_QUANT_PIPELINE_QUANTIZE_RUN_H_
 #define QUANTMILL_QUANT_PIPELINE_QUANTIZE_RUN_H_
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -42,13 +43,15 @@ class QuantizeRun {
   void RoundLayer(const LinearSpec& linear);
   TokenWindows ReadCalibration();
   // Chooses the block's folding first.
-  BlockInWork OpenBlock(const BlockSpec& spec, Streams& streams);
+  BlockInWork OpenBlock(size_t index, Streams& streams);
   void QuantizeBlock(size_t index, Streams& streams);
   // With the scales of the block's keys and values.
   void QuantizeBlockAndCache(size_t index, Streams& streams);
   // Solves the linears that read `input`.
   void QuantizeInput(const SharedInput& input, Streams& streams, BlockInWork& block);
   void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
+  // The full-precision stream is done with the block: the next one's weights take its place.
+  void LoadNextFull(Streams& streams, BlockInWork& block);
   SiteStatistics Gather(const SharedInput& input, Streams& streams, const BlockInWork& block);
   SiteSolver MakeSolver(const SharedInput& input, SiteStatistics statistics,
                         const BlockInWork& block);
@@ -59,7 +62,8 @@ class QuantizeRun {
   // What was written, for the forward.
   std::unique_ptr<PackedLinear> PackSolution(const LinearSpec& linear,
                                              const LayerSolution& solution);
-  Tensor LoadWeight(const BlockInWork& block, const LinearSpec& linear);
+  // The linears of a block that are solved, in that order.
+  std::deque<const LinearSpec*> SolvedLinears(const BlockSpec& block) const;
   void Record(const LinearSpec& linear, ConstMatrix dense, const LayerSolution& solution);
   void AddEvent(Event event) { report_.events.push_back(std::move(event)); }
   void AddEvents(const std::vector<SolveEvent>& events, const std::string& where);

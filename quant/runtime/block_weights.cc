@@ -81,6 +81,23 @@ BlockWeights LoadBlockExceptWeights(Backend& backend, Exec& exec, const BlockSou
   return weights;
 }
 
+Tensor LoadFloatWeight(Backend& backend, Exec& exec, const BlockSource& source,
+                       const LinearSpec& linear) {
+  Tensor weight = backend.Empty(DType::kF32, linear.out, linear.in);
+  if (source.Folds(linear)) {
+    const Tensor folded = source.Weight(linear);
+    backend.Upload(exec, folded, weight);
+    exec.stream.Synchronize();
+    return weight;
+  }
+  // As it is stored: that is less to bring over.
+  const DenseMatrix stored = source.source().DenseWeight(linear);
+  backend.Upload(exec, stored, weight);
+  exec.stream.Synchronize();
+  source.source().Release(linear);
+  return weight;
+}
+
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, Compute compute) {
   BlockWeights weights = LoadBlockExceptWeights(backend, exec, source, compute);
   const std::vector<const LinearSpec*> linears = source.block().Linears();

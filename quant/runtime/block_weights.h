@@ -49,6 +49,11 @@ BlockWeights LoadBlock(Backend& backend, Exec& exec, const BlockSource& source, 
 BlockWeights LoadBlock(Backend& backend, Exec& exec, const ModelSource& source,
                        const BlockSpec& block, Compute compute);
 
+// The dense weight of one linear with the block's folding applied, [out, in] F32 in the backend's
+// memory: what solvers take. Waits; the file's pages are released.
+Tensor LoadFloatWeight(Backend& backend, Exec& exec, const BlockSource& source,
+                       const LinearSpec& linear);
+
 // A vector of the checkpoint in the backend's memory, [1, n] F32; empty where `name` is.
 Tensor LoadVector(Backend& backend, Exec& exec, const ModelSource& source, const std::string& name);
 

@@ -117,8 +117,13 @@ TEST_P(ActivationMemoryTest, HostMemoryDoesNotChangeABit) {
         const std::vector<std::byte> want = AllInputs(tested(), source, windows, options);
         const Tensor probed = ProbedOutput(source, windows, options);
         options.activations_in_host_memory = true;
-        EXPECT_TRUE(AllInputs(tested(), source, windows, options) == want) << name << keep << chunk;
-        EXPECT_TRUE(SameBits(ProbedOutput(source, windows, options), probed)) << name << chunk;
+        for (const bool buffered : {false, true}) {
+          options.double_buffered = buffered;
+          EXPECT_TRUE(AllInputs(tested(), source, windows, options) == want)
+              << name << keep << chunk << buffered;
+          EXPECT_TRUE(SameBits(ProbedOutput(source, windows, options), probed))
+              << name << chunk << buffered;
+        }
       }
     }
   }
@@ -134,6 +139,7 @@ TEST_P(ActivationMemoryTest, StreamsBesideEachOtherMayLieInHostMemory) {
     options.keep_attention = false;
     options.keep_mlp = false;
     options.activations_in_host_memory = in_host_memory;
+    options.double_buffered = in_host_memory;
     CalibrationStream stream(backend(), exec(), source, windows, options);
     CalibrationStream full(backend(), exec(), source, windows, options);
     std::vector<Tensor> seen;
@@ -173,6 +179,11 @@ TEST_F(CalibrationStreamTest, BytesAreOfTheMemoryThatActivationsLieIn) {
   EXPECT_EQ(held() + on_host(), all);
   EXPECT_GE(on_host(), windows_.tokens() * source_.spec().hidden * 4);
   EXPECT_GT(CalibrationStream::ScratchBytes(source_.spec(), 19, options), scratch);
+  // Buffers are held; what comes from the host needs no other place then.
+  const int64_t unbuffered = held();
+  options.double_buffered = true;
+  EXPECT_GE(held() - unbuffered, 2 * windows_.tokens() * source_.spec().hidden * 4);
+  EXPECT_EQ(CalibrationStream::ScratchBytes(source_.spec(), 19, options), scratch);
 }
 
 // Every expert sees every token, whether or not the router would send it there.

@@ -135,13 +135,21 @@ int64_t LeastOf(const Error& error) {
   return std::stoll(message.substr(begin + 1, end - begin)) << 20;
 }
 
+constexpr int64_t kGpuBytes = int64_t{16} << 30;
+
 class PlanMemoryTest : public testing::Test {
  protected:
   static Recipe SampleRecipe() { return RecipeFor(128, 512, "w4a16:g64"); }
+  // Lowers the budget until it leaves no room for copies beside the work.
+  QuantizePlan WithNothingBeside(Recipe& recipe) const {
+    for (;;) {
+      QuantizePlan plan = PlanQuantization(source_, recipe, Gpu(kGpuBytes));
+      if (!plan.loads_ahead && !plan.stream.double_buffered) return plan;
+      recipe.max_gpu_mem = plan.memory.gpu_bytes - 1;
+    }
+  }
   ModelSource source_ = ModelSource::Open("calib_data/sample_model");
 };
-
-constexpr int64_t kGpuBytes = int64_t{16} << 30;
 
 TEST_F(PlanMemoryTest, GivesUpTheCheapestFirst) {
   Recipe recipe = SampleRecipe();
@@ -149,14 +157,15 @@ TEST_F(PlanMemoryTest, GivesUpTheCheapestFirst) {
   EXPECT_TRUE(plenty.stream.keep_mlp && plenty.stream.keep_attention);
   EXPECT_FALSE(plenty.stream.activations_in_host_memory);
   EXPECT_TRUE(plenty.memory.notes.empty());
+  EXPECT_TRUE(plenty.loads_ahead);
   EXPECT_EQ(plenty.backend_budget, kGpuBytes / 10 * 9);
 
   // A budget just below what each plan takes makes the next one.
   std::vector<StreamOptions> streams;
   std::vector<MemoryPlan> memories;
-  recipe.max_gpu_mem = plenty.memory.gpu_bytes - 1;
+  recipe.max_gpu_mem = WithNothingBeside(recipe).memory.gpu_bytes - 1;
   for (int i = 0; i < 4; ++i) {
-    const QuantizePlan plan = PlanQuantization(source_, recipe, Gpu(kGpuBytes));
+    const QuantizePlan plan = WithNothingBeside(recipe);
     EXPECT_EQ(plan.backend_budget, recipe.max_gpu_mem);
     EXPECT_LE(plan.memory.gpu_bytes, recipe.max_gpu_mem);
     streams.push_back(plan.stream);
@@ -183,6 +192,27 @@ TEST_F(PlanMemoryTest, GivesUpTheCheapestFirst) {
   EXPECT_GE(LeastOf(refused), memories[3].gpu_bytes);
   recipe.max_gpu_mem = LeastOf(refused);
   EXPECT_NO_THROW(PlanQuantization(source_, recipe, Gpu(kGpuBytes)));
+}
+
+// Copies run beside the work where both budgets leave room for it, and what they take is counted.
+TEST_F(PlanMemoryTest, SpendsTheRestOnCopiesBesideTheWork) {
+  Recipe recipe = SampleRecipe();
+  QuantizePlan with = PlanQuantization(source_, recipe, Gpu(kGpuBytes));
+  while (!with.stream.activations_in_host_memory || !with.loads_ahead) {
+    recipe.max_gpu_mem = with.memory.gpu_bytes - 1;
+    with = PlanQuantization(source_, recipe, Gpu(kGpuBytes));
+  }
+  EXPECT_TRUE(with.stream.double_buffered);
+  recipe.max_gpu_mem = with.memory.gpu_bytes - 1;
+  const QuantizePlan one = PlanQuantization(source_, recipe, Gpu(kGpuBytes));
+  EXPECT_TRUE(one.loads_ahead != one.stream.double_buffered);
+  EXPECT_EQ(one.stream.chunk_tokens, with.stream.chunk_tokens);
+  EXPECT_LT(one.memory.gpu_bytes, with.memory.gpu_bytes);
+
+  recipe.max_gpu_mem = with.memory.gpu_bytes;
+  recipe.max_host_mem = with.memory.total_bytes - 1;
+  EXPECT_FALSE(PlanQuantization(source_, recipe, Gpu(kGpuBytes)).loads_ahead);
+  EXPECT_FALSE(PlanQuantization(source_, SampleRecipe(), Cpu()).loads_ahead);
 }
 
 // Keys and values of a chunk are BF16 where that is the faster attention.
