@@ -20,6 +20,16 @@ __global__ void DecodeKernel(CodesView codes, View<T> out) {
   });
 }
 
+// Byte i of a row holds code 2i in its low half and 2i + 1 in its high half. Bound by its reads.
+__global__ void PackPairsKernel(View<const int8_t> codes, View<uint8_t> pairs) {
+  ForEachElement(pairs.rows, pairs.cols, [&](int64_t row, int64_t i) {
+    const int8_t* from = codes.Row(row) + 2 * i;
+    const int low = from[0] & 15;
+    const int high = 2 * i + 1 < codes.cols ? from[1] & 15 : 0;
+    pairs.Row(row)[i] = static_cast<uint8_t>(low | high << 4);
+  });
+}
+
 // The numbers of all stored codes.
 std::array<float, 256> Numbers(const QuantScheme& scheme) {
   std::array<float, 256> numbers{};
@@ -33,19 +43,6 @@ std::array<float, 256> Numbers(const QuantScheme& scheme) {
     numbers[static_cast<size_t>(stored)] = NumberOf(scheme.code_type, static_cast<int8_t>(code));
   }
   return numbers;
-}
-
-std::vector<uint8_t> PackedPairs(const QuantizedLinear& linear) {
-  const int64_t row_bytes = (linear.in + 1) / 2;
-  std::vector<uint8_t> packed(static_cast<size_t>(linear.out * row_bytes));
-  for (int64_t o = 0; o < linear.out; ++o) {
-    for (int64_t i = 0; i < linear.in; ++i) {
-      const int code = linear.codes[static_cast<size_t>(o * linear.in + i)] & 15;
-      packed[static_cast<size_t>(o * row_bytes + i / 2)] |=
-          static_cast<uint8_t>(i % 2 == 0 ? code : code << 4);
-    }
-  }
-  return packed;
 }
 
 }  // namespace
@@ -107,7 +104,14 @@ std::unique_ptr<PackedLinear> CudaBackend::PackQuantized(Exec& exec, const Quant
     return device;
   };
   if (codes.two_in_a_byte()) {
-    codes.codes = upload(PackedPairs(linear).data(), linear.out, (linear.in + 1) / 2);
+    // Twice the bytes cross the bus, which is many times faster than a core packs them.
+    Workspace::Scope scope(exec.workspace);
+    const Matrix unpacked = scope.Take(DType::kI8, linear.out, linear.in);
+    UploadRows(exec, ViewOf(linear.codes.data(), linear.out, linear.in), unpacked);
+    codes.codes = Empty(DType::kU8, linear.out, (linear.in + 1) / 2);
+    const Matrix pairs = codes.codes;
+    Launch(exec, PackPairsKernel, Elementwise(pairs.rows, pairs.cols), In<int8_t>(unpacked),
+           Out<uint8_t>(pairs));
   } else {
     codes.codes =
         upload(reinterpret_cast<const uint8_t*>(linear.codes.data()), linear.out, linear.in);
