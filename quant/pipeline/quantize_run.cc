@@ -208,7 +208,7 @@ std::deque<const LinearSpec*> QuantizeRun::SolvedLinears(const BlockSpec& block)
 }
 
 SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics statistics,
-                                   const BlockInWork& block) {
+                                   Streams& streams, const BlockInWork& block) {
   std::vector<const QuantizedModule*> modules;
   std::optional<float> absmax;
   for (const LinearSpec* linear : block.spec.LinearsAt(input)) {
@@ -217,9 +217,11 @@ SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics stat
     modules.push_back(module);
     if (!module->scheme.has_global_scale()) continue;
     const Stopwatch watch(report_.seconds.load);
-    absmax =
-        std::max(absmax.value_or(0),
-                 AbsMax(backend_, exec_, LoadFloatWeight(backend_, exec_, block.source, *linear)));
+    // In turn with what is loaded ahead: that is perhaps the same tensor.
+    const auto largest = [&](Exec& exec) {
+      return AbsMax(backend_, exec, LoadFloatWeight(backend_, exec, block.source, *linear));
+    };
+    absmax = std::max(absmax.value_or(0), streams.loader.Start(largest).get());
   }
   const Stopwatch watch(report_.seconds.solve);
   const auto global_scale = absmax ? std::optional(GlobalScaleFor(*absmax)) : std::nullopt;
@@ -273,7 +275,7 @@ void QuantizeRun::QuantizeInput(const SharedInput& input, Streams& streams, Bloc
   SiteStatistics statistics = Gather(input, streams, block);
   if (input.site == Site::kMlpOut && !block.spec.is_mixture()) LoadNextFull(streams, block);
   if (!solves) return;
-  SiteSolver solver = MakeSolver(input, std::move(statistics), block);
+  SiteSolver solver = MakeSolver(input, std::move(statistics), streams, block);
   for (const LinearSpec* linear : linears) {
     if (!stays_dense(linear)) SolveLayer(*linear, solver, block);
   }

@@ -53,7 +53,7 @@ class QuantizeRun {
   // The full-precision stream is done with the block: the next one's weights take its place.
   void LoadNextFull(Streams& streams, BlockInWork& block);
   SiteStatistics Gather(const SharedInput& input, Streams& streams, const BlockInWork& block);
-  SiteSolver MakeSolver(const SharedInput& input, SiteStatistics statistics,
+  SiteSolver MakeSolver(const SharedInput& input, SiteStatistics statistics, Streams& streams,
                         const BlockInWork& block);
   bool HasStaticInputs(const BlockSpec& block, const SharedInput& input) const;
   // How the calibration text uses the experts of a mixture.
