@@ -3,12 +3,7 @@
 namespace quantmill {
 
 Session::Session(const CommonFlags& flags)
-    : backend_(SelectBackend(flags.device, flags.threads)),
-      stream_(backend_->NewStream()),
-      workspace_([this](DType dtype, int64_t rows, int64_t cols) {
-        return backend_->Empty(dtype, rows, cols);
-      }),
-      exec_{*stream_, workspace_} {}
+    : backend_(SelectBackend(flags.device, flags.threads)), exec_(*backend_) {}
 
 std::string Session::Describe() const {
   const BackendInfo info = backend_->Info();

@@ -6,13 +6,13 @@
 #include <string>
 
 #include "kernels/ops.h"
+#include "kernels/own_exec.h"
 #include "kernels/select.h"
-#include "kernels/workspace.h"
 #include "tools/command.h"
 
 namespace quantmill {
 
-// Made from --device and --threads. Neither copyable nor movable: Exec refers to its fields.
+// Made from --device and --threads. Neither copyable nor movable.
 class Session {
  public:
   // Throws as SelectBackend does.
@@ -21,7 +21,7 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   Backend& backend() { return *backend_; }
-  Exec& exec() { return exec_; }
+  Exec& exec() { return exec_.exec(); }
   // "cpu avx512_bf16, 2 threads"
   std::string Describe() const;
   // --compute: "f32", "bf16", or "auto", which is bf16 where it is fast. Error(kEnvironment) for
@@ -30,9 +30,7 @@ class Session {
 
  private:
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
-  Workspace workspace_;
-  Exec exec_;
+  OwnExec exec_;
 };
 
 const char* NameOf(Compute compute);  // "f32", "bf16"

@@ -2,31 +2,26 @@
 
 #include <algorithm>
 
+#include "kernels/own_exec.h"
+
 namespace quantmill {
 
 struct ActivationRows::Buffers {
   Buffers(Backend& backend, int64_t rows, int64_t row_bytes)
       : memory{backend.Empty(DType::kU8, rows, row_bytes),
                backend.Empty(DType::kU8, rows, row_bytes)},
-        workspace(
-            [&backend](DType dtype, int64_t r, int64_t c) { return backend.Empty(dtype, r, c); }),
-        in_stream(backend.NewStream()),
-        out_stream(backend.NewStream()),
-        in{*in_stream, workspace},
-        out{*out_stream, workspace} {}
+        in(backend),
+        out(backend) {}
   ~Buffers() {
-    in_stream->Synchronize();
-    out_stream->Synchronize();
+    in.stream().Synchronize();
+    out.stream().Synchronize();
   }
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
 
-  Tensor memory[2];     // U8
-  Workspace workspace;  // not used: types are not converted
-  std::unique_ptr<Stream> in_stream;
-  std::unique_ptr<Stream> out_stream;
-  Exec in;
-  Exec out;
+  Tensor memory[2];  // U8
+  OwnExec in;
+  OwnExec out;
 };
 
 void ActivationRows::BuffersDeleter::operator()(Buffers* buffers) const { delete buffers; }
@@ -65,14 +60,14 @@ Matrix ActivationRows::Buffer(size_t turn, int64_t count) const {
 void ActivationRows::Fetch(const Range& range) {
   fetched_ = range;
   if (range.count == 0) return;
-  Exec& in = buffers_->in;
+  Exec& in = buffers_->in.exec();
   in.stream.RunAfter(exec_->stream);  // which has used the buffer
-  in.stream.RunAfter(buffers_->out.stream);
+  in.stream.RunAfter(buffers_->out.stream());
   backend_->Upload(in, view_.Rows(range.first, range.count), Buffer(1 - turn_, range.count));
 }
 
 void ActivationRows::ForgetFetched() {
-  if (fetched_.count > 0) exec_->stream.RunAfter(buffers_->in.stream);
+  if (fetched_.count > 0) exec_->stream.RunAfter(buffers_->in.stream());
   fetched_ = {};
 }
 
@@ -91,7 +86,7 @@ Matrix ActivationRows::Read(int64_t first, int64_t count, Workspace::Scope& scop
     return rows;
   }
   if (fetched_ != Range{first, count}) Fetch({first, count});
-  exec_->stream.RunAfter(buffers_->in.stream);
+  exec_->stream.RunAfter(buffers_->in.stream());
   turn_ = 1 - turn_;
   const int64_t next = first + count;
   Fetch({next, std::min(count, view_.rows - next)});
@@ -103,7 +98,7 @@ void ActivationRows::Store(int64_t first, ConstMatrix rows) {
   const Matrix host = view_.Rows(first, rows.rows);
   if (buffers_ == nullptr) return backend_->Download(*exec_, rows, host);
   if (fetched_.Overlaps({first, rows.rows})) ForgetFetched();
-  Exec& out = buffers_->out;
+  Exec& out = buffers_->out.exec();
   // Ops that follow write the other buffer, which leaves now at the latest; not for this one do
   // they wait.
   exec_->stream.RunAfter(out.stream);
@@ -113,7 +108,7 @@ void ActivationRows::Store(int64_t first, ConstMatrix rows) {
 
 void ActivationRows::Gather(std::span<const int32_t> rows, Matrix out) {
   if (!on_host_) return backend_->GatherRows(*exec_, view_, rows, out);
-  if (buffers_ != nullptr) exec_->stream.RunAfter(buffers_->out.stream);
+  if (buffers_ != nullptr) exec_->stream.RunAfter(buffers_->out.stream());
   for (size_t begin = 0; begin < rows.size();) {
     size_t end = begin + 1;
     while (end < rows.size() && rows[end] == rows[end - 1] + 1) ++end;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernels/ops.h"
+#include "kernels/own_exec.h"
 
 namespace quantmill {
 
@@ -18,7 +19,7 @@ class BackgroundLoader {
  public:
   // Borrows both. Must outlive the futures that it gives.
   BackgroundLoader(Backend& backend, Exec& exec, bool ahead) : exec_(exec) {
-    if (ahead) beside_ = std::make_unique<Beside>(backend);
+    if (ahead) beside_ = std::make_unique<OwnExec>(backend);
   }
 
   // The future of load(Exec&): what it returns, which the device has then done, or throws. `load`
@@ -29,35 +30,22 @@ class BackgroundLoader {
     if (beside_ == nullptr) {
       return std::async(std::launch::deferred, [this, load] { return load(exec_); });
     }
-    return std::async(std::launch::async, [this, load] { return beside_->Run(load); });
+    return std::async(std::launch::async, [this, load] { return RunBeside(load); });
   }
 
  private:
-  struct Beside {
-    explicit Beside(Backend& backend)
-        : stream(backend.NewStream()),
-          workspace([&backend](DType dtype, int64_t rows, int64_t cols) {
-            return backend.Empty(dtype, rows, cols);
-          }),
-          exec{*stream, workspace} {}
-
-    template <typename Load>
-    std::invoke_result_t<Load, Exec&> Run(const Load& load) {
-      const std::lock_guard lock(mutex);
-      auto loaded = load(exec);
-      stream->Synchronize();
-      workspace.Trim();  // what was planned is the scratch of one load, while it runs
-      return loaded;
-    }
-
-    std::mutex mutex;
-    std::unique_ptr<Stream> stream;
-    Workspace workspace;
-    Exec exec;
-  };
+  template <typename Load>
+  std::invoke_result_t<Load, Exec&> RunBeside(const Load& load) {
+    const std::lock_guard lock(mutex_);
+    auto loaded = load(beside_->exec());
+    beside_->stream().Synchronize();
+    beside_->exec().workspace.Trim();  // what was planned is the scratch of one load, while it runs
+    return loaded;
+  }
 
   Exec& exec_;
-  std::unique_ptr<Beside> beside_;
+  std::unique_ptr<OwnExec> beside_;  // null: not ahead
+  std::mutex mutex_;                 // of what runs beside
 };
 
 }  // namespace quantmill

@@ -14,6 +14,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/own_exec.h"
 #include "kernels/select.h"
 #include "tests/support/random.h"
 
@@ -186,11 +187,8 @@ struct Bench {
 
 int Main(int argc, char** argv) {
   const auto backend = SelectBackend("cpu", argc > 1 ? std::atoi(argv[1]) : 0);
-  const auto stream = backend->NewStream();
-  Workspace workspace(
-      [&](DType dtype, int64_t rows, int64_t cols) { return backend->Empty(dtype, rows, cols); });
-  Exec exec{*stream, workspace};
-  Bench bench{*backend, exec};
+  OwnExec exec(*backend);
+  Bench bench{*backend, exec.exec()};
   std::printf("%s, %d threads\n", backend->Info().isa.c_str(), backend->Info().threads);
   const AttentionParams small{.heads = 9, .kv_heads = 3, .head_dim = 64};
   const AttentionParams large{.heads = 32, .kv_heads = 8, .head_dim = 128};

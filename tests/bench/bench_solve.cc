@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "kernels/own_exec.h"
 #include "kernels/select.h"
 #include "quant/solve/gptq.h"
 #include "tests/support/random.h"
@@ -190,10 +191,8 @@ int Main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--isa") == 0 && i + 1 < argc) isa = argv[++i];
   }
   const std::unique_ptr<Backend> backend = CpuBackend(isa, threads);
-  const std::unique_ptr<Stream> stream = backend->NewStream();
-  Workspace workspace(
-      [&](DType dtype, int64_t rows, int64_t cols) { return backend->Empty(dtype, rows, cols); });
-  const Bench bench{*backend, Exec{*stream, workspace}, FmaRate(isa, threads)};
+  OwnExec exec(*backend);
+  const Bench bench{*backend, exec.exec(), FmaRate(isa, threads)};
   std::printf("%s, %d threads, FMA rate %.1f GFLOP/s\n", isa.c_str(), threads,
               bench.fma_rate * 1e-9);
   Run(bench, 576, 1536);

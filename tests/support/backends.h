@@ -23,6 +23,7 @@
 
 #include "kernels/cuda/open_cuda.h"
 #include "kernels/ops.h"
+#include "kernels/own_exec.h"
 #include "kernels/select.h"
 
 namespace quantmill::test {
@@ -31,39 +32,32 @@ namespace quantmill::test {
 class BackendRun {
  public:
   explicit BackendRun(std::unique_ptr<Backend> backend)
-      : backend_(std::move(backend)),
-        stream_(backend_->NewStream()),
-        workspace_([this](DType dtype, int64_t rows, int64_t cols) {
-          return backend_->Empty(dtype, rows, cols);
-        }),
-        exec_{*stream_, workspace_} {}
+      : backend_(std::move(backend)), exec_(*backend_) {}
   BackendRun(const BackendRun&) = delete;
   BackendRun& operator=(const BackendRun&) = delete;
 
   Backend& backend() { return *backend_; }
-  Exec& exec() { return exec_; }
+  Exec& exec() { return exec_.exec(); }
   Tensor Empty(DType dtype, int64_t rows, int64_t cols) {
     return backend_->Empty(dtype, rows, cols);
   }
   // A copy in the backend's memory.
   Tensor OnDevice(ConstMatrix host) {
     Tensor device = backend_->Empty(host.dtype, host.rows, host.cols);
-    backend_->Upload(exec_, host, device);
-    stream_->Synchronize();
+    backend_->Upload(exec(), host, device);
+    exec_.stream().Synchronize();
     return device;
   }
   // A copy in host memory.
   Tensor OnHost(ConstMatrix device) {
     Tensor host = HostTensor(device.dtype, device.rows, device.cols);
-    backend_->Download(exec_, device, host);
+    backend_->Download(exec(), device, host);
     return host;
   }
 
  private:
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
-  Workspace workspace_;
-  Exec exec_;
+  OwnExec exec_;
 };
 
 // "cpu_avx512", ..., "cuda_host" (the kernels of cuda on the CPU), and "cuda" where it is built and
