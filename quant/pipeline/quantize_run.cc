@@ -73,7 +73,7 @@ void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense,
   result.target_strength = solution.target_strength;
   result.weight_error =
       blocks ? WeightError(DecodeRows(*blocks, solution.rows, linear.out, linear.in), dense)
-             : WeightError(solved.linear, dense);
+             : WeightError(solved.linear, dense, pool_);
   report_.layers.push_back(std::move(result));
   AddEvents(solved.events, linear.name);
 }
@@ -253,7 +253,13 @@ void QuantizeRun::SolveLayer(const LinearSpec& linear, SiteSolver& solver, Block
     const Stopwatch watch(report_.seconds.solve);
     solution = solver.Solve(weight, module->scheme, plan_.BlocksOf(linear.name));
   }
-  Record(linear, block.source.Weight(linear), solution);
+  if (block.source.Folds(linear)) {
+    Record(linear, block.source.Weight(linear), solution);
+  } else {
+    const DenseMatrix dense = source_.DenseWeight(linear);
+    Record(linear, dense, solution);
+    source_.Release(linear);
+  }
   const Stopwatch watch(report_.seconds.load);
   // What was written is what the later layers see.
   block.quantized.linears[BlockWeights::IndexOf(block.spec, linear)].weight =

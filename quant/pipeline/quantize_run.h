@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/thread_pool.h"
 #include "quant/calib/site_statistics.h"
 #include "quant/calib/token_stream.h"
 #include "quant/pipeline/quantize.h"
@@ -28,7 +29,8 @@ class QuantizeRun {
         plan_(plan),
         callbacks_(callbacks),
         output_(output),
-        report_(report) {}
+        report_(report),
+        pool_(backend.Info().threads) {}
 
   // Rounds the first `blocks` blocks without calibration; all of them: lm_head too, if the plan has
   // it.
@@ -76,6 +78,7 @@ class QuantizeRun {
   const QuantizeCallbacks& callbacks_;
   QuantizedOutput* output_;
   QuantizeReport& report_;
+  ThreadPool pool_;  // for what the host does between ops
   double tokens_per_second_ = 0;
 };
 

@@ -28,7 +28,6 @@ namespace {
 // Layers are decoded together while they take at most this much memory (one layer at least), so
 // that small layers fill the threads and large ones do not fill the machine.
 constexpr int64_t kBatchBytes = int64_t{32} << 20;
-constexpr int64_t kRowsPerTask = 64;
 
 // WeightError is deterministic; this leaves room for another compiler's order of additions alone.
 // One code of a billion that changed by one step moves the error by more.

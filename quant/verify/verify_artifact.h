@@ -34,7 +34,7 @@ VerifyReport VerifyArtifact(const std::string& artifact, const ModelSource* refe
 
 // |dW|^2 / |W|^2 of a dequantized linear against the dense weight, summed in double.
 // dense: [out, in] F32|F16|BF16 host memory.
-double WeightError(const QuantizedLinear& linear, ConstMatrix dense);
+double WeightError(const QuantizedLinear& linear, ConstMatrix dense, ThreadPool& pool);
 // The same of decoded values, [out, in] F32 in host memory.
 double WeightError(ConstMatrix values, ConstMatrix dense);
 

@@ -64,10 +64,15 @@ double RelativeError(std::span<const RowSquares> rows) {
   return sum.difference / sum.weight;
 }
 
-double WeightError(const QuantizedLinear& linear, ConstMatrix dense) {
+double WeightError(const QuantizedLinear& linear, ConstMatrix dense, ThreadPool& pool) {
   CheckConsistent(linear);
   std::vector<RowSquares> rows(static_cast<size_t>(linear.out));
-  SquaresOfRows(linear, dense, 0, rows);
+  pool.ParallelFor((linear.out + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int) {
+    const int64_t begin = task * kRowsPerTask;
+    const int64_t count = std::min(kRowsPerTask, linear.out - begin);
+    SquaresOfRows(linear, dense, begin,
+                  std::span(rows).subspan(static_cast<size_t>(begin), static_cast<size_t>(count)));
+  });
   return RelativeError(rows);
 }
 

@@ -10,6 +10,9 @@
 
 namespace quantmill {
 
+// Rows that one thread takes at a time.
+inline constexpr int64_t kRowsPerTask = 64;
+
 // Of one row: |w_quantized - w|^2 and |w|^2, each summed in double in an order that `in` fixes.
 struct RowSquares {
   double difference = 0;

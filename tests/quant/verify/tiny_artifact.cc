@@ -218,15 +218,18 @@ void TinyArtifact::WriteArtifact(Schemes schemes) {
   std::vector<QuantizedModule> modules;
   std::map<std::string, QuantizedLinear> linears;
   nlohmann::json layers = nlohmann::json::array();
+  ThreadPool pool(1);
   for (const std::string& name : Modules()) {
     const StoredTensor& weight = tensors.at(name + ".weight");
     const QuantizedLinear linear = RoundToNearest(weight, mixed ? MixedScheme(name) : TinyScheme());
     modules.push_back({name, linear.scheme, linear.out, linear.in});
-    layers.push_back({{"name", name},
-                      {"scheme", Describe(linear.scheme)},
-                      {"relative_error", 0.01},
-                      {"weight_error", WeightError(linear, {weight.bytes.data(), DType::kF16,
-                                                            linear.out, linear.in, linear.in})}});
+    layers.push_back(
+        {{"name", name},
+         {"scheme", Describe(linear.scheme)},
+         {"relative_error", 0.01},
+         {"weight_error",
+          WeightError(linear, {weight.bytes.data(), DType::kF16, linear.out, linear.in, linear.in},
+                      pool)}});
     tensors.erase(name + ".weight");
     linears[name] = linear;
   }

@@ -44,7 +44,12 @@ double PlainError(const QuantizedLinear& linear, ConstMatrix dense) {
   return difference / squares;
 }
 
-TEST(WeightErrorTest, AgreesWithPlainLoops) {
+class WeightErrorTest : public testing::Test {
+ protected:
+  ThreadPool pool_{3};
+};
+
+TEST_F(WeightErrorTest, AgreesWithPlainLoops) {
   Random random(3);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const int64_t in : {int64_t{1}, int64_t{7}, int64_t{8}, int64_t{64}, int64_t{129}}) {
@@ -56,43 +61,43 @@ TEST(WeightErrorTest, AgreesWithPlainLoops) {
         // Sums of positive terms: relative error at most (terms + 1) roundings, twice for the
         // ratio.
         const double bound = 2 * static_cast<double>(5 * in + 2) * 0x1p-53 * want;
-        EXPECT_NEAR(WeightError(linear, dense), want, bound) << NameOf(dtype) << " " << in;
+        EXPECT_NEAR(WeightError(linear, dense, pool_), want, bound) << NameOf(dtype) << " " << in;
       }
     }
   }
 }
 
-TEST(WeightErrorTest, RowsMayBeStridedAndSharedOut) {
+TEST_F(WeightErrorTest, RowsMayBeStridedAndSharedOut) {
   Random random(4);
-  const QuantizedLinear linear = RandomLinear(random, 13, 24, {.group_size = 8});
-  const Tensor wide = NormalMatrix(random, DType::kF16, 13, 40, 0.1);
+  const QuantizedLinear linear = RandomLinear(random, 130, 24, {.group_size = 8});
+  const Tensor wide = NormalMatrix(random, DType::kF16, 130, 40, 0.1);
   const ConstMatrix dense = ConstMatrix(wide).Cols(16, 24);
-  std::vector<RowSquares> rows(13);
+  std::vector<RowSquares> rows(130);
   SquaresOfRows(linear, dense, 9, std::span(rows).subspan(9));
   SquaresOfRows(linear, dense, 0, std::span(rows).first(9));
-  EXPECT_EQ(RelativeError(rows), WeightError(linear, dense));
+  EXPECT_EQ(RelativeError(rows), WeightError(linear, dense, pool_));
 }
 
-TEST(WeightErrorTest, ExactWeightsHaveNoError) {
+TEST_F(WeightErrorTest, ExactWeightsHaveNoError) {
   Random random(5);
   const QuantizedLinear linear = RandomLinear(random, 4, 16, {.group_size = 8});
   Tensor dense = HostTensor(DType::kF32, 4, 16);
   Dequantize(linear, dense);
-  EXPECT_EQ(WeightError(linear, dense), 0);
+  EXPECT_EQ(WeightError(linear, dense, pool_), 0);
 }
 
-TEST(WeightErrorTest, ZeroRowsAndNothing) {
+TEST_F(WeightErrorTest, ZeroRowsAndNothing) {
   Random random(6);
   QuantizedLinear linear = RandomLinear(random, 2, 8, {.group_size = 8});
   Tensor zero = HostTensor(DType::kF32, 2, 8);
   Fill(zero, 0);
-  EXPECT_EQ(WeightError(linear, zero), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(WeightError(linear, zero, pool_), std::numeric_limits<double>::infinity());
   std::fill(linear.codes.begin(), linear.codes.end(), int8_t{0});
-  EXPECT_EQ(WeightError(linear, zero), 0);
+  EXPECT_EQ(WeightError(linear, zero, pool_), 0);
   Fill(zero, 1);
-  EXPECT_EQ(WeightError(linear, zero), 1);  // storing zeros
+  EXPECT_EQ(WeightError(linear, zero, pool_), 1);  // storing zeros
   zero.Row<float>(0)[0] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_TRUE(std::isnan(WeightError(linear, zero)));
+  EXPECT_TRUE(std::isnan(WeightError(linear, zero, pool_)));
 }
 
 }  // namespace
