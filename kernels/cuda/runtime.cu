@@ -104,9 +104,9 @@ DeviceStream::DeviceStream(std::shared_ptr<StreamGroup> group) : group_(std::mov
 }
 
 DeviceStream::~DeviceStream() {
-  group_->Remove(*this);
   uploads_.reset();
   cudaStreamSynchronize(handle_);
+  group_->Remove(*this);
   libraries_.reset();
   cudaStreamDestroy(handle_);
 }

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -110,6 +112,53 @@ TEST_P(MemoryTest, ALimitOnADevicesMemoryIsKept) {
   EXPECT_EQ(backend().PeakMemory(), before + 2 * kept.bytes());
   backend().LimitMemory(0);
   one_more();
+}
+
+// Rounds of: host to device on one stream, an op on another, device to host on a third. Host memory
+// is written and read by the copies alone until the end.
+TEST_P(MemoryTest, CopiesOnStreamsOfTheirOwnAreOrdered) {
+  constexpr int64_t kRounds = 8;
+  constexpr int64_t kRows = 100;
+  constexpr int64_t kCols = 1000;
+  OwnExec in(backend());
+  OwnExec out(backend());
+  const Tensor host = backend().EmptyOnHost(DType::kF32, kRounds * kRows, kCols);
+  for (int64_t r = 0; r < host.rows(); ++r) {
+    std::fill_n(host.Row<float>(r), kCols, static_cast<float>(r));
+  }
+  const Tensor here[] = {Empty(DType::kF32, kRows, kCols), Empty(DType::kF32, kRows, kCols)};
+  for (int64_t round = 0; round < kRounds; ++round) {
+    const Matrix rows = here[round % 2];
+    in.stream().RunAfter(out.stream());
+    backend().Upload(in.exec(), host.view().Rows(round * kRows, kRows), rows);
+    exec().stream.RunAfter(in.stream());
+    backend().SoftCap(exec(), 1000, rows);
+    out.stream().RunAfter(exec().stream);
+    backend().DownloadLater(out.exec(), rows, host.view().Rows(round * kRows, kRows));
+  }
+  out.stream().Synchronize();
+  for (int64_t r = 0; r < host.rows(); ++r) {
+    EXPECT_NEAR(host.Row<float>(r)[kCols - 1], 1000 * std::tanh(static_cast<double>(r) / 1000), 0.1)
+        << r;
+  }
+}
+
+// What one stream still works on is not yet another's, though its tensor is gone.
+TEST_P(MemoryTest, MemoryGoesFromOneStreamToAnother) {
+  constexpr int64_t kSize = 512;
+  OwnExec other(backend());
+  const Tensor ones = HostTensor(DType::kF32, kSize, kSize);
+  for (int64_t r = 0; r < kSize; ++r) std::fill_n(ones.Row<float>(r), kSize, 1.0f);
+  for (int round = 0; round < 8; ++round) {
+    {
+      const Tensor left = Empty(DType::kF32, kSize, kSize);
+      for (int i = 0; i < 16; ++i) backend().Zero(exec(), left);
+    }
+    const Tensor taken = Empty(DType::kF32, kSize, kSize);
+    backend().Upload(other.exec(), ones, taken);
+    other.stream().Synchronize();
+    EXPECT_TRUE(SameBits(OnHost(taken), ones)) << round;
+  }
 }
 
 QUANTMILL_ALL_BACKENDS(MemoryTest);

@@ -22,8 +22,8 @@ DeviceStream::DeviceStream(std::shared_ptr<StreamGroup> group) : group_(std::mov
   group_->Add(*this);
 }
 DeviceStream::~DeviceStream() {
-  group_->Remove(*this);
   Settle();
+  group_->Remove(*this);
 }
 
 void DeviceStream::Synchronize() { Settle(); }
