@@ -128,7 +128,7 @@ Error Refusal(const ModelSource& source, const Recipe& recipe, const BackendInfo
 
 // "... 87 MiB is the least that would do ..."
 int64_t LeastOf(const Error& error) {
-  const std::string message = error.message();
+  const std::string& message = error.message();
   const size_t end = message.find(" MiB is the least");
   if (end == std::string::npos) return 0;
   const size_t begin = message.rfind(' ', end - 1);
