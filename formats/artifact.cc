@@ -1,6 +1,8 @@
 // The only file that knows all artifact formats.
 #include "formats/artifact.h"
 
+#include <nlohmann/json.hpp>
+
 #include "formats/awq.h"
 #include "formats/compressed_tensors.h"
 #include "formats/fp8.h"

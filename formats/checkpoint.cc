@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "formats/folder_image.h"
 #include "formats/json.h"
 #include "kernels/core/error.h"
 

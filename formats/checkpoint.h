@@ -9,18 +9,20 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "formats/folder_image.h"
 #include "formats/safetensors.h"
+#include "formats/tensor_source.h"
 #include "kernels/core/matrix.h"
 
 namespace quantmill {
+
+struct FolderImage;
 
 // Files of a model folder that an output takes over byte for byte, and what is left behind.
 struct SideFiles {

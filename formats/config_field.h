@@ -3,7 +3,7 @@
 #define QUANTMILL_FORMATS_CONFIG_FIELD_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <set>
 #include <string>

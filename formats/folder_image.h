@@ -3,45 +3,17 @@
 #ifndef QUANTMILL_FORMATS_FOLDER_IMAGE_H_
 #define QUANTMILL_FORMATS_FOLDER_IMAGE_H_
 
-#include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "formats/safetensors.h"
+#include "formats/tensor_source.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
-
-// How a file holds a tensor: the type by its name there, and the bytes that it takes.
-struct StoredTensor {
-  std::string type;
-  uint64_t bytes = 0;
-};
-
-// Tensors that are computed when they are asked for. `index`: into tensors(). Const methods may be
-// called from any thread.
-class TensorSource {
- public:
-  virtual ~TensorSource() = default;
-
-  // Names differ. begin is 0, end the number of bytes. dtype is F32, F16 or BF16.
-  virtual const std::vector<TensorInfo>& tensors() const = 0;
-  virtual StoredTensor Stored(size_t index) const = 0;
-  // "file: tensor 'x' (byte offset N)", for Error::where.
-  virtual std::string Location(size_t index) const = 0;
-  // Rows [row, row + count) one after another. `to`: exactly their bytes. Throws Error(kBadInput)
-  // at a value that is not finite, or that the tensor's dtype does not reach.
-  virtual void ReadRows(size_t index, int64_t row, int64_t count,
-                        std::span<std::byte> to) const = 0;
-  // Gives the pages of the file back to the system.
-  virtual void Release(size_t index) const = 0;
-};
 
 struct FolderImage {
   std::filesystem::path path;  // the file that was named; stands for the folder

@@ -1,6 +1,7 @@
 #include "formats/json.h"
 
 #include <cstddef>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <iterator>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 

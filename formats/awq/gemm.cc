@@ -1,5 +1,6 @@
 // The GEMM layout: packing and unpacking. Byte table: awq.h.
 #include <array>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "formats/awq.h"

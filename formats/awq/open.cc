@@ -1,4 +1,6 @@
 // The configuration of AWQ files, which names the layout.
+#include <nlohmann/json.hpp>
+
 #include "formats/awq.h"
 #include "formats/awq/layouts.h"
 #include "formats/config_field.h"

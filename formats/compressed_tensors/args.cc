@@ -1,6 +1,7 @@
 #include "formats/compressed_tensors/args.h"
 
 #include <cstdio>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 

@@ -3,7 +3,7 @@
 #ifndef QUANTMILL_FORMATS_COMPRESSED_TENSORS_ARGS_H_
 #define QUANTMILL_FORMATS_COMPRESSED_TENSORS_ARGS_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "formats/config_field.h"
 #include "kernels/core/scheme.h"

@@ -1,5 +1,6 @@
 #include "formats/compressed_tensors/config.h"
 
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 

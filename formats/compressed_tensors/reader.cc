@@ -1,6 +1,7 @@
 // Reading: tensors -> QuantizedLinear, and the checks of a whole file.
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 

@@ -1,4 +1,6 @@
 // QuantizedLinear -> tensors and configuration. Reading is in reader.cc.
+#include <nlohmann/json.hpp>
+
 #include "formats/compressed_tensors.h"
 #include "formats/compressed_tensors/config.h"
 #include "formats/compressed_tensors/kv_scales.h"

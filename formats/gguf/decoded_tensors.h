@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "formats/folder_image.h"
 #include "formats/gguf/model_files.h"
+#include "formats/tensor_source.h"
 #include "kernels/core/dtype.h"
 
 namespace quantmill {

@@ -4,7 +4,7 @@
 #define QUANTMILL_FORMATS_GGUF_SENTENCEPIECE_SCORES_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <utility>

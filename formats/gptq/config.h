@@ -2,7 +2,7 @@
 #ifndef QUANTMILL_FORMATS_GPTQ_CONFIG_H_
 #define QUANTMILL_FORMATS_GPTQ_CONFIG_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>

@@ -1,6 +1,7 @@
 #include "formats/tokenizer/json_components.h"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 

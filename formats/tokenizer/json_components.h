@@ -3,7 +3,7 @@
 #define QUANTMILL_FORMATS_TOKENIZER_JSON_COMPONENTS_H_
 
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,7 @@
 #include "formats/tokenizer/json_fields.h"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "formats/tokenizer/unicode.h"

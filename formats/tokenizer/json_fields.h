@@ -3,7 +3,7 @@
 #define QUANTMILL_FORMATS_TOKENIZER_JSON_FIELDS_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <set>
 #include <string>

@@ -2,7 +2,7 @@
 #ifndef QUANTMILL_QUANT_MODEL_FAMILIES_H_
 #define QUANTMILL_QUANT_MODEL_FAMILIES_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -3,7 +3,7 @@
 #define QUANTMILL_QUANT_MODEL_FOLDING_H_
 
 #include <map>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,7 @@
 #include "quant/model/gguf_config.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 

@@ -2,7 +2,7 @@
 #ifndef QUANTMILL_QUANT_MODEL_GGUF_CONFIG_H_
 #define QUANTMILL_QUANT_MODEL_GGUF_CONFIG_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "formats/gguf/model_files.h"
 

@@ -2,7 +2,7 @@
 #ifndef QUANTMILL_QUANT_MODEL_GGUF_FAMILY_CONFIG_H_
 #define QUANTMILL_QUANT_MODEL_GGUF_FAMILY_CONFIG_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "quant/model/gguf_key_reader.h"
 

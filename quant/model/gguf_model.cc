@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/folder_image.h"
 #include "formats/gguf/code_reader.h"
 #include "formats/gguf/codec.h"
 #include "formats/gguf/decoded_tensors.h"

@@ -3,7 +3,7 @@
 #define QUANTMILL_QUANT_MODEL_GGUF_ROPE_CONFIG_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "quant/model/gguf_key_reader.h"
 

@@ -90,11 +90,11 @@ ModelSource ModelSource::Open(const std::string& model, const GgufReading& gguf)
 }
 
 ModelSource ModelSource::OpenStandIn(const std::string& folder, const ModelSource& original,
-                                     nlohmann::json derivation) {
+                                     const nlohmann::json& derivation) {
   ModelSource source = Open(folder);
   source.path_ = original.path();
   source.original_ = &original;
-  source.derivation_ = std::move(derivation);
+  source.derivation_ = std::make_shared<const nlohmann::json>(derivation);
   return source;
 }
 

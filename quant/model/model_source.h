@@ -5,7 +5,7 @@
 
 #include <cstddef>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,13 +28,13 @@ class ModelSource {
   // A checkpoint that stands for `original` (which must outlive it), made from it in `folder` for a
   // while. `derivation`: how, as artifacts record it.
   static ModelSource OpenStandIn(const std::string& folder, const ModelSource& original,
-                                 nlohmann::json derivation);
+                                 const nlohmann::json& derivation);
 
   const std::string& path() const { return path_; }  // as given; a stand-in has its original's
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   // What the user named: this, or what this stands for.
   const ModelSource& original() const { return original_ == nullptr ? *this : *original_; }
-  const nlohmann::json& derivation() const { return derivation_; }  // null: no stand-in
+  const nlohmann::json* derivation() const { return derivation_.get(); }  // null: no stand-in
   const DecoderSpec& spec() const { return spec_; }
   // The format of quantized linears; null for a dense checkpoint.
   const ArtifactReader* artifact() const { return artifact_.get(); }
@@ -68,7 +68,7 @@ class ModelSource {
   std::string path_;
   std::unique_ptr<Checkpoint> checkpoint_;
   const ModelSource* original_ = nullptr;
-  nlohmann::json derivation_;
+  std::shared_ptr<const nlohmann::json> derivation_;
   std::unique_ptr<ArtifactReader> artifact_;
   DecoderSpec spec_;
   std::vector<std::string> unknown_tensors_;

@@ -1,6 +1,7 @@
 #include "quant/model/rotated_model.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 

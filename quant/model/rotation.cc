@@ -1,6 +1,7 @@
 #include "quant/model/rotation.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
 

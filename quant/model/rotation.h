@@ -6,7 +6,7 @@
 #define QUANTMILL_QUANT_MODEL_ROTATION_H_
 
 #include <map>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 

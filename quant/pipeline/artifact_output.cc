@@ -182,7 +182,7 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
       {"layers", LayersJson(report)},
       {"events", EventsJson(report)},
   };
-  if (!source_.derivation().is_null()) manifest["rotation"] = source_.derivation();
+  if (source_.derivation() != nullptr) manifest["rotation"] = *source_.derivation();
   if (!folding_.empty()) manifest["folding"] = folding_;
   if (!calibration_sha256.empty()) {
     manifest["calibration"] = {{"tokens", report.calibration_tokens},

@@ -258,7 +258,7 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe) {
                 fmt::format("is quantized already ({}); quantize starts from a dense checkpoint",
                             source.artifact()->format()));
   }
-  if (recipe.rotate && source.derivation().is_null()) const Rotation throws_if_impossible(source);
+  if (recipe.rotate && source.derivation() == nullptr) const Rotation throws_if_impossible(source);
   QuantizePlan plan;
   plan.recipe = recipe;
   if (recipe.gguf) {

@@ -98,7 +98,7 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
                         const Recipe& recipe, const std::string& output, bool force,
                         const QuantizeCallbacks& callbacks) {
   CheckOutputPath(source, output);
-  Check(recipe.rotate != source.derivation().is_null(), "Quantize: a model rotated or not");
+  Check(recipe.rotate == (source.derivation() != nullptr), "Quantize: a model rotated or not");
   const QuantizePlan plan = PlanQuantization(source, recipe, backend.Info());
   if (callbacks.on_plan) callbacks.on_plan(plan.memory);
   backend.LimitMemory(recipe.max_gpu_mem);

@@ -3,7 +3,7 @@
 #define QUANTMILL_QUANT_PIPELINE_RECIPE_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>

@@ -1,6 +1,7 @@
 #include "quant/report/json.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 namespace quantmill {
 namespace {

@@ -2,7 +2,7 @@
 #ifndef QUANTMILL_QUANT_REPORT_JSON_H_
 #define QUANTMILL_QUANT_REPORT_JSON_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "quant/report/results.h"

@@ -156,7 +156,7 @@ void Verification::OpenRecord() {
 // is a stand-in itself comes from quantize, which rotated it.
 void Verification::RotateReference() {
   if (!record_ || record_->rotation.is_null() || reference_ == nullptr) return;
-  if (reference_->derivation().is_null()) {
+  if (reference_->derivation() == nullptr) {
     std::error_code error;
     const std::filesystem::path temporary = std::filesystem::temp_directory_path(error);
     if (error) {
@@ -169,10 +169,10 @@ void Verification::RotateReference() {
                      });
     reference_ = &rotated_->model();
   }
-  if (reference_->derivation() == record_->rotation) return;
+  if (*reference_->derivation() == record_->rotation) return;
   problems_.Add(PathOf(kRecordName), "was rotated by " + record_->rotation.dump() +
                                          "; this version of quantmill rotates by " +
-                                         reference_->derivation().dump() +
+                                         reference_->derivation()->dump() +
                                          ", so nothing can be compared with the reference");
 }
 

@@ -1,5 +1,6 @@
 // AutoAWQ's GEMV layouts: packed here as its Python does, step by step, and read back.
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "formats/awq.h"
 #include "formats/json.h"

@@ -1,6 +1,8 @@
 // AWQ files: bytes worked out by hand, round trips, and what is refused.
 #include "formats/awq.h"
 
+#include <nlohmann/json.hpp>
+
 #include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"
 

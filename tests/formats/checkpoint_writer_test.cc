@@ -1,6 +1,7 @@
 #include "formats/checkpoint_writer.h"
 
 #include <cerrno>
+#include <nlohmann/json.hpp>
 
 #include "formats/checkpoint.h"
 #include "formats/file_faults.h"

@@ -1,3 +1,5 @@
+#include <nlohmann/json.hpp>
+
 #include "formats/compressed_tensors/config.h"
 #include "tests/formats/format_test_util.h"
 

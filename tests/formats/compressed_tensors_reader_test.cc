@@ -1,5 +1,6 @@
 // Files that are wrong: each is one error that names the tensor.
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "formats/compressed_tensors.h"
 #include "formats/json.h"

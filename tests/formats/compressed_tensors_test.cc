@@ -1,6 +1,8 @@
 // Round trips, and files of the format's own library.
 #include "formats/compressed_tensors.h"
 
+#include <nlohmann/json.hpp>
+
 #include "tests/formats/artifact_test_util.h"
 
 namespace quantmill::test {

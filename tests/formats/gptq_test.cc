@@ -1,6 +1,8 @@
 // GPTQ files: bytes worked out by hand, round trips, and files of other tools.
 #include "formats/gptq.h"
 
+#include <nlohmann/json.hpp>
+
 #include "formats/compressed_tensors.h"
 #include "formats/json.h"
 #include "tests/formats/artifact_test_util.h"

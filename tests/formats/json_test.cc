@@ -1,5 +1,7 @@
 #include "formats/json.h"
 
+#include <nlohmann/json.hpp>
+
 #include "tests/formats/format_test_util.h"
 
 namespace quantmill::test {

@@ -1,6 +1,7 @@
 // Any bytes are JSON or an Error(kBadInput). Strings of what parses are valid UTF-8.
 #include <cstdint>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
 #include "quant/pipeline/recipe_presets.h"

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "kernels/core/error.h"
 #include "quant/pipeline/schemes.h"
 

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "quant/model/rotated_model.h"
 #include "tests/quant/runtime/golden_model.h"
