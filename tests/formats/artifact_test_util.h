@@ -3,6 +3,7 @@
 #define QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
