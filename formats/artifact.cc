@@ -27,6 +27,21 @@ std::string_view NameOf(TensorProblem::Kind kind) {
   return "";
 }
 
+void ArtifactWriterFormat::Write(const std::string& module, const QuantizedLinear& linear,
+                                 CheckpointWriter& writer) const {
+  PackedRows packed;
+  packed.Begin(*this, {module, linear.scheme, linear.out, linear.in}, {0, linear.out});
+  packed.Pack(0, linear);
+  packed.WriteTo(writer);
+}
+
+QuantizedLinear ArtifactReader::Read(const std::string& module) const {
+  const QuantizedModule described = Describe(module);
+  QuantizedLinear linear;
+  ReadRows(described, {0, described.out}, linear);
+  return linear;
+}
+
 std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint) {
   const auto found = checkpoint.config().find("quantization_config");
   if (found == checkpoint.config().end() || found->is_null()) return nullptr;

@@ -14,18 +14,10 @@
 
 #include "formats/checkpoint.h"
 #include "formats/checkpoint_writer.h"
+#include "formats/packed_rows.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {
-
-// A linear layer that is, or will be, stored quantized. `name` is the module's: its dense tensor
-// would be `<name>.weight`. A bias stays a dense tensor and is no business of the format.
-struct QuantizedModule {
-  std::string name;
-  QuantScheme scheme;
-  int64_t out = 0;
-  int64_t in = 0;
-};
 
 // Scales of the FP8 cache of one attention module: value = number(code) * scale. One of each for
 // all heads, or one for each key-value head (KvScheme::per_head). Finite and above zero.
@@ -37,13 +29,12 @@ struct KvScales {
 
 // How one format stores modules. Stateless: methods may be called from any thread.
 // Order of use: CheckSupported for every module, CheckTogether, Declare for every module (before
-// the CheckpointWriter is made), Write for every module, QuantizationConfig into config.json.
+// the CheckpointWriter is made), Write (or PackedRows) for every module, QuantizationConfig into
+// config.json.
 // Likewise CheckSupportedKv, DeclareKv and WriteKv for every attention module where the cache is
 // quantized.
-class ArtifactWriterFormat {
+class ArtifactWriterFormat : public RowPacker {
  public:
-  virtual ~ArtifactWriterFormat() = default;
-
   // As --format spells it.
   virtual std::string_view name() const = 0;
   // The only type that the format has for scales of integers and FP8; nothing: that of the
@@ -56,10 +47,9 @@ class ArtifactWriterFormat {
   virtual void CheckSupported(const QuantizedModule& module) const = 0;
   // The same for what modules cannot be in one file.
   virtual void CheckTogether(std::span<const QuantizedModule>) const {}
-  virtual std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const = 0;
-  // REQUIRES: `writer` was made with Declare of this module (same scheme, out, in).
-  virtual void Write(const std::string& module, const QuantizedLinear& linear,
-                     CheckpointWriter& writer) const = 0;
+  // A whole module. REQUIRES: `writer` was made with Declare of it (same scheme, out, in).
+  void Write(const std::string& module, const QuantizedLinear& linear,
+             CheckpointWriter& writer) const;
 
   // Throws Error(kUsage) for a cache that the file does not speak of: kInt8 and kInt4 are choices
   // of whoever runs the model.
@@ -103,7 +93,12 @@ class ArtifactReader {
   virtual QuantizedModule Describe(const std::string& module) const = 0;
   // Everything is checked: dtypes, shapes, padding bits, float codes that are NaN, scales finite
   // and not zero, and below zero only for symmetric integers.
-  virtual QuantizedLinear Read(const std::string& module) const = 0;
+  QuantizedLinear Read(const std::string& module) const;
+  // Its rows alone, in `rows`, whose memory is used again; errors count rows of the whole. What
+  // concerns the module as a whole is checked with its first rows. REQUIRES: `module` is what
+  // Describe said; `range` is not empty and begins and ends as RowUnit says.
+  virtual void ReadRows(const QuantizedModule& module, RowRange range,
+                        QuantizedLinear& rows) const = 0;
   // Names of the tensors that hold the module's quantized weight (no bias).
   virtual std::vector<std::string> TensorsOf(const std::string& module) const = 0;
 

@@ -42,8 +42,54 @@ static_assert(Compress(0x0706050403020100u, 3) == 0xFAC688u);
 static_assert(Expand(0xFAC688u, 3) == 0x0706050403020100u);
 static_assert(Compress(0x0123456789ABCDEFu, 8) == 0x0123456789ABCDEFu);
 
+// Fields -> bits: `count` is a multiple of 8.
+template <int kBits>
+void Join(const uint8_t* fields, int64_t count, std::byte* out) {
+  for (int64_t i = 0; i < count; i += 8, out += kBits) {
+    uint64_t eight;
+    std::memcpy(&eight, fields + i, 8);
+    eight = Compress(eight, kBits);
+    std::memcpy(out, &eight, kBits);
+  }
+}
+template <int kBits>
+void Split(const std::byte* in, int64_t count, uint8_t* fields) {
+  for (int64_t i = 0; i < count; i += 8, in += kBits) {
+    uint64_t eight = 0;
+    std::memcpy(&eight, in, kBits);
+    eight = Expand(eight, kBits);
+    std::memcpy(fields + i, &eight, 8);
+  }
+}
+
+// Two fields of four bits make a byte, in loops that compilers vectorize.
+template <>
+void Join<4>(const uint8_t* fields, int64_t count, std::byte* out) {
+  for (int64_t i = 0; i < count / 2; ++i) {
+    uint16_t pair;
+    std::memcpy(&pair, fields + 2 * i, 2);
+    out[i] = static_cast<std::byte>(pair | pair >> 4);
+  }
+}
+template <>
+void Split<4>(const std::byte* in, int64_t count, uint8_t* fields) {
+  for (int64_t i = 0; i < count / 2; ++i) {
+    const auto both = static_cast<uint16_t>(in[i]);
+    const auto pair = static_cast<uint16_t>((both | both << 4) & 0x0F0F);
+    std::memcpy(fields + 2 * i, &pair, 2);
+  }
+}
+template <>
+void Join<8>(const uint8_t* fields, int64_t count, std::byte* out) {
+  std::memcpy(out, fields, static_cast<size_t>(count));
+}
+template <>
+void Split<8>(const std::byte* in, int64_t count, uint8_t* fields) {
+  std::memcpy(fields, in, static_cast<size_t>(count));
+}
+
 // Codes are turned into fields in blocks that stay in the first-level cache, by a loop of bytes
-// that compilers vectorize; the joining then works on whole words.
+// that compilers vectorize.
 constexpr int64_t kBlock = 512;  // a multiple of 8
 
 template <int kBits>
@@ -58,14 +104,10 @@ void PackRow(const int8_t* codes, int64_t cols, std::byte* out, uint8_t& overflo
       seen |= fields[static_cast<size_t>(i)];
     }
     overflow |= static_cast<uint8_t>(seen >> (kBits - 1) >> 1);
-    for (int64_t i = 0; i < count / 8; ++i) {
-      uint64_t eight;
-      std::memcpy(&eight, fields.data() + i * 8, 8);
-      eight = Compress(eight, kBits);
-      std::memcpy(out, &eight, kBits);
-      out += kBits;
-    }
-    if (const int64_t rest = count % 8; rest != 0) {
+    const int64_t rest = count % 8;
+    Join<kBits>(fields.data(), count - rest, out);
+    out += (count - rest) / 8 * kBits;
+    if (rest != 0) {
       uint64_t eight = 0;
       std::memcpy(&eight, fields.data() + count - rest, static_cast<size_t>(rest));
       eight = Compress(eight, kBits);
@@ -80,15 +122,11 @@ void UnpackRow(const std::byte* in, int64_t cols, int8_t* codes) {
   auto* fields = reinterpret_cast<uint8_t*>(codes);
   for (int64_t begin = 0; begin < cols; begin += kBlock) {
     const int64_t count = std::min(kBlock, cols - begin);
+    const int64_t rest = count % 8;
     uint8_t* block = fields + begin;
-    for (int64_t i = 0; i < count / 8; ++i) {
-      uint64_t eight = 0;
-      std::memcpy(&eight, in, kBits);
-      eight = Expand(eight, kBits);
-      std::memcpy(block + i * 8, &eight, 8);
-      in += kBits;
-    }
-    if (const int64_t rest = count % 8; rest != 0) {
+    Split<kBits>(in, count - rest, block);
+    in += (count - rest) / 8 * kBits;
+    if (rest != 0) {
       uint64_t eight = 0;
       std::memcpy(&eight, in, static_cast<size_t>((rest * kBits + 7) / 8));
       // Pad bits, if any are set, land in fields past `rest`, which are not stored.
@@ -107,51 +145,125 @@ constexpr std::array<UnpackRowFunction, 7> kUnpackRow = {UnpackRow<2>, UnpackRow
                                                          UnpackRow<5>, UnpackRow<6>, UnpackRow<7>,
                                                          UnpackRow<8>};
 
+constexpr int64_t kWordBytes = 4;
+
+void CheckBits(int bits) { Check(bits >= 2 && bits <= 8, "codes have 2 to 8 bits"); }
+
 void CheckSizes(size_t codes, size_t words, int64_t rows, int64_t cols, int bits) {
-  Check(bits >= 2 && bits <= 8, "codes have 2 to 8 bits");
+  CheckBits(bits);
   Check(rows >= 0 && cols >= 0 && static_cast<int64_t>(codes) == rows * cols &&
-            static_cast<int64_t>(words) == rows * WordsPerRow(cols, bits),
+            static_cast<int64_t>(words) == rows * WordsPerRow(cols, bits) * kWordBytes,
         "sizes of codes and words disagree");
+}
+
+// An unclamped code would have changed its neighbours.
+void CheckNoOverflow(uint8_t overflow) {
+  Check(overflow == 0, "a code is out of the range of its bits");
+}
+
+// Words of columns are transposed by tiles that stay in the first-level cache: as many rows as a
+// cache line has words, and codes that fill whole words for any number of bits.
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileCodes = 256;
+using Tile = std::array<uint32_t, kTileRows * kTileCodes / kWordBytes>;
+
+// Calls visit(first row, rows, first code, codes) for the tiles of codes [rows, cols].
+template <typename Visit>
+void ForEachTile(int64_t rows, int64_t cols, const Visit& visit) {
+  for (int64_t col = 0; col < cols; col += kTileCodes) {
+    for (int64_t row = 0; row < rows; row += kTileRows) {
+      visit(row, std::min(kTileRows, rows - row), col, std::min(kTileCodes, cols - col));
+    }
+  }
 }
 
 }  // namespace
 
 void PackCodes(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
-               std::span<uint32_t> words) {
+               std::span<std::byte> words) {
   CheckSizes(codes.size(), words.size(), rows, cols, bits);
-  const int64_t row_words = WordsPerRow(cols, bits);
-  if (row_words == 0) return;
+  const int64_t row_bytes = WordsPerRow(cols, bits) * kWordBytes;
+  if (row_bytes == 0) return;
   const PackRowFunction pack = kPackRow[static_cast<size_t>(bits - 2)];
   uint8_t overflow = 0;
   for (int64_t r = 0; r < rows; ++r) {
-    uint32_t* row = words.data() + r * row_words;
-    row[row_words - 1] = 0;  // the fields may end inside it
-    pack(codes.data() + r * cols, cols, reinterpret_cast<std::byte*>(row), overflow);
+    std::byte* row = words.data() + r * row_bytes;
+    std::memset(row + row_bytes - kWordBytes, 0, kWordBytes);  // the fields may end inside it
+    pack(codes.data() + r * cols, cols, row, overflow);
   }
-  // An unclamped code would have changed its neighbours.
-  Check(overflow == 0, "a code is out of the range of its bits");
+  CheckNoOverflow(overflow);
 }
 
-void UnpackCodes(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits,
+void UnpackCodes(std::span<const std::byte> words, int64_t rows, int64_t cols, int bits,
                  std::span<int8_t> codes) {
   CheckSizes(codes.size(), words.size(), rows, cols, bits);
-  const int64_t row_words = WordsPerRow(cols, bits);
+  const int64_t row_bytes = WordsPerRow(cols, bits) * kWordBytes;
   const UnpackRowFunction unpack = kUnpackRow[static_cast<size_t>(bits - 2)];
   for (int64_t r = 0; r < rows; ++r) {
-    unpack(reinterpret_cast<const std::byte*>(words.data() + r * row_words), cols,
-           codes.data() + r * cols);
+    unpack(words.data() + r * row_bytes, cols, codes.data() + r * cols);
   }
 }
 
-std::optional<int64_t> FindDirtyPadding(std::span<const uint32_t> words, int64_t rows, int64_t cols,
-                                        int bits) {
+std::optional<int64_t> FindDirtyPadding(std::span<const std::byte> words, int64_t rows,
+                                        int64_t cols, int bits) {
   const int64_t used = cols * bits % 32;
   if (used == 0) return std::nullopt;
-  const int64_t row_words = WordsPerRow(cols, bits);
+  const int64_t row_bytes = WordsPerRow(cols, bits) * kWordBytes;
   for (int64_t r = 0; r < rows; ++r) {
-    if (words[static_cast<size_t>((r + 1) * row_words - 1)] >> used != 0) return r;
+    uint32_t last;
+    std::memcpy(&last, words.data() + (r + 1) * row_bytes - kWordBytes, sizeof(last));
+    if (last >> used != 0) return r;
   }
   return std::nullopt;
+}
+
+void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
+                 std::byte* words, size_t stride) {
+  CheckBits(bits);
+  Check(static_cast<int64_t>(codes.size()) == rows * cols, "codes are [rows, cols]");
+  const PackRowFunction pack = kPackRow[static_cast<size_t>(bits - 2)];
+  uint8_t overflow = 0;
+  ForEachTile(rows, cols, [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
+    const int64_t row_words = WordsPerRow(tile_cols, bits);
+    Tile tile;
+    for (int64_t r = 0; r < tile_rows; ++r) {
+      uint32_t* to = tile.data() + r * row_words;
+      to[row_words - 1] = 0;
+      pack(codes.data() + (row + r) * cols + col, tile_cols, reinterpret_cast<std::byte*>(to),
+           overflow);
+    }
+    std::byte* line = words + static_cast<size_t>(col * bits / 32) * stride + row * kWordBytes;
+    for (int64_t w = 0; w < row_words; ++w, line += stride) {
+      for (int64_t r = 0; r < tile_rows; ++r) {
+        std::memcpy(line + r * kWordBytes, &tile[static_cast<size_t>(r * row_words + w)],
+                    kWordBytes);
+      }
+    }
+  });
+  CheckNoOverflow(overflow);
+}
+
+void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t cols, int bits,
+                   std::span<int8_t> codes) {
+  CheckBits(bits);
+  Check(static_cast<int64_t>(codes.size()) == rows * cols, "codes are [rows, cols]");
+  const UnpackRowFunction unpack = kUnpackRow[static_cast<size_t>(bits - 2)];
+  ForEachTile(rows, cols, [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
+    const int64_t row_words = WordsPerRow(tile_cols, bits);
+    Tile tile;
+    const std::byte* line =
+        words + static_cast<size_t>(col * bits / 32) * stride + row * kWordBytes;
+    for (int64_t w = 0; w < row_words; ++w, line += stride) {
+      for (int64_t r = 0; r < tile_rows; ++r) {
+        std::memcpy(&tile[static_cast<size_t>(r * row_words + w)], line + r * kWordBytes,
+                    kWordBytes);
+      }
+    }
+    for (int64_t r = 0; r < tile_rows; ++r) {
+      unpack(reinterpret_cast<const std::byte*>(tile.data() + r * row_words), tile_cols,
+             codes.data() + (row + r) * cols + col);
+    }
+  });
 }
 
 }  // namespace quantmill

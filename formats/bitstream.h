@@ -5,6 +5,7 @@
 #define QUANTMILL_FORMATS_BITSTREAM_H_
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -15,17 +16,25 @@ namespace quantmill {
 constexpr int64_t WordsPerRow(int64_t cols, int bits) { return (cols * bits + 31) / 32; }
 
 // codes: [rows, cols], each in [-2^(bits-1), 2^(bits-1) - 1] (Check). words: [rows, WordsPerRow],
-// preallocated, no aliasing. Several GB of codes a second on one core.
+// of any alignment, preallocated, no aliasing. Several GB of codes a second on one core.
 void PackCodes(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
-               std::span<uint32_t> words);
+               std::span<std::byte> words);
 
 // The inverse; every bit pattern is a valid code, pad bits are ignored.
-void UnpackCodes(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits,
+void UnpackCodes(std::span<const std::byte> words, int64_t rows, int64_t cols, int bits,
                  std::span<int8_t> codes);
 
 // First row whose pad bits are not all zero.
-std::optional<int64_t> FindDirtyPadding(std::span<const uint32_t> words, int64_t rows, int64_t cols,
-                                        int bits);
+std::optional<int64_t> FindDirtyPadding(std::span<const std::byte> words, int64_t rows,
+                                        int64_t cols, int bits);
+
+// PackCodes with the words transposed: word w of row r at `words` + w * stride + 4 r, so that a row
+// is a column of a matrix whose rows are `stride` bytes apart. As fast: no copy is made.
+void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
+                 std::byte* words, size_t stride);
+// The inverse of it.
+void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t cols, int bits,
+                   std::span<int8_t> codes);
 
 // [rows, cols] -> [cols, rows]; no aliasing. In tiles whose lines of both sides stay in the
 // first-level cache.

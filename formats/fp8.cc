@@ -88,16 +88,13 @@ class Format final : public WriterWithoutCache {
     return tensors;
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override {
-    CheckConsistent(linear);
-    writer.Write(module + std::string(kWeight), BytesOf(linear.codes));
-    writer.Write(module + std::string(ScaleOf(linear.scheme)),
-                 EncodeScales(OneScaleOfRowBlock(linear), DType::kF32, ScaleSign::kPositive));
-    if (linear.scheme.input.dynamic) return;
-    const std::vector<float> input = {linear.input_scale};
-    writer.Write(module + std::string(kInputScale),
-                 EncodeScales(input, DType::kF32, ScaleSign::kPositive));
+  void PackRows(const QuantizedModule&, int64_t, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    Fill(to[0], BytesOf(rows.codes));
+    Fill(to[1], EncodeScales(OneScaleOfRowBlock(rows), DType::kF32, ScaleSign::kPositive));
+    if (rows.scheme.input.dynamic) return;
+    const std::vector<float> input = {rows.input_scale};
+    Fill(to[2], EncodeScales(input, DType::kF32, ScaleSign::kPositive));
   }
 
   nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
@@ -171,18 +168,23 @@ class Reader final : public ModuleReader {
     return tensors.ExpectMatrix(kWeight, NameOf(DType::kF8E4M3));
   }
 
-  void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
+  void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
     const std::string_view suffix = ScaleOf(scheme_);
-    std::vector<int64_t> shape = ScaleShape(scheme_, linear.out, linear.in);
+    std::vector<int64_t> shape = ScaleShape(scheme_, module.out, module.in);
+    const int64_t blocks = shape.front();
     if (tensors.Info(suffix).shape.empty()) shape.clear();  // a scalar
-    const DType dtype = linear.scheme.scale_dtype;
+    const DType dtype = module.scheme.scale_dtype;
+    const int64_t block = scheme_.RowBlockFor(module.out);
+    const RowRange own = {range.begin / block, (range.end + block - 1) / block};
     const std::vector<float> scales =
-        DecodeScales(tensors.Expect(suffix, NameOf(dtype), shape), dtype);
-    if (const auto bad = FindBadScale(scales, ScaleSign::kPositive)) tensors.Fail(suffix, *bad);
-    linear.scales = RepeatScalesOfRowBlocks(scales, linear.out, linear.groups(),
-                                            linear.scheme.RowBlockFor(linear.out));
-    if (!linear.scheme.input.dynamic) linear.input_scale = ReadPositive(tensors, kInputScale);
-    ReadFp8Codes(tensors, kWeight, linear);
+        DecodeScales(LinesOf(tensors.Expect(suffix, NameOf(dtype), shape), blocks, own), dtype);
+    if (const auto bad = FindBadScale(scales, ScaleSign::kPositive, own.begin * rows.groups())) {
+      tensors.Fail(suffix, *bad);
+    }
+    rows.scales = RepeatScalesOfRowBlocks(scales, rows.out, rows.groups(), block);
+    if (!scheme_.input.dynamic) rows.input_scale = ReadPositive(tensors, kInputScale);
+    ReadFp8Codes(tensors, kWeight, module, range, rows);
   }
 
  private:

@@ -52,18 +52,15 @@ QuantizedModule ModuleReader::Describe(const std::string& module) const {
   return {module, *scheme, out, in};
 }
 
-QuantizedLinear ModuleReader::Read(const std::string& module) const {
-  const QuantizedModule described = Describe(module);
-  if (suffixes_.front() != ".weight" && checkpoint_.Has(module + ".weight")) {
-    throw Error(ErrorCode::kBadInput, checkpoint_.Location(module + ".weight"),
+void ModuleReader::ReadRows(const QuantizedModule& module, RowRange range,
+                            QuantizedLinear& rows) const {
+  const std::string dense = module.name + ".weight";
+  if (range.begin == 0 && suffixes_.front() != ".weight" && checkpoint_.Has(dense)) {
+    throw Error(ErrorCode::kBadInput, checkpoint_.Location(dense),
                 "lies beside the packed weight of its module: which one counts?");
   }
-  QuantizedLinear linear;
-  linear.scheme = described.scheme;
-  linear.out = described.out;
-  linear.in = described.in;
-  ReadInto(ModuleTensors(checkpoint_, module), linear);
-  return linear;
+  StartRows(module, range, rows);
+  ReadInto(ModuleTensors(checkpoint_, module.name), module, range, rows);
 }
 
 std::vector<std::string> ModuleReader::TensorsOf(const std::string& module) const {

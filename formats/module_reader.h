@@ -18,7 +18,7 @@ class ModuleReader : public ArtifactReader {
   const std::vector<std::string>& modules() const final { return modules_; }
   std::optional<QuantScheme> SchemeOf(const std::string& module) const final;
   QuantizedModule Describe(const std::string& module) const final;
-  QuantizedLinear Read(const std::string& module) const final;
+  void ReadRows(const QuantizedModule& module, RowRange range, QuantizedLinear& rows) const final;
   std::vector<std::string> TensorsOf(const std::string& module) const final;
   std::vector<TensorProblem> CheckTensors() const final;
 
@@ -43,8 +43,9 @@ class ModuleReader : public ArtifactReader {
   // {out, in}, checked to be possible.
   virtual std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors,
                                                 const QuantScheme& scheme) const = 0;
-  // `linear` comes with scheme, out, in; fills codes, scales, zero points.
-  virtual void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const = 0;
+  // Rows of `module`. `rows` comes from StartRows; fills codes, scales, zero points.
+  virtual void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                        QuantizedLinear& rows) const = 0;
 
  private:
   std::string OwnerOf(const std::string& tensor) const;

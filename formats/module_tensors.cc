@@ -1,5 +1,6 @@
 #include "formats/module_tensors.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "formats/scales.h"
@@ -60,16 +61,57 @@ float ReadPositive(const ModuleTensors& tensors, std::string_view suffix) {
   return value[0];
 }
 
-void ReadFp8Codes(const ModuleTensors& tensors, std::string_view suffix, QuantizedLinear& linear) {
-  const auto bytes = tensors.Expect(suffix, NameOf(DType::kF8E4M3), {linear.out, linear.in});
-  linear.codes.resize(bytes.size());
-  std::memcpy(linear.codes.data(), bytes.data(), bytes.size());
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    if ((bytes[i] & std::byte{0x7F}) != std::byte{0x7F}) continue;
-    const auto index = static_cast<int64_t>(i);
-    tensors.Fail(suffix, "element [" + std::to_string(index / linear.in) + ", " +
-                             std::to_string(index % linear.in) + "] is NaN");
+void StartRows(const QuantizedModule& module, RowRange range, QuantizedLinear& rows) {
+  const int64_t unit = RowUnit(module.scheme);
+  Check(0 <= range.begin && range.begin < range.end && range.end <= module.out &&
+            range.begin % unit == 0 && (range.end % unit == 0 || range.end == module.out),
+        "ReadRows: rows that cannot be read apart");
+  rows.scheme = module.scheme;
+  rows.out = range.count();
+  rows.in = module.in;
+  rows.scales.clear();
+  rows.zero_points.clear();
+  rows.global_scale = 1;
+  rows.input_scale = 0;
+  rows.input_zero_point = 0;
+}
+
+void ReadByteCodes(const ModuleTensors& tensors, std::string_view suffix, DType dtype,
+                   const QuantizedModule& module, RowRange range, QuantizedLinear& rows) {
+  const auto bytes =
+      LinesOf(tensors.Expect(suffix, NameOf(dtype), {module.out, module.in}), module.out, range);
+  rows.codes.resize(bytes.size());
+  std::memcpy(rows.codes.data(), bytes.data(), bytes.size());
+}
+
+void ReadFp8Codes(const ModuleTensors& tensors, std::string_view suffix,
+                  const QuantizedModule& module, RowRange range, QuantizedLinear& rows) {
+  ReadByteCodes(tensors, suffix, DType::kF8E4M3, module, range, rows);
+  const auto is_nan = [](int8_t code) { return (code & 0x7F) == 0x7F; };
+  const auto nan = std::ranges::find_if(rows.codes, is_nan);
+  if (nan == rows.codes.end()) return;
+  const auto index = static_cast<int64_t>(nan - rows.codes.begin());
+  tensors.Fail(suffix, "element [" + std::to_string(range.begin + index / module.in) + ", " +
+                           std::to_string(index % module.in) + "] is NaN");
+}
+
+std::span<const std::byte> LinesOf(std::span<const std::byte> bytes, int64_t lines,
+                                   RowRange range) {
+  const size_t line = bytes.size() / static_cast<size_t>(lines);
+  return bytes.subspan(static_cast<size_t>(range.begin) * line,
+                       static_cast<size_t>(range.count()) * line);
+}
+
+std::vector<std::byte> ColumnsOf(std::span<const std::byte> bytes, int64_t lines, RowRange range,
+                                 int64_t size) {
+  const size_t line = bytes.size() / static_cast<size_t>(lines);
+  const auto count = static_cast<size_t>(range.count() * size);
+  std::vector<std::byte> columns(static_cast<size_t>(lines) * count);
+  for (size_t i = 0; i < static_cast<size_t>(lines); ++i) {
+    std::memcpy(columns.data() + i * count,
+                bytes.data() + i * line + static_cast<size_t>(range.begin * size), count);
   }
+  return columns;
 }
 
 std::vector<uint32_t> ToWords(std::span<const std::byte> bytes) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "formats/checkpoint.h"
+#include "formats/packed_rows.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {
@@ -40,8 +41,20 @@ class ModuleTensors {
 
 // A tensor of one float (shape [1] or none), finite and above zero, as F32, F16 or BF16.
 float ReadPositive(const ModuleTensors& tensors, std::string_view suffix);
-// E4M3 codes [out, in] of `linear`, whose sizes are known; throws at the first NaN.
-void ReadFp8Codes(const ModuleTensors& tensors, std::string_view suffix, QuantizedLinear& linear);
+// Makes `rows` those of `module`, without their arrays: a reader fills these. The memory stays.
+void StartRows(const QuantizedModule& module, RowRange range, QuantizedLinear& rows);
+// Rows of codes of one byte, stored [out, in] as `dtype`.
+void ReadByteCodes(const ModuleTensors& tensors, std::string_view suffix, DType dtype,
+                   const QuantizedModule& module, RowRange range, QuantizedLinear& rows);
+// The same of E4M3 codes; throws at the first NaN.
+void ReadFp8Codes(const ModuleTensors& tensors, std::string_view suffix,
+                  const QuantizedModule& module, RowRange range, QuantizedLinear& rows);
+
+// Bytes of `lines` equal lines: those of the lines [range.begin, range.end).
+std::span<const std::byte> LinesOf(std::span<const std::byte> bytes, int64_t lines, RowRange range);
+// A copy of elements [range.begin, range.end) of each line, of `size` bytes each.
+std::vector<std::byte> ColumnsOf(std::span<const std::byte> bytes, int64_t lines, RowRange range,
+                                 int64_t size);
 
 // Words of 32 bits from bytes of any alignment.
 std::vector<uint32_t> ToWords(std::span<const std::byte> bytes);

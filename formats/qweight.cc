@@ -1,21 +1,20 @@
 #include "formats/qweight.h"
 
-#include <optional>
-#include <string>
-
 #include "formats/bitstream.h"
 #include "formats/scales.h"
 
 namespace quantmill {
 
-std::vector<float> ReadTransposedScales(const ModuleTensors& tensors,
-                                        const QuantizedLinear& linear) {
-  const DType dtype = linear.scheme.scale_dtype;
+std::vector<float> ReadTransposedScales(const ModuleTensors& tensors, const QuantizedModule& module,
+                                        RowRange range) {
+  const DType dtype = module.scheme.scale_dtype;
+  const int64_t groups = module.scheme.GroupsFor(module.in);
+  const auto bytes = tensors.Expect(kScales, NameOf(dtype), {groups, module.out});
   const std::vector<float> stored =
-      DecodeScales(tensors.Expect(kScales, NameOf(dtype), {linear.groups(), linear.out}), dtype);
+      DecodeScales(ColumnsOf(bytes, groups, range, SizeOf(dtype)), dtype);
   std::vector<float> scales(stored.size());
-  Transpose<float>(stored, linear.groups(), linear.out, scales);
-  if (const std::optional<std::string> bad = FindBadScale(scales, SignOf(linear.scheme))) {
+  Transpose<float>(stored, groups, range.count(), scales);
+  if (const auto bad = FindBadScale(scales, SignOf(module.scheme), range.begin * groups)) {
     tensors.Fail(kScales, *bad + " (counted output by output)");
   }
   return scales;

@@ -25,9 +25,9 @@ class QweightReader : public ModuleReader {
   std::string_view ScaleSuffix(const ModuleTensors&) const final { return kScales; }
 };
 
-// scales stored [groups, out], as [out, groups]; checked.
-std::vector<float> ReadTransposedScales(const ModuleTensors& tensors,
-                                        const QuantizedLinear& linear);
+// Scales of rows of a module, stored [groups, out], as [rows, groups]; checked.
+std::vector<float> ReadTransposedScales(const ModuleTensors& tensors, const QuantizedModule& module,
+                                        RowRange range);
 // The inverse: scales [out, groups] as they are stored, F16 [groups, out].
 std::vector<std::byte> TransposedScales(const QuantizedLinear& linear);
 

@@ -88,7 +88,8 @@ std::vector<float> DecodeScales(std::span<const std::byte> bytes, DType dtype) {
   }
 }
 
-std::optional<std::string> FindBadScale(std::span<const float> scales, ScaleSign sign) {
+std::optional<std::string> FindBadScale(std::span<const float> scales, ScaleSign sign,
+                                        int64_t first) {
   for (size_t i = 0; i < scales.size(); ++i) {
     const bool sign_fits = scales[i] > 0 || (sign == ScaleSign::kEither && scales[i] < 0);
     if (sign_fits && std::isfinite(scales[i])) continue;
@@ -96,7 +97,7 @@ std::optional<std::string> FindBadScale(std::span<const float> scales, ScaleSign
                              : std::isinf(scales[i]) ? "infinite"
                              : scales[i] == 0        ? "zero"
                                                      : "negative";
-    return "scale " + std::to_string(i) + " is " + kind;
+    return "scale " + std::to_string(first + static_cast<int64_t>(i)) + " is " + kind;
   }
   return std::nullopt;
 }

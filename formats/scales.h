@@ -27,8 +27,10 @@ std::vector<std::byte> EncodeScales(std::span<const float> scales, DType dtype, 
 // `bytes`: whole elements of `dtype`, of any alignment. Exact.
 std::vector<float> DecodeScales(std::span<const std::byte> bytes, DType dtype);
 
-// "scale 17 is NaN" for the first scale that is zero, not finite, or of the wrong sign.
-std::optional<std::string> FindBadScale(std::span<const float> scales, ScaleSign sign);
+// "scale 17 is NaN" for the first scale that is zero, not finite, or of the wrong sign. `first`:
+// the number of scales[0].
+std::optional<std::string> FindBadScale(std::span<const float> scales, ScaleSign sign,
+                                        int64_t first = 0);
 
 // One scale for each row block and group, [blocks, groups], from [out, groups]. Check fails if rows
 // of one block differ.

@@ -1,5 +1,7 @@
 // The GEMM layout: packing and unpacking. Byte table: awq.h.
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -14,32 +16,113 @@ namespace {
 
 constexpr int kBits = kAwqBits;
 constexpr int64_t kPerWord = kAwqPerWord;
+constexpr int64_t kWordBytes = 4;
 // Which of a word's eight outputs lies in its i-th four bits.
 constexpr std::array<int64_t, kPerWord> kOutputOf = {0, 2, 4, 6, 1, 3, 5, 7};
 
-// [rows, cols] codes or zero points -> [rows, cols / 8] words.
-std::vector<uint32_t> PackRows(std::span<const int8_t> codes, int64_t rows, int64_t cols) {
-  std::vector<uint32_t> words(static_cast<size_t>(rows * cols / kPerWord), 0);
-  for (size_t w = 0; w < words.size(); ++w) {
-    for (size_t i = 0; i < kOutputOf.size(); ++i) {
-      const auto field = static_cast<uint32_t>(
-          codes[w * kPerWord + static_cast<size_t>(kOutputOf[i])] + (1 << (kBits - 1)));
-      words[w] |= field << (kBits * i);
+// Inputs lie along the lines of the file, outputs along a word. Tiles of both are turned in the
+// first-level cache: as many outputs as a cache line holds, and inputs for 32 words of an output.
+constexpr int64_t kTileWords = 16;
+constexpr int64_t kTileOutputs = kTileWords * kPerWord;
+constexpr int64_t kTileInputs = 32 * kPerWord;
+
+// Eight words of each column; the fields of a column are a square.
+using Square = std::array<std::array<uint32_t, kTileWords>, kPerWord>;
+
+// Field i of word j becomes field j of word i, in all columns at once: off-diagonal squares of 4, 2
+// and 1 fields change places.
+void TransposeFields(Square& words) {
+  constexpr std::array<std::pair<size_t, uint32_t>, 3> kSteps = {
+      {{4, 0x0000FFFFU}, {2, 0x00FF00FFU}, {1, 0x0F0F0F0FU}}};
+  for (const auto& [size, mask] : kSteps) {
+    const auto shift = static_cast<int>(size) * kBits;
+    for (size_t i = 0; i < words.size(); ++i) {
+      if ((i & size) != 0) continue;
+      for (size_t c = 0; c < words[i].size(); ++c) {
+        const uint32_t moved = (words[i][c] >> shift ^ words[i + size][c]) & mask;
+        words[i][c] ^= moved << shift;
+        words[i + size][c] ^= moved;
+      }
     }
   }
-  return words;
 }
 
-std::vector<int8_t> UnpackRows(std::span<const uint32_t> words) {
-  std::vector<int8_t> codes(words.size() * kPerWord);
-  for (size_t w = 0; w < words.size(); ++w) {
-    for (size_t i = 0; i < kOutputOf.size(); ++i) {
-      const auto field = static_cast<int>(words[w] >> (kBits * i) & 0xFU);
-      codes[w * kPerWord + static_cast<size_t>(kOutputOf[i])] =
-          static_cast<int8_t>(field - (1 << (kBits - 1)));
+// One tile by outputs: the codes of an output in words of their own.
+using OutputWords = std::array<std::array<uint32_t, kTileInputs / kPerWord>, kTileOutputs>;
+
+// The words of the outputs that word `c` of a line holds, by their place in it.
+uint32_t& WordOf(OutputWords& words, int64_t column, size_t place, int64_t input) {
+  const auto output = static_cast<size_t>(column * kPerWord + kOutputOf[place]);
+  return words[output][static_cast<size_t>(input / kPerWord)];
+}
+
+// Calls visit(first output, outputs, first input, inputs) for the tiles of [outputs, inputs].
+template <typename Visit>
+void ForEachTile(int64_t outputs, int64_t inputs, const Visit& visit) {
+  for (int64_t k = 0; k < inputs; k += kTileInputs) {
+    for (int64_t o = 0; o < outputs; o += kTileOutputs) {
+      visit(o, std::min(kTileOutputs, outputs - o), k, std::min(kTileInputs, inputs - k));
     }
   }
-  return codes;
+}
+
+// Codes or zero points [outputs, inputs] -> lines of words, `stride` bytes apart: bits 4i of word c
+// of line k hold output 8c + kOutputOf[i] of input k.
+void PackLines(std::span<const int8_t> codes, int64_t outputs, int64_t inputs, std::byte* lines,
+               size_t stride) {
+  ForEachTile(outputs, inputs, [&](int64_t o, int64_t tile_outputs, int64_t k, int64_t count) {
+    OutputWords by_output;
+    const auto words = static_cast<size_t>(WordsPerRow(count, kBits));
+    for (int64_t i = 0; i < tile_outputs; ++i) {
+      const auto from = static_cast<size_t>((o + i) * inputs + k);
+      PackCodes(codes.subspan(from, static_cast<size_t>(count)), 1, count, kBits,
+                std::as_writable_bytes(std::span(by_output[static_cast<size_t>(i)]).first(words)));
+    }
+    const int64_t columns = tile_outputs / kPerWord;
+    for (int64_t input = 0; input < count; input += kPerWord) {
+      Square square{};
+      for (int64_t c = 0; c < columns; ++c) {
+        for (size_t i = 0; i < square.size(); ++i) {
+          square[i][static_cast<size_t>(c)] = WordOf(by_output, c, i, input);
+        }
+      }
+      TransposeFields(square);
+      for (int64_t i = 0; i < std::min(kPerWord, count - input); ++i) {
+        std::memcpy(lines + static_cast<size_t>(k + input + i) * stride + o / kPerWord * kWordBytes,
+                    square[static_cast<size_t>(i)].data(),
+                    static_cast<size_t>(columns * kWordBytes));
+      }
+    }
+  });
+}
+
+// The inverse.
+void UnpackLines(const std::byte* lines, size_t stride, int64_t outputs, int64_t inputs,
+                 std::span<int8_t> codes) {
+  ForEachTile(outputs, inputs, [&](int64_t o, int64_t tile_outputs, int64_t k, int64_t count) {
+    OutputWords by_output;
+    const int64_t columns = tile_outputs / kPerWord;
+    for (int64_t input = 0; input < count; input += kPerWord) {
+      Square square{};
+      for (int64_t i = 0; i < std::min(kPerWord, count - input); ++i) {
+        std::memcpy(square[static_cast<size_t>(i)].data(),
+                    lines + static_cast<size_t>(k + input + i) * stride + o / kPerWord * kWordBytes,
+                    static_cast<size_t>(columns * kWordBytes));
+      }
+      TransposeFields(square);
+      for (int64_t c = 0; c < columns; ++c) {
+        for (size_t i = 0; i < square.size(); ++i) {
+          WordOf(by_output, c, i, input) = square[i][static_cast<size_t>(c)];
+        }
+      }
+    }
+    const auto words = static_cast<size_t>(WordsPerRow(count, kBits));
+    for (int64_t i = 0; i < tile_outputs; ++i) {
+      const auto to = static_cast<size_t>((o + i) * inputs + k);
+      UnpackCodes(std::as_bytes(std::span(by_output[static_cast<size_t>(i)]).first(words)), 1,
+                  count, kBits, codes.subspan(to, static_cast<size_t>(count)));
+    }
+  });
 }
 
 class Format final : public WriterWithoutCache {
@@ -73,18 +156,11 @@ class Format final : public WriterWithoutCache {
             declare(kScales, DType::kF16, {groups, module.out})};
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override {
-    CheckConsistent(linear);
-    std::vector<int8_t> by_input(linear.codes.size());
-    Transpose<int8_t>(linear.codes, linear.out, linear.in, by_input);
-    writer.Write(module + std::string(kQweight),
-                 BytesOf(PackRows(by_input, linear.in, linear.out)));
-    std::vector<int8_t> by_group(linear.zero_points.size());
-    Transpose<int8_t>(linear.zero_points, linear.out, linear.groups(), by_group);
-    writer.Write(module + std::string(kQzeros),
-                 BytesOf(PackRows(by_group, linear.groups(), linear.out)));
-    writer.Write(module + std::string(kScales), TransposedScales(linear));
+  void PackRows(const QuantizedModule&, int64_t, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    PackLines(rows.codes, rows.out, rows.in, to[0].data, to[0].stride);
+    PackLines(rows.zero_points, rows.out, rows.groups(), to[1].data, to[1].stride);
+    Fill(to[2], TransposedScales(rows));
   }
 
   nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
@@ -131,17 +207,18 @@ class Reader final : public AwqReader {
     const auto [in, words] = tensors.ExpectMatrix(kQweight, "I32");
     return {words * kPerWord, in};
   }
-  void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
-    const int64_t words = linear.out / kPerWord;
-    linear.scales = ReadTransposedScales(tensors, linear);
-    const std::vector<int8_t> by_group =
-        UnpackRows(ToWords(tensors.Expect(kQzeros, "I32", {linear.groups(), words})));
-    linear.zero_points.resize(by_group.size());
-    Transpose<int8_t>(by_group, linear.groups(), linear.out, linear.zero_points);
-    const std::vector<int8_t> by_input =
-        UnpackRows(ToWords(tensors.Expect(kQweight, "I32", {linear.in, words})));
-    linear.codes.resize(by_input.size());
-    Transpose<int8_t>(by_input, linear.in, linear.out, linear.codes);
+  void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
+    rows.scales = ReadTransposedScales(tensors, module, range);
+    const int64_t words = module.out / kPerWord;
+    const auto unpack = [&](std::string_view suffix, int64_t lines, std::vector<int8_t>& fields) {
+      const auto bytes = tensors.Expect(suffix, "I32", {lines, words});
+      fields.resize(static_cast<size_t>(rows.out * lines));
+      UnpackLines(bytes.data() + range.begin / kPerWord * kWordBytes,
+                  static_cast<size_t>(words * kWordBytes), rows.out, lines, fields);
+    };
+    unpack(kQzeros, rows.groups(), rows.zero_points);
+    unpack(kQweight, rows.in, rows.codes);
   }
 };
 

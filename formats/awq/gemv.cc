@@ -27,22 +27,23 @@ int8_t Field(uint32_t word, int64_t index) {
   return static_cast<int8_t>(static_cast<int>(word >> (kAwqBits * index) & 0xFU) - kHalf);
 }
 
-int64_t ZeroWords(const QuantizedLinear& linear) {
-  const int64_t words = (linear.groups() + kAwqPerWord - 1) / kAwqPerWord;
-  const int64_t size = linear.scheme.GroupSizeFor(linear.in);
+int64_t ZeroWords(const QuantizedModule& module) {
+  const int64_t words = (module.scheme.GroupsFor(module.in) + kAwqPerWord - 1) / kAwqPerWord;
+  const int64_t size = module.scheme.GroupSizeFor(module.in);
   const int64_t multiple = size >= 128 ? 1 : size >= 64 ? 2 : 4;
   return (words + multiple - 1) / multiple * multiple;
 }
 
-void CheckGroupSize(const ModuleTensors& tensors, const QuantizedLinear& linear) {
-  const int64_t size = linear.scheme.GroupSizeFor(linear.in);
-  if ((size >= 128 || size == 64 || size == 32) && linear.in % size == 0) return;
+void CheckGroupSize(const ModuleTensors& tensors, const QuantizedModule& module) {
+  const int64_t size = module.scheme.GroupSizeFor(module.in);
+  if ((size >= 128 || size == 64 || size == 32) && module.in % size == 0) return;
   tensors.Fail(kQweight, "has groups of " + std::to_string(size) + " of its " +
-                             std::to_string(linear.in) + " inputs, which this layout has not");
+                             std::to_string(module.in) + " inputs, which this layout has not");
 }
 
-void CheckScales(const ModuleTensors& tensors, const QuantizedLinear& linear) {
-  if (const auto bad = FindBadScale(linear.scales, ScaleSign::kPositive)) {
+void CheckScales(const ModuleTensors& tensors, RowRange range, const QuantizedLinear& rows) {
+  const int64_t first = range.begin * rows.groups();
+  if (const auto bad = FindBadScale(rows.scales, ScaleSign::kPositive, first)) {
     tensors.Fail(kScales, *bad + " (counted output by output)");
   }
 }
@@ -58,32 +59,35 @@ class GemvReader final : public AwqReader {
     return {out, words * kAwqPerWord};
   }
 
-  void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
-    CheckGroupSize(tensors, linear);
+  void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
+    CheckGroupSize(tensors, module);
     const auto unpack = [&](std::string_view suffix, int64_t words, int64_t count,
                             std::vector<int8_t>& fields) {
       const std::vector<uint32_t> stored =
-          ToWords(tensors.Expect(suffix, "I32", {linear.out, words}));
-      fields.reserve(static_cast<size_t>(linear.out * count));
-      for (int64_t o = 0; o < linear.out; ++o) {
+          ToWords(LinesOf(tensors.Expect(suffix, "I32", {module.out, words}), module.out, range));
+      fields.clear();
+      fields.reserve(static_cast<size_t>(rows.out * count));
+      for (int64_t o = 0; o < rows.out; ++o) {
         for (int64_t i = 0; i < count; ++i) {
           const auto word = static_cast<size_t>(o * words + i / kAwqPerWord);
           fields.push_back(Field(stored[word], i % kAwqPerWord));
         }
       }
     };
-    const int64_t zero_words = ZeroWords(linear);
-    unpack(kQweight, linear.in / kAwqPerWord, linear.in, linear.codes);
-    unpack(kQzeros, zero_words, linear.groups(), linear.zero_points);
-    const DType dtype = linear.scheme.scale_dtype;
+    const int64_t zero_words = ZeroWords(module);
+    unpack(kQweight, module.in / kAwqPerWord, rows.in, rows.codes);
+    unpack(kQzeros, zero_words, rows.groups(), rows.zero_points);
+    const DType dtype = module.scheme.scale_dtype;
     const int64_t width = zero_words * kAwqPerWord;
-    const std::vector<float> scales =
-        DecodeScales(tensors.Expect(kScales, NameOf(dtype), {linear.out, width}), dtype);
-    for (int64_t o = 0; o < linear.out; ++o) {
+    const std::vector<float> scales = DecodeScales(
+        LinesOf(tensors.Expect(kScales, NameOf(dtype), {module.out, width}), module.out, range),
+        dtype);
+    for (int64_t o = 0; o < rows.out; ++o) {
       const auto row = scales.begin() + o * width;
-      linear.scales.insert(linear.scales.end(), row, row + linear.groups());
+      rows.scales.insert(rows.scales.end(), row, row + rows.groups());
     }
-    CheckScales(tensors, linear);
+    CheckScales(tensors, range, rows);
   }
 };
 
@@ -110,38 +114,44 @@ class GemvFastReader final : public AwqReader {
     return {quarter * kRows, in};
   }
 
-  void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
-    CheckGroupSize(tensors, linear);
-    ReadCodes(tensors, linear);
-    const int64_t height = ZeroWords(linear) * kAwqPerWord;
-    const DType dtype = linear.scheme.scale_dtype;
-    const std::vector<int64_t> shape = {height, linear.out};
-    const std::vector<float> scales =
-        DecodeScales(tensors.Expect(kScales, NameOf(dtype), shape), dtype);
-    const std::vector<float> shifts =
-        DecodeScales(tensors.Expect(kQzeros, NameOf(dtype), shape), dtype);
-    for (int64_t o = 0; o < linear.out; ++o) {
-      for (int64_t g = 0; g < linear.groups(); ++g) {
-        const auto at = static_cast<size_t>(g * linear.out + o);
-        linear.scales.push_back(scales[at]);
-        linear.zero_points.push_back(ZeroOf(tensors, scales[at], shifts[at], dtype, g, o));
+  void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
+    CheckGroupSize(tensors, module);
+    ReadCodes(tensors, module, range, rows);
+    const int64_t height = ZeroWords(module) * kAwqPerWord;
+    const DType dtype = module.scheme.scale_dtype;
+    const auto read = [&](std::string_view suffix) {
+      const auto bytes = tensors.Expect(suffix, NameOf(dtype), {height, module.out});
+      return DecodeScales(ColumnsOf(bytes, height, range, SizeOf(dtype)), dtype);
+    };
+    const std::vector<float> scales = read(kScales);
+    const std::vector<float> shifts = read(kQzeros);
+    for (int64_t o = 0; o < rows.out; ++o) {
+      for (int64_t g = 0; g < rows.groups(); ++g) {
+        const auto at = static_cast<size_t>(g * rows.out + o);
+        rows.scales.push_back(scales[at]);
+        rows.zero_points.push_back(
+            ZeroOf(tensors, scales[at], shifts[at], dtype, g, range.begin + o));
       }
     }
-    CheckScales(tensors, linear);
+    CheckScales(tensors, range, rows);
   }
 
  private:
   // Four rows of 64 codes after each other, four codes a word.
-  static void ReadCodes(const ModuleTensors& tensors, QuantizedLinear& linear) {
-    const auto bytes = tensors.Expect(kQweight, "I16", {linear.out / kRows, linear.in});
+  static void ReadCodes(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                        QuantizedLinear& rows) {
+    const int64_t lines = module.out / kRows;
+    const auto bytes = LinesOf(tensors.Expect(kQweight, "I16", {lines, module.in}), lines,
+                               {range.begin / kRows, range.end / kRows});
     std::vector<uint16_t> words(bytes.size() / sizeof(uint16_t));
     std::memcpy(words.data(), bytes.data(), bytes.size());
-    linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
-    for (int64_t o = 0; o < linear.out; ++o) {
-      for (int64_t place = 0; place < linear.in; ++place) {
+    rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
+    for (int64_t o = 0; o < rows.out; ++o) {
+      for (int64_t place = 0; place < rows.in; ++place) {
         const int64_t within = o % kRows * kStretch + place % kStretch;
-        const int64_t word = o / kRows * linear.in + place / kStretch * kStretch + within / 4;
-        linear.codes[static_cast<size_t>(o * linear.in + InputOf(place))] =
+        const int64_t word = o / kRows * rows.in + place / kStretch * kStretch + within / 4;
+        rows.codes[static_cast<size_t>(o * rows.in + InputOf(place))] =
             Field(words[static_cast<size_t>(word)], within % 4);
       }
     }

@@ -56,23 +56,19 @@ class Layout final : public CompressedTensorsLayout {
     return tensors;
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override {
-    const QuantScheme& scheme = linear.scheme;
-    std::vector<uint8_t> packed(linear.codes.size() / 2);
-    for (size_t i = 0; i < packed.size(); ++i) {
-      const auto even = static_cast<uint8_t>(linear.codes[2 * i]);
-      const auto odd = static_cast<uint8_t>(linear.codes[2 * i + 1]);
+  void PackRows(const QuantizedModule&, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    const QuantScheme& scheme = rows.scheme;
+    for (size_t i = 0; i < to[0].line_bytes; ++i) {
+      const auto even = static_cast<uint8_t>(rows.codes[2 * i]);
+      const auto odd = static_cast<uint8_t>(rows.codes[2 * i + 1]);
       Check((even | odd) < 16, "an FP4 code is above 15");
-      packed[i] = static_cast<uint8_t>(even | odd << 4);
+      to[0].data[i] = static_cast<std::byte>(even | odd << 4);
     }
-    writer.Write(module + std::string(kPacked), BytesOf(packed));
-    writer.Write(module + std::string(kScale),
-                 EncodeScales(linear.scales, scheme.scale_dtype, SignOf(scheme)));
+    Fill(to[1], EncodeScales(rows.scales, scheme.scale_dtype, SignOf(scheme)));
     if (!scheme.has_global_scale()) return;
-    const std::vector<float> global = {linear.global_scale};
-    writer.Write(module + std::string(kGlobalScale),
-                 EncodeScales(global, DType::kF32, ScaleSign::kPositive));
+    const std::vector<float> global = {rows.global_scale};
+    Fill(to[2], EncodeScales(global, DType::kF32, ScaleSign::kPositive));
   }
 
   std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
@@ -86,20 +82,22 @@ class Layout final : public CompressedTensorsLayout {
     return {out, 2 * bytes};
   }
 
-  void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
-    const QuantScheme& scheme = linear.scheme;
-    if (linear.in % scheme.group_size != 0) {
-      tensors.Fail(kPacked, "its " + std::to_string(linear.in) +
+  void ReadRows(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
+    const QuantScheme& scheme = module.scheme;
+    if (module.in % scheme.group_size != 0) {
+      tensors.Fail(kPacked, "its " + std::to_string(module.in) +
                                 " inputs are no multiple of the group size " +
                                 std::to_string(scheme.group_size));
     }
-    linear.scales = ReadScales(tensors, scheme, {linear.out, linear.groups()});
-    if (scheme.has_global_scale()) linear.global_scale = ReadPositive(tensors, kGlobalScale);
-    const auto packed = tensors.Expect(kPacked, "U8", {linear.out, linear.in / 2});
-    linear.codes.reserve(packed.size() * 2);
-    for (const std::byte pair : packed) {
-      linear.codes.push_back(static_cast<int8_t>(pair & std::byte{15}));
-      linear.codes.push_back(static_cast<int8_t>(pair >> 4));
+    rows.scales = ReadScales(tensors, scheme, {module.out, rows.groups()}, range);
+    if (scheme.has_global_scale()) rows.global_scale = ReadPositive(tensors, kGlobalScale);
+    const auto packed =
+        LinesOf(tensors.Expect(kPacked, "U8", {module.out, module.in / 2}), module.out, range);
+    rows.codes.resize(packed.size() * 2);
+    for (size_t i = 0; i < packed.size(); ++i) {
+      rows.codes[2 * i] = static_cast<int8_t>(packed[i] & std::byte{15});
+      rows.codes[2 * i + 1] = static_cast<int8_t>(packed[i] >> 4);
     }
   }
 };

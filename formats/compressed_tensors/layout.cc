@@ -17,11 +17,13 @@ std::string_view StoredScaleType(const QuantScheme& scheme) {
 }
 
 std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& scheme,
-                              const std::vector<int64_t>& shape) {
+                              const std::vector<int64_t>& shape, RowRange range) {
+  const auto bytes = tensors.Expect(kScale, StoredScaleType(scheme), shape);
   std::vector<float> scales =
-      DecodeScales(tensors.Expect(kScale, StoredScaleType(scheme), shape), scheme.scale_dtype);
+      DecodeScales(LinesOf(bytes, shape.front(), range), scheme.scale_dtype);
+  const int64_t first = range.begin * (std::ssize(scales) / range.count());
   const ScaleSign sign = SignOf(scheme);
-  if (const std::optional<std::string> bad = FindBadScale(scales, sign)) {
+  if (const std::optional<std::string> bad = FindBadScale(scales, sign, first)) {
     tensors.Fail(kScale,
                  *bad + (sign == ScaleSign::kEither ? "; scales must be finite and not zero"
                                                     : "; scales must be finite and above zero"));

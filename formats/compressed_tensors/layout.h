@@ -43,16 +43,18 @@ class CompressedTensorsLayout {
   virtual std::string Refusal(const QuantizedModule& module) const = 0;
   // REQUIRES: no Refusal.
   virtual std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const = 0;
-  // REQUIRES: CheckConsistent, and tensors declared as Declare says.
-  virtual void Write(const std::string& module, const QuantizedLinear& linear,
-                     CheckpointWriter& writer) const = 0;
+  // As RowPacker says.
+  virtual void PackRows(const QuantizedModule& module, const QuantizedLinear& rows,
+                        std::span<const TensorRows> to) const = 0;
 
   // The tensors that a module of this scheme has, the one with the codes first.
   virtual std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const = 0;
   // {out, in}, checked to be possible.
   virtual std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors) const = 0;
-  // `linear` comes with scheme, out and in; everything else is filled. Throws Error(kBadInput).
-  virtual void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const = 0;
+  // Rows of `module`. `rows` comes from StartRows; everything else is filled. Throws
+  // Error(kBadInput).
+  virtual void ReadRows(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                        QuantizedLinear& rows) const = 0;
 };
 
 const CompressedTensorsLayout& PackedLayout();  // packed.cc
@@ -65,9 +67,10 @@ const CompressedTensorsLayout& LayoutOf(const QuantScheme& scheme);
 
 // How a file stores a scale: E8M0 scales are plain bytes to the library.
 std::string_view StoredScaleType(const QuantScheme& scheme);
-// The scales in [rows, groups] of `shape`, checked: finite, not zero, of the scheme's sign.
+// Of scales of `shape`, those of the first dimension's `range`, checked: finite, not zero, of the
+// scheme's sign.
 std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& scheme,
-                              const std::vector<int64_t>& shape);
+                              const std::vector<int64_t>& shape, RowRange range);
 
 }  // namespace quantmill
 

@@ -17,46 +17,52 @@ std::vector<uint32_t> PackZeroPoints(const QuantizedLinear& linear) {
   std::vector<int8_t> by_group(linear.zero_points.size());
   Transpose<int8_t>(linear.zero_points, linear.out, groups, by_group);
   std::vector<uint32_t> words(static_cast<size_t>(groups * row_words));
-  PackCodes(by_group, groups, linear.out, linear.scheme.bits, words);
+  PackCodes(by_group, groups, linear.out, linear.scheme.bits,
+            std::as_writable_bytes(std::span(words)));
   std::vector<uint32_t> result(words.size());
   Transpose<uint32_t>(words, groups, row_words, result);
   return result;
 }
 
-void ReadCodes(const ModuleTensors& tensors, QuantizedLinear& linear) {
-  const int bits = linear.scheme.bits;
-  const int64_t row_words = WordsPerRow(linear.in, bits);
-  const int64_t old_words = (linear.in + 32 / bits - 1) / (32 / bits);
-  if (old_words != row_words && tensors.Info(kPacked).shape == std::vector{linear.out, old_words}) {
+void ReadCodes(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+               QuantizedLinear& rows) {
+  const int bits = module.scheme.bits;
+  const int64_t row_words = WordsPerRow(module.in, bits);
+  const int64_t old_words = (module.in + 32 / bits - 1) / (32 / bits);
+  if (old_words != row_words && tensors.Info(kPacked).shape == std::vector{module.out, old_words}) {
     tensors.Fail(kPacked,
                  "was packed by an old library that padded each word; such files cannot be read");
   }
-  const std::vector<uint32_t> words =
-      ToWords(tensors.Expect(kPacked, "I32", {linear.out, row_words}));
-  if (const std::optional<int64_t> row = FindDirtyPadding(words, linear.out, linear.in, bits)) {
-    tensors.Fail(kPacked, "row " + std::to_string(*row) + " has bits set past its last code");
+  const auto words =
+      LinesOf(tensors.Expect(kPacked, "I32", {module.out, row_words}), module.out, range);
+  if (const std::optional<int64_t> row = FindDirtyPadding(words, rows.out, rows.in, bits)) {
+    tensors.Fail(kPacked,
+                 "row " + std::to_string(range.begin + *row) + " has bits set past its last code");
   }
-  linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
-  UnpackCodes(words, linear.out, linear.in, bits, linear.codes);
+  rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
+  UnpackCodes(words, rows.out, rows.in, bits, rows.codes);
 }
 
-void ReadZeroPoints(const ModuleTensors& tensors, QuantizedLinear& linear) {
-  if (linear.scheme.symmetric) return;
-  const int bits = linear.scheme.bits;
-  const int64_t groups = linear.groups();
-  const int64_t row_words = WordsPerRow(linear.out, bits);
+void ReadZeroPoints(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                    QuantizedLinear& rows) {
+  if (module.scheme.symmetric) return;
+  const int bits = module.scheme.bits;
+  const int64_t groups = rows.groups();
+  const int64_t all_words = WordsPerRow(module.out, bits);
+  const RowRange own = {range.begin * bits / 32, WordsPerRow(range.end, bits)};
   const std::vector<uint32_t> stored =
-      ToWords(tensors.Expect(kZeroPoint, "I32", {row_words, groups}));
-  std::vector<uint32_t> words(stored.size());
-  Transpose<uint32_t>(stored, row_words, groups, words);
-  if (const std::optional<int64_t> group = FindDirtyPadding(words, groups, linear.out, bits)) {
+      ToWords(LinesOf(tensors.Expect(kZeroPoint, "I32", {all_words, groups}), all_words, own));
+  std::vector<uint32_t> by_group(stored.size());
+  Transpose<uint32_t>(stored, own.count(), groups, by_group);
+  const auto words = BytesOf(by_group);
+  if (const std::optional<int64_t> group = FindDirtyPadding(words, groups, rows.out, bits)) {
     tensors.Fail(kZeroPoint,
                  "column " + std::to_string(*group) + " has bits set past its last zero point");
   }
-  std::vector<int8_t> by_group(static_cast<size_t>(groups * linear.out));
-  UnpackCodes(words, groups, linear.out, bits, by_group);
-  linear.zero_points.resize(by_group.size());
-  Transpose<int8_t>(by_group, groups, linear.out, linear.zero_points);
+  std::vector<int8_t> zeros(static_cast<size_t>(groups * rows.out));
+  UnpackCodes(words, groups, rows.out, bits, zeros);
+  rows.zero_points.resize(zeros.size());
+  Transpose<int8_t>(zeros, groups, rows.out, rows.zero_points);
 }
 
 class Layout final : public CompressedTensorsLayout {
@@ -109,20 +115,13 @@ class Layout final : public CompressedTensorsLayout {
     return tensors;
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override {
-    const QuantScheme& scheme = linear.scheme;
-    std::vector<uint32_t> words(
-        static_cast<size_t>(linear.out * WordsPerRow(linear.in, scheme.bits)));
-    PackCodes(linear.codes, linear.out, linear.in, scheme.bits, words);
-    writer.Write(module + std::string(kPacked), BytesOf(words));
-    writer.Write(module + std::string(kScale),
-                 EncodeScales(linear.scales, scheme.scale_dtype, SignOf(scheme)));
-    const std::vector<int64_t> shape = {linear.out, linear.in};
-    writer.Write(module + std::string(kShape), BytesOf(shape));
-    if (!scheme.symmetric) {
-      writer.Write(module + std::string(kZeroPoint), BytesOf(PackZeroPoints(linear)));
-    }
+  void PackRows(const QuantizedModule& module, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    const QuantScheme& scheme = rows.scheme;
+    PackCodes(rows.codes, rows.out, rows.in, scheme.bits, {to[0].data, to[0].line_bytes});
+    Fill(to[1], EncodeScales(rows.scales, scheme.scale_dtype, SignOf(scheme)));
+    Fill(to[2], BytesOf(std::vector<int64_t>{module.out, module.in}));
+    if (!scheme.symmetric) Fill(to[3], BytesOf(PackZeroPoints(rows)));
   }
 
   std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
@@ -143,10 +142,11 @@ class Layout final : public CompressedTensorsLayout {
   }
 
   // Scales first: they are small, and a wrong shape is found before the codes are unpacked.
-  void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
-    linear.scales = ReadScales(tensors, linear.scheme, {linear.out, linear.groups()});
-    ReadZeroPoints(tensors, linear);
-    ReadCodes(tensors, linear);
+  void ReadRows(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
+    rows.scales = ReadScales(tensors, module.scheme, {module.out, rows.groups()}, range);
+    ReadZeroPoints(tensors, module, range, rows);
+    ReadCodes(tensors, module, range, rows);
   }
 };
 

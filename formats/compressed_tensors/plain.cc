@@ -1,7 +1,4 @@
 // int-, float- and naive-quantized: codes of 8 bits, one a byte. Byte table: compressed_tensors.h.
-#include <cmath>
-#include <cstring>
-
 #include "formats/compressed_tensors/layout.h"
 #include "formats/scales.h"
 #include "kernels/core/error.h"
@@ -115,19 +112,15 @@ class Layout final : public CompressedTensorsLayout {
     return tensors;
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override {
-    const QuantScheme& scheme = linear.scheme;
-    writer.Write(module + std::string(kWeight), BytesOf(linear.codes));
-    writer.Write(module + std::string(kScale),
-                 EncodeScales(OneScaleOfRowBlock(linear), scheme.scale_dtype, SignOf(scheme)));
+  void PackRows(const QuantizedModule&, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    const QuantScheme& scheme = rows.scheme;
+    Fill(to[0], BytesOf(rows.codes));
+    Fill(to[1], EncodeScales(OneScaleOfRowBlock(rows), scheme.scale_dtype, SignOf(scheme)));
     if (!IsStatic(scheme.input)) return;
-    const std::vector<float> scale = {linear.input_scale};
-    writer.Write(module + std::string(kInputScale),
-                 EncodeScales(scale, DType::kF32, ScaleSign::kPositive));
-    if (scheme.input.symmetric) return;
-    const std::vector<int8_t> zero = {linear.input_zero_point};
-    writer.Write(module + std::string(kInputZeroPoint), BytesOf(zero));
+    const std::vector<float> scale = {rows.input_scale};
+    Fill(to[2], EncodeScales(scale, DType::kF32, ScaleSign::kPositive));
+    if (!scheme.input.symmetric) Fill(to[3], BytesOf(std::vector{rows.input_zero_point}));
   }
 
   std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
@@ -145,20 +138,26 @@ class Layout final : public CompressedTensorsLayout {
     return tensors.ExpectMatrix(kWeight, NameOf(floats ? DType::kF8E4M3 : DType::kI8));
   }
 
-  void Read(const ModuleTensors& tensors, QuantizedLinear& linear) const override {
-    const QuantScheme& scheme = linear.scheme;
-    const std::vector<int64_t> grid = GridShape(scheme, linear.out, linear.in);
-    const int64_t block = scheme.RowBlockFor(linear.out);
-    linear.scales = RepeatScalesOfRowBlocks(ReadScales(tensors, scheme, grid), linear.out,
-                                            linear.groups(), block);
+  void ReadRows(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override {
+    const QuantScheme& scheme = module.scheme;
+    const std::vector<int64_t> grid = GridShape(scheme, module.out, module.in);
+    const int64_t block = scheme.RowBlockFor(module.out);
+    const RowRange blocks = {range.begin / block, RowBlocks(scheme, range.end)};
+    rows.scales = RepeatScalesOfRowBlocks(ReadScales(tensors, scheme, grid, blocks), rows.out,
+                                          rows.groups(), block);
     if (!scheme.symmetric) {
-      const auto zeros = tensors.Expect(kZeroPoint, "I8", grid);
-      for (int64_t row = 0; row < linear.out; ++row) {
-        linear.zero_points.push_back(static_cast<int8_t>(zeros[static_cast<size_t>(row / block)]));
+      const auto zeros = LinesOf(tensors.Expect(kZeroPoint, "I8", grid), grid.front(), blocks);
+      for (int64_t row = 0; row < rows.out; ++row) {
+        rows.zero_points.push_back(static_cast<int8_t>(zeros[static_cast<size_t>(row / block)]));
       }
     }
-    ReadInput(tensors, linear);
-    ReadCodes(tensors, linear);
+    ReadInput(tensors, rows);
+    if (scheme.code_type == CodeType::kFp8) {
+      ReadFp8Codes(tensors, kWeight, module, range, rows);
+    } else {
+      ReadByteCodes(tensors, kWeight, DType::kI8, module, range, rows);
+    }
   }
 
  private:
@@ -169,13 +168,6 @@ class Layout final : public CompressedTensorsLayout {
     if (!input.symmetric) {
       linear.input_zero_point = static_cast<int8_t>(tensors.Expect(kInputZeroPoint, "I8", {1})[0]);
     }
-  }
-
-  static void ReadCodes(const ModuleTensors& tensors, QuantizedLinear& linear) {
-    if (linear.scheme.code_type == CodeType::kFp8) return ReadFp8Codes(tensors, kWeight, linear);
-    const auto bytes = tensors.Expect(kWeight, NameOf(DType::kI8), {linear.out, linear.in});
-    linear.codes.resize(bytes.size());
-    std::memcpy(linear.codes.data(), bytes.data(), bytes.size());
   }
 };
 

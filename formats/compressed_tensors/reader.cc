@@ -60,7 +60,8 @@ class Reader final : public ArtifactReader {
 
   std::optional<QuantScheme> SchemeOf(const std::string& module) const override;
   QuantizedModule Describe(const std::string& module) const override;
-  QuantizedLinear Read(const std::string& module) const override;
+  void ReadRows(const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override;
   std::vector<std::string> TensorsOf(const std::string& module) const override;
   std::vector<TensorProblem> CheckTensors() const override;
 
@@ -107,6 +108,7 @@ class Reader final : public ArtifactReader {
   std::vector<std::string_view> SuffixesOf(const std::string& module,
                                            const QuantScheme& scheme) const;
   std::vector<std::string> SurplusOf(const std::string& module, const QuantScheme& scheme) const;
+  void CheckNoSurplus(const QuantizedModule& module) const;
   void CheckModule(const std::string& module, std::vector<TensorProblem>& problems) const;
   void CheckContents(const std::string& module, std::vector<TensorProblem>& problems) const;
   void CheckKvTensor(const std::string& tensor, std::vector<TensorProblem>& problems) const;
@@ -178,28 +180,28 @@ std::vector<std::string> Reader::SurplusOf(const std::string& module,
   return surplus;
 }
 
-QuantizedLinear Reader::Read(const std::string& module) const {
-  const QuantizedModule described = Describe(module);
-  for (const std::string& tensor : SurplusOf(module, described.scheme)) {
-    throw Error(
-        ErrorCode::kBadInput, checkpoint_.Location(tensor),
-        "is not part of a module that is declared " + quantmill::Describe(described.scheme));
+void Reader::ReadRows(const QuantizedModule& module, RowRange range, QuantizedLinear& rows) const {
+  if (range.begin == 0) CheckNoSurplus(module);
+  StartRows(module, range, rows);
+  const ModuleTensors tensors(checkpoint_, module.name);
+  if (!config_.HasActOrder(module.name)) {
+    LayoutOf(module.scheme).ReadRows(tensors, module, range, rows);
+    return;
   }
-  QuantizedLinear linear;
-  linear.scheme = described.scheme;
-  linear.out = described.out;
-  linear.in = described.in;
-  const ModuleTensors tensors(checkpoint_, module);
-  if (!config_.HasActOrder(module)) {
-    LayoutOf(linear.scheme).Read(tensors, linear);
-    return linear;
+  QuantizedModule declared = module;  // with the groups of the file
+  declared.scheme.group_size = config_.SchemeFor(module.name)->group_size;
+  QuantizedLinear stored;
+  StartRows(declared, range, stored);
+  LayoutOf(declared.scheme).ReadRows(tensors, declared, range, stored);
+  GroupIndex::Read(tensors, kWeightGroupIndex, rows.in, stored.groups()).Spread(stored, rows);
+  rows.codes = std::move(stored.codes);
+}
+
+void Reader::CheckNoSurplus(const QuantizedModule& module) const {
+  for (const std::string& tensor : SurplusOf(module.name, module.scheme)) {
+    throw Error(ErrorCode::kBadInput, checkpoint_.Location(tensor),
+                "is not part of a module that is declared " + quantmill::Describe(module.scheme));
   }
-  QuantizedLinear stored = linear;  // with the groups of the file
-  stored.scheme.group_size = config_.SchemeFor(module)->group_size;
-  LayoutOf(stored.scheme).Read(tensors, stored);
-  GroupIndex::Read(tensors, kWeightGroupIndex, linear.in, stored.groups()).Spread(stored, linear);
-  linear.codes = std::move(stored.codes);
-  return linear;
 }
 
 std::vector<std::string> Reader::TensorsOf(const std::string& module) const {

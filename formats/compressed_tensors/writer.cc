@@ -30,10 +30,9 @@ class Format final : public ArtifactWriterFormat {
     return LayoutOf(module.scheme).Declare(module);
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override {
-    CheckConsistent(linear);
-    LayoutOf(linear.scheme).Write(module, linear, writer);
+  void PackRows(const QuantizedModule& module, int64_t, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    LayoutOf(module.scheme).PackRows(module, rows, to);
   }
 
   void CheckSupportedKv(const KvScheme& kv) const override {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "formats/gguf/blocks.h"
+#include "formats/module_tensors.h"
 #include "formats/tensor_checks.h"
 #include "kernels/core/error.h"
 
@@ -89,7 +90,8 @@ class GgufCodes : public ArtifactReader {
     return {module, *SchemeOf(module), out, tensor.shape[tensor.transposed ? 0 : 1]};
   }
 
-  QuantizedLinear Read(const std::string& module) const override;
+  void ReadRows(const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override;
 
   std::vector<std::string> TensorsOf(const std::string& module) const override {
     return {module + std::string(kSuffix)};
@@ -113,20 +115,17 @@ class GgufCodes : public ArtifactReader {
   std::vector<std::string> modules_;
 };
 
-QuantizedLinear GgufCodes::Read(const std::string& module) const {
-  const size_t index = indices_.at(module);
-  const QuantizedModule described = Describe(module);
+void GgufCodes::ReadRows(const QuantizedModule& module, RowRange range,
+                         QuantizedLinear& rows) const {
+  const size_t index = indices_.at(module.name);
   const GgmlType type = TypeOf(index);
   const auto block_bytes = static_cast<size_t>(InfoOf(type).block_bytes);
-  QuantizedLinear linear;
-  linear.scheme = described.scheme;
-  linear.out = described.out;
-  linear.in = described.in;
-  linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
-  linear.scales.resize(static_cast<size_t>(linear.out * linear.groups()));
-  int8_t* codes = linear.codes.data();
-  float* scale = linear.scales.data();
-  for (int64_t row = 0; row < linear.out; ++row) {
+  StartRows(module, range, rows);
+  rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
+  rows.scales.resize(static_cast<size_t>(rows.out * rows.groups()));
+  int8_t* codes = rows.codes.data();
+  float* scale = rows.scales.data();
+  for (int64_t row = range.begin; row < range.end; ++row) {
     const std::span<const std::byte> bytes = tensors_.StoredRow(index, row);
     for (size_t at = 0; at < bytes.size(); at += block_bytes, codes += kBlock, ++scale) {
       *scale = UnpackBlock(type, bytes.subspan(at, block_bytes), codes);
@@ -141,7 +140,6 @@ QuantizedLinear GgufCodes::Read(const std::string& module) const {
       }
     }
   }
-  return linear;
 }
 
 std::vector<TensorProblem> GgufCodes::CheckTensors() const {

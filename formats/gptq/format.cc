@@ -18,6 +18,8 @@ namespace {
 
 constexpr int64_t kMultiple = 32;  // of inputs and outputs: whole words for any number of bits
 
+constexpr int64_t kWordBytes = 4;
+
 int64_t WordsOf(int64_t count, int bits) { return count * bits / 32; }
 
 // A zero point as it is stored, in the signed convention: less one in version 1, wrapping.
@@ -53,8 +55,8 @@ class Format final : public WriterWithoutCache {
             declare(kGroupIndex, DType::kI32, {module.in})};
   }
 
-  void Write(const std::string& module, const QuantizedLinear& linear,
-             CheckpointWriter& writer) const override;
+  void PackRows(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override;
 
   nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
                                     std::span<const std::string> dense,
@@ -65,7 +67,8 @@ class Format final : public WriterWithoutCache {
 
  private:
   static std::string Refusal(const QuantizedModule& module);
-  std::vector<uint32_t> PackZeros(const std::string& module, const QuantizedLinear& linear) const;
+  std::vector<uint32_t> PackZeros(const std::string& module, int64_t first,
+                                  const QuantizedLinear& linear) const;
 
   bool version_2_;
 };
@@ -91,7 +94,7 @@ std::string Format::Refusal(const QuantizedModule& module) {
   return "";
 }
 
-std::vector<uint32_t> Format::PackZeros(const std::string& module,
+std::vector<uint32_t> Format::PackZeros(const std::string& module, int64_t first,
                                         const QuantizedLinear& linear) const {
   const QuantScheme& scheme = linear.scheme;
   const int64_t groups = linear.groups();
@@ -102,7 +105,7 @@ std::vector<uint32_t> Format::PackZeros(const std::string& module,
           scheme.symmetric ? int8_t{0} : linear.zero_points[static_cast<size_t>(o * groups + g)];
       if (!version_2_ && zero == scheme.min_code()) {
         throw Error(ErrorCode::kUsage, module,
-                    "gptq: output " + std::to_string(o) + ", group " + std::to_string(g) +
+                    "gptq: output " + std::to_string(first + o) + ", group " + std::to_string(g) +
                         " has zero point 0, which version 1 stores as -1: readers undo that in "
                         "different ways. --format gptq_v2 stores it as it is");
       }
@@ -110,28 +113,27 @@ std::vector<uint32_t> Format::PackZeros(const std::string& module,
     }
   }
   std::vector<uint32_t> words(static_cast<size_t>(groups * WordsOf(linear.out, scheme.bits)));
-  PackCodes(stored, groups, linear.out, scheme.bits, words);
+  PackCodes(stored, groups, linear.out, scheme.bits, std::as_writable_bytes(std::span(words)));
   return words;
 }
 
-void Format::Write(const std::string& module, const QuantizedLinear& linear,
-                   CheckpointWriter& writer) const {
-  CheckConsistent(linear);
-  const int bits = linear.scheme.bits;
-  const int64_t row_words = WordsOf(linear.in, bits);
-  std::vector<uint32_t> by_output(static_cast<size_t>(linear.out * row_words));
-  PackCodes(linear.codes, linear.out, linear.in, bits, by_output);
-  std::vector<uint32_t> words(by_output.size());
-  Transpose<uint32_t>(by_output, linear.out, row_words, words);
-  writer.Write(module + std::string(kQweight), BytesOf(words));
-  writer.Write(module + std::string(kQzeros), BytesOf(PackZeros(module, linear)));
-  writer.Write(module + std::string(kScales), TransposedScales(linear));
-  const int64_t group_size = linear.scheme.GroupSizeFor(linear.in);
-  std::vector<int32_t> group_index(static_cast<size_t>(linear.in));
-  for (int64_t k = 0; k < linear.in; ++k) {
-    group_index[static_cast<size_t>(k)] = static_cast<int32_t>(k / group_size);
+// The group of each input.
+std::vector<int32_t> GroupsInOrder(const QuantScheme& scheme, int64_t in) {
+  std::vector<int32_t> groups;
+  groups.reserve(static_cast<size_t>(in));
+  const auto size = static_cast<size_t>(scheme.GroupSizeFor(in));
+  for (int64_t g = 0; g < scheme.GroupsFor(in); ++g) {
+    groups.insert(groups.end(), size, static_cast<int32_t>(g));
   }
-  writer.Write(module + std::string(kGroupIndex), BytesOf(group_index));
+  return groups;
+}
+
+void Format::PackRows(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
+                      std::span<const TensorRows> to) const {
+  PackColumns(rows.codes, rows.out, rows.in, rows.scheme.bits, to[0].data, to[0].stride);
+  Fill(to[1], BytesOf(PackZeros(module.name, first, rows)));
+  Fill(to[2], TransposedScales(rows));
+  Fill(to[3], BytesOf(GroupsInOrder(rows.scheme, rows.in)));
 }
 
 class Reader final : public QweightReader {
@@ -146,12 +148,13 @@ class Reader final : public QweightReader {
   QuantScheme StoredScheme(const ModuleTensors& tensors) const override;
   std::pair<int64_t, int64_t> ReadShape(const ModuleTensors& tensors,
                                         const QuantScheme& scheme) const override;
-  void ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const override;
+  void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const override;
 
  private:
   QuantScheme DeclaredScheme(const ModuleTensors& tensors) const;
-  void ReadZeros(const ModuleTensors& tensors, const QuantScheme& stored,
-                 QuantizedLinear& linear) const;
+  void ReadZeros(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                 QuantizedLinear& rows) const;
 
   GptqConfig config_;
 };
@@ -186,41 +189,41 @@ std::pair<int64_t, int64_t> Reader::ReadShape(const ModuleTensors& tensors,
   return {out, words * 32 / scheme.bits};
 }
 
-void Reader::ReadInto(const ModuleTensors& tensors, QuantizedLinear& linear) const {
-  const int bits = linear.scheme.bits;
-  QuantizedLinear stored;  // with the groups of the file
-  stored.scheme = DeclaredScheme(tensors);
-  stored.scheme.scale_dtype = linear.scheme.scale_dtype;
-  stored.out = linear.out;
-  stored.in = linear.in;
-  stored.scales = ReadTransposedScales(tensors, stored);
-  ReadZeros(tensors, stored.scheme, stored);
+void Reader::ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                      QuantizedLinear& rows) const {
+  QuantizedModule declared = module;  // with the groups of the file
+  declared.scheme = DeclaredScheme(tensors);
+  declared.scheme.scale_dtype = module.scheme.scale_dtype;
+  QuantizedLinear stored;
+  StartRows(declared, range, stored);
+  stored.scales = ReadTransposedScales(tensors, declared, range);
+  ReadZeros(tensors, declared, range, stored);
 
-  const int64_t row_words = WordsOf(linear.in, bits);
-  std::vector<uint32_t> words = ToWords(tensors.Expect(kQweight, "I32", {row_words, linear.out}));
-  std::vector<uint32_t> by_output(words.size());
-  Transpose<uint32_t>(words, row_words, linear.out, by_output);
-  std::vector<uint32_t>().swap(words);  // its memory is free before the codes take theirs
-  linear.codes.resize(static_cast<size_t>(linear.out * linear.in));
-  UnpackCodes(by_output, linear.out, linear.in, bits, linear.codes);
+  const int bits = module.scheme.bits;
+  const auto words = tensors.Expect(kQweight, "I32", {WordsOf(module.in, bits), module.out});
+  rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
+  UnpackColumns(words.data() + range.begin * kWordBytes,
+                static_cast<size_t>(module.out * kWordBytes), rows.out, rows.in, bits, rows.codes);
   if (!tensors.Has(kGroupIndex)) {
-    linear.scales = std::move(stored.scales);
-    linear.zero_points = std::move(stored.zero_points);
+    rows.scales = std::move(stored.scales);
+    rows.zero_points = std::move(stored.zero_points);
     return;
   }
-  GroupIndex::Read(tensors, kGroupIndex, linear.in, stored.groups()).Spread(stored, linear);
+  GroupIndex::Read(tensors, kGroupIndex, rows.in, stored.groups()).Spread(stored, rows);
 }
 
-void Reader::ReadZeros(const ModuleTensors& tensors, const QuantScheme& scheme,
-                       QuantizedLinear& linear) const {
-  const int64_t groups = linear.groups();
-  const std::vector<uint32_t> words =
-      ToWords(tensors.Expect(kQzeros, "I32", {groups, WordsOf(linear.out, scheme.bits)}));
-  std::vector<int8_t> stored(static_cast<size_t>(groups * linear.out));
-  UnpackCodes(words, groups, linear.out, scheme.bits, stored);
+void Reader::ReadZeros(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                       QuantizedLinear& rows) const {
+  const QuantScheme& scheme = module.scheme;
+  const int64_t groups = rows.groups();
+  const auto words = tensors.Expect(kQzeros, "I32", {groups, WordsOf(module.out, scheme.bits)});
+  const RowRange own = {WordsOf(range.begin, scheme.bits), WordsOf(range.end, scheme.bits)};
+  std::vector<int8_t> stored(static_cast<size_t>(groups * rows.out));
+  UnpackCodes(ColumnsOf(words, groups, own, kWordBytes), groups, rows.out, scheme.bits, stored);
   const auto place = [&](size_t i) {
-    return "group " + std::to_string(static_cast<int64_t>(i) / linear.out) + ", output " +
-           std::to_string(static_cast<int64_t>(i) % linear.out);
+    const auto at = static_cast<int64_t>(i);
+    return "group " + std::to_string(at / rows.out) + ", output " +
+           std::to_string(range.begin + at % rows.out);
   };
   if (scheme.symmetric) {
     const int8_t expected = StoredZero(0, scheme, config_.version_2());
@@ -246,8 +249,8 @@ void Reader::ReadZeros(const ModuleTensors& tensors, const QuantScheme& scheme,
     }
     ++stored[i];
   }
-  linear.zero_points.resize(stored.size());
-  Transpose<int8_t>(stored, groups, linear.out, linear.zero_points);
+  rows.zero_points.resize(stored.size());
+  Transpose<int8_t>(stored, groups, rows.out, rows.zero_points);
 }
 
 }  // namespace

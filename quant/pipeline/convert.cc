@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,14 +17,13 @@
 #include "formats/zero_points.h"
 #include "kernels/core/error.h"
 #include "quant/pipeline/artifact_output.h"
+#include "quant/pipeline/module_bands.h"
+#include "quant/pipeline/same_values.h"
 #include "quant/pipeline/stopwatch.h"
 #include "quant/verify/record.h"
 
 namespace quantmill {
 namespace {
-
-// Modules are unpacked together while their codes take at most this much (one at least).
-constexpr int64_t kBatchBytes = int64_t{32} << 20;
 
 void CheckConvertible(const ModelSource& source, const std::string& output) {
   CheckOutputPath(source, output);
@@ -43,55 +42,6 @@ void CheckConvertible(const ModelSource& source, const std::string& output) {
               "is dense: convert repacks quantized weights; quantize makes them");
 }
 
-// Reads modules some at a time, with all threads; calls visit for each in order.
-class QuantizedModules {
- public:
-  QuantizedModules(const ModelSource& source, ThreadPool& pool)
-      : reader_(*source.artifact()), checkpoint_(source.checkpoint()), pool_(pool) {
-    for (const std::string& name : reader_.modules()) modules_.push_back(reader_.Describe(name));
-  }
-
-  const std::vector<QuantizedModule>& modules() const { return modules_; }
-
-  template <typename Prepare, typename Visit>
-  void ForEach(const Prepare& prepare, const Visit& visit) const {
-    for (size_t begin = 0; begin < modules_.size();) {
-      size_t end = begin;
-      for (int64_t bytes = 0; end < modules_.size(); ++end) {
-        bytes += modules_[end].out * modules_[end].in;
-        if (end > begin && bytes > kBatchBytes) break;
-      }
-      std::vector<QuantizedLinear> batch(end - begin);
-      pool_.ParallelFor(std::ssize(batch), [&](int64_t i, int) {
-        QuantizedLinear& linear = batch[static_cast<size_t>(i)];
-        const std::string& name = modules_[begin + static_cast<size_t>(i)].name;
-        linear = reader_.Read(name);
-        for (const std::string& tensor : reader_.TensorsOf(name)) checkpoint_.Release(tensor);
-        prepare(begin + static_cast<size_t>(i), linear);
-      });
-      for (size_t i = begin; i < end; ++i) visit(i, batch[i - begin]);
-      begin = end;
-    }
-  }
-
- private:
-  const ArtifactReader& reader_;
-  const Checkpoint& checkpoint_;
-  ThreadPool& pool_;
-  std::vector<QuantizedModule> modules_;
-};
-
-// Whether all that values follow from is equal. Equal values may also follow from other numbers:
-// a mirrored grid, zero points of a symmetric layer.
-bool IsSameLinear(const QuantizedLinear& a, const QuantizedLinear& b) {
-  return a.out == b.out && a.in == b.in && a.groups() == b.groups() &&
-         a.scheme.code_type == b.scheme.code_type && a.scheme.bits == b.scheme.bits &&
-         a.scheme.symmetric == b.scheme.symmetric &&
-         a.scheme.has_global_scale() == b.scheme.has_global_scale() &&
-         a.global_scale == b.global_scale && a.codes == b.codes && a.scales == b.scales &&
-         a.zero_points == b.zero_points;
-}
-
 // What both conversions write beside the weights.
 class Output {
  public:
@@ -100,30 +50,27 @@ class Output {
 
   OutputFolder& folder() { return folder_; }
 
-  // Tensors that no module of the source owns.
-  std::vector<std::string> DenseTensors() const {
-    const ArtifactReader& reader = *source_.artifact();
-    std::set<std::string> owned;
-    for (const std::string& module : reader.modules()) {
-      for (const std::string& tensor : reader.TensorsOf(module)) owned.insert(tensor);
+  // For what `packer` makes of the modules, and the tensors that no module of the source owns.
+  CheckpointWriter NewWriter(const RowPacker& packer, std::span<const QuantizedModule> modules) {
+    std::vector<TensorDeclaration> declarations;
+    for (const QuantizedModule& module : modules) {
+      for (TensorDeclaration& d : packer.Declare(module)) declarations.push_back(std::move(d));
     }
-    for (const BlockSpec& block : source_.spec().blocks) {
-      if (reader.kv_scheme().type == KvScheme::Type::kNone) break;
-      for (const std::string& tensor : reader.KvTensorsOf(block.attention)) owned.insert(tensor);
+    for (const std::string& name : DenseTensors()) {
+      const TensorInfo& info = source_.checkpoint().Info(name);
+      declarations.push_back({name, info.dtype, info.shape});
     }
-    std::vector<std::string> dense;
-    for (const std::string& name : source_.checkpoint().names()) {
-      if (!owned.contains(name)) dense.push_back(name);
-    }
-    return dense;
+    return CheckpointWriter(folder_, std::move(declarations));
   }
 
-  void CopyTensor(const std::string& name, CheckpointWriter& writer) const {
+  void CopyDenseTensors(CheckpointWriter& writer) const {
     const Checkpoint& checkpoint = source_.checkpoint();
-    checkpoint.ForEachPiece(name, [&](uint64_t at, std::span<const std::byte> bytes) {
-      writer.WriteAt(name, at, bytes);
-    });
-    if (checkpoint.Info(name).bytes() == 0) writer.Write(name, {});
+    for (const std::string& name : DenseTensors()) {
+      checkpoint.ForEachPiece(name, [&](uint64_t at, std::span<const std::byte> bytes) {
+        writer.WriteAt(name, at, bytes);
+      });
+      if (checkpoint.Info(name).bytes() == 0) writer.Write(name, {});
+    }
   }
 
   // quantization: null for a dense checkpoint.
@@ -143,6 +90,23 @@ class Output {
   }
 
  private:
+  std::vector<std::string> DenseTensors() const {
+    const ArtifactReader& reader = *source_.artifact();
+    std::set<std::string> owned;
+    for (const std::string& module : reader.modules()) {
+      for (const std::string& tensor : reader.TensorsOf(module)) owned.insert(tensor);
+    }
+    for (const BlockSpec& block : source_.spec().blocks) {
+      if (reader.kv_scheme().type == KvScheme::Type::kNone) break;
+      for (const std::string& tensor : reader.KvTensorsOf(block.attention)) owned.insert(tensor);
+    }
+    std::vector<std::string> dense;
+    for (const std::string& name : source_.checkpoint().names()) {
+      if (!owned.contains(name)) dense.push_back(name);
+    }
+    return dense;
+  }
+
   const ModelSource& source_;
   OutputFolder folder_;
 };
@@ -154,8 +118,9 @@ class Conversion {
              const ConvertProgress& progress)
       : source_(source),
         format_(format),
+        pool_(pool),
         progress_(progress),
-        input_(source, pool),
+        input_(*source.artifact(), source.checkpoint(), pool),
         output_(source, output, force) {}
 
   void Run() {
@@ -172,35 +137,39 @@ class Conversion {
 
  private:
   void ChooseSchemes();
+  bool IsInDisguise();
   void CheckSupported() const;
   void Repack();
-  void Rewrite(size_t index, QuantizedLinear& linear) const;
+  void Rewrite(size_t index, int64_t first, QuantizedLinear& band) const;
   std::vector<std::string> DenseLinears() const;
   void WriteRecord();
   void Prove();
 
   const ModelSource& source_;
   const ArtifactWriterFormat& format_;
+  ThreadPool& pool_;
   const ConvertProgress& progress_;
-  QuantizedModules input_;
+  ModuleBands input_;
   Output output_;
   std::vector<QuantizedModule> targets_;  // as the output holds them
 };
 
+// Whether the source has zero points only because its format has no symmetric groups.
+bool Conversion::IsInDisguise() {
+  if (source_.artifact()->format() != "awq") return false;
+  std::atomic<bool> in_disguise = true;
+  for (size_t i = 0; i < targets_.size() && in_disguise; ++i) {
+    input_.ForEach(i, [&](int64_t, const QuantizedLinear& band, int) {
+      if (!IsSymmetricInDisguise(band)) in_disguise = false;
+    });
+  }
+  return in_disguise;
+}
+
 // The source's schemes, with the scale type and the zero points that the format has.
 void Conversion::ChooseSchemes() {
   targets_ = input_.modules();
-  // Files that need zero points may hold symmetric groups all the same.
-  bool in_disguise = source_.artifact()->format() == "awq" && !format_.needs_zero_points();
-  if (in_disguise) {
-    std::vector<char> symmetric(targets_.size());
-    input_.ForEach(
-        [&](size_t i, const QuantizedLinear& linear) {
-          symmetric[i] = IsSymmetricInDisguise(linear) ? 1 : 0;
-        },
-        [](size_t, const QuantizedLinear&) {});
-    in_disguise = std::ranges::all_of(symmetric, [](char s) { return s == 1; });
-  }
+  const bool in_disguise = !format_.needs_zero_points() && IsInDisguise();
   for (QuantizedModule& module : targets_) {
     if (module.scheme.code_type == CodeType::kFp4) continue;
     if (format_.scale_type()) module.scheme.scale_dtype = *format_.scale_type();
@@ -224,42 +193,34 @@ void Conversion::CheckSupported() const {
   format_.CheckSupportedKv(source_.kv_scheme());
 }
 
-// To the scheme of the target, with the same values.
-void Conversion::Rewrite(size_t index, QuantizedLinear& linear) const {
+// Outputs from `first` on, to the scheme of the target, with the same values.
+void Conversion::Rewrite(size_t index, int64_t first, QuantizedLinear& band) const {
   const QuantScheme& wanted = targets_[index].scheme;
-  if (linear.scheme.symmetric && !wanted.symmetric) ToAsymmetric(linear);
-  if (!linear.scheme.symmetric && wanted.symmetric) ToSymmetric(linear);
-  const int64_t groups = linear.groups();
-  for (int64_t o = 0; o < linear.out; ++o) {
-    for (int64_t g = 0; g < groups; ++g) {
-      const float scale = linear.scales[static_cast<size_t>(o * groups + g)];
-      if (RoundTo(wanted.scale_dtype, scale) == scale) continue;
-      throw Error(ErrorCode::kUsage, targets_[index].name,
-                  fmt::format("scale {} of output {} is {:.9g}, which {} scales ({}) do not hold "
-                              "exactly: this file cannot be repacked without loss",
-                              g, o, scale, NameOf(wanted.scale_dtype), format_.name()));
-    }
+  if (band.scheme.symmetric && !wanted.symmetric) ToAsymmetric(band);
+  if (!band.scheme.symmetric && wanted.symmetric) ToSymmetric(band);
+  const int64_t groups = band.groups();
+  for (int64_t i = 0; i < band.out * groups; ++i) {
+    const float scale = band.scales[static_cast<size_t>(i)];
+    if (RoundTo(wanted.scale_dtype, scale) == scale) continue;
+    throw Error(ErrorCode::kUsage, targets_[index].name,
+                fmt::format("scale {} of output {} is {:.9g}, which {} scales ({}) do not hold "
+                            "exactly: this file cannot be repacked without loss",
+                            i % groups, first + i / groups, scale, NameOf(wanted.scale_dtype),
+                            format_.name()));
   }
-  linear.scheme = wanted;
+  band.scheme = wanted;
 }
 
 void Conversion::Repack() {
-  const std::vector<std::string> dense = output_.DenseTensors();
-  std::vector<TensorDeclaration> declarations;
-  for (const QuantizedModule& module : targets_) {
-    for (TensorDeclaration& d : format_.Declare(module)) declarations.push_back(std::move(d));
-  }
-  for (const std::string& name : dense) {
-    const TensorInfo& info = source_.checkpoint().Info(name);
-    declarations.push_back({name, info.dtype, info.shape});
-  }
-  CheckpointWriter writer(output_.folder(), std::move(declarations));
-  input_.ForEach([&](size_t i, QuantizedLinear& linear) { Rewrite(i, linear); },
-                 [&](size_t i, const QuantizedLinear& linear) {
-                   progress_("converting", static_cast<int64_t>(i), layers(), targets_[i].name);
-                   format_.Write(targets_[i].name, linear, writer);
-                 });
-  for (const std::string& name : dense) output_.CopyTensor(name, writer);
+  CheckpointWriter writer = output_.NewWriter(format_, targets_);
+  input_.Repack(
+      format_, targets_,
+      [&](size_t i, int64_t first, QuantizedLinear& band) { Rewrite(i, first, band); },
+      [&](size_t i) {
+        progress_("converting", static_cast<int64_t>(i), layers(), targets_[i].name);
+      },
+      writer);
+  output_.CopyDenseTensors(writer);
   writer.Finish();
 }
 
@@ -300,37 +261,57 @@ void Conversion::Prove() {
   const Checkpoint written = Checkpoint::Open(output_.folder().path().string());
   const auto reader = OpenArtifactReader(written);
   Check(reader != nullptr, "the output has no quantization_config");
-  input_.ForEach(
-      [&](size_t i, const QuantizedLinear& linear) {
-        const std::string& name = targets_[i].name;
-        const QuantizedLinear repacked = reader->Read(name);
-        for (const std::string& tensor : reader->TensorsOf(name)) written.Release(tensor);
-        if (IsSameLinear(linear, repacked)) return;
-        std::vector<float> got(static_cast<size_t>(linear.in));
-        std::vector<float> want(static_cast<size_t>(linear.in));
-        for (int64_t row = 0; row < linear.out; ++row) {
-          DequantizeRow(linear, row, want.data());
-          DequantizeRow(repacked, row, got.data());
-          if (got == want) continue;
-          throw Error(ErrorCode::kVerification, name,
-                      fmt::format("output {} decodes to other values than the source; nothing was "
-                                  "kept. This is a bug of quantmill or of the disk",
-                                  row));
-        }
-      },
-      [&](size_t i, const QuantizedLinear&) {
-        progress_("comparing", static_cast<int64_t>(i), layers(), targets_[i].name);
-      });
+  std::vector<QuantizedLinear> repacked(static_cast<size_t>(pool_.threads()));
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    const std::string& name = targets_[i].name;
+    progress_("comparing", static_cast<int64_t>(i), layers(), name);
+    const QuantizedModule module = reader->Describe(name);
+    input_.ForEach(i, [&](int64_t first, const QuantizedLinear& band, int thread) {
+      QuantizedLinear& rows = repacked[static_cast<size_t>(thread)];
+      reader->ReadRows(module, {first, first + band.out}, rows);
+      const std::optional<int64_t> row = FindDifferentRow(band, rows);
+      if (!row) return;
+      throw Error(ErrorCode::kVerification, name,
+                  fmt::format("output {} decodes to other values than the source; nothing was "
+                              "kept. This is a bug of quantmill or of the disk",
+                              first + *row));
+    });
+    for (const std::string& tensor : reader->TensorsOf(name)) written.Release(tensor);
+  }
 }
 
-// Those whose dense weights are stored [in, out].
-std::set<std::string> TransposedModules(const DecoderSpec& spec) {
-  std::set<std::string> names;
-  for (const LinearSpec* linear : spec.Linears()) {
-    if (linear->transposed) names.insert(linear->name);
+// Weights as floats of `dtype`: tensors `<module>.weight`.
+class DenseWeights final : public RowPacker {
+ public:
+  DenseWeights(const DecoderSpec& spec, DType dtype) : dtype_(dtype) {
+    for (const LinearSpec* linear : spec.Linears()) {
+      if (linear->transposed) transposed_.insert(linear->name);
+    }
   }
-  return names;
-}
+
+  std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const override {
+    const std::vector<int64_t> shape = transposed_.contains(module.name)
+                                           ? std::vector{module.in, module.out}
+                                           : std::vector{module.out, module.in};
+    return {quantmill::Declare(module.name + ".weight", dtype_, shape)};
+  }
+
+  void PackRows(const QuantizedModule& module, int64_t, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const override {
+    Tensor weight = HostTensor(DType::kF32, rows.out, rows.in);
+    Dequantize(rows, weight);
+    if (transposed_.contains(module.name)) weight = Transposed(weight);
+    const std::vector<std::byte> stored =
+        StoredAs(dtype_, {weight.Row<float>(0), static_cast<size_t>(rows.out * rows.in)});
+    CheckFinite({stored.data(), dtype_, weight.rows(), weight.cols(), weight.cols()},
+                module.name + " as " + std::string(NameOf(dtype_)));
+    Fill(to[0], stored);
+  }
+
+ private:
+  DType dtype_;
+  std::set<std::string> transposed_;  // modules whose dense weights are stored [in, out]
+};
 
 ConvertReport NewReport(const ModelSource& source, const std::string& output,
                         const std::string& to) {
@@ -367,40 +348,21 @@ ConvertReport DequantizeArtifact(const ModelSource& source, DType dtype, const s
   {
     const Stopwatch watch(report.seconds);
     Output out(source, output, force);
-    const QuantizedModules input(source, pool);
-    const std::vector<std::string> dense = out.DenseTensors();
-    std::vector<TensorDeclaration> declarations;
-    const std::set<std::string> transposed = TransposedModules(source.spec());
-    for (const QuantizedModule& module : input.modules()) {
-      const std::vector<int64_t> shape = transposed.contains(module.name)
-                                             ? std::vector{module.in, module.out}
-                                             : std::vector{module.out, module.in};
-      declarations.push_back(Declare(module.name + ".weight", dtype, shape));
-    }
-    for (const std::string& name : dense) {
-      const TensorInfo& info = source.checkpoint().Info(name);
-      declarations.push_back({name, info.dtype, info.shape});
-    }
-    CheckpointWriter writer(out.folder(), std::move(declarations));
-    const auto layers = std::ssize(input.modules());
-    input.ForEach([](size_t, const QuantizedLinear&) {},
-                  [&](size_t i, const QuantizedLinear& linear) {
-                    const std::string& name = input.modules()[i].name;
-                    progress("dequantizing", static_cast<int64_t>(i), layers, name);
-                    Tensor weight = HostTensor(DType::kF32, linear.out, linear.in);
-                    Dequantize(linear, weight);
-                    if (transposed.contains(name)) weight = Transposed(weight);
-                    const std::vector<std::byte> stored = StoredAs(
-                        dtype, {weight.Row<float>(0), static_cast<size_t>(linear.out * linear.in)});
-                    CheckFinite({stored.data(), dtype, weight.rows(), weight.cols(), weight.cols()},
-                                name + " as " + std::string(NameOf(dtype)));
-                    writer.Write(name + ".weight", stored);
-                  });
-    for (const std::string& name : dense) out.CopyTensor(name, writer);
+    ModuleBands input(*source.artifact(), source.checkpoint(), pool);
+    const std::vector<QuantizedModule>& modules = input.modules();
+    report.layers = std::ssize(modules);
+    const DenseWeights weights(source.spec(), dtype);
+    CheckpointWriter writer = out.NewWriter(weights, modules);
+    input.Repack(
+        weights, modules, [](size_t, int64_t, QuantizedLinear&) {},
+        [&](size_t i) {
+          progress("dequantizing", static_cast<int64_t>(i), report.layers, modules[i].name);
+        },
+        writer);
+    out.CopyDenseTensors(writer);
     writer.Finish();
     out.WriteFiles({});
     out.folder().Commit();
-    report.layers = layers;
   }
   report.output_bytes = Checkpoint::Open(output).total_bytes();
   return report;

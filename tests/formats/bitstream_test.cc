@@ -12,7 +12,7 @@ using testing::ElementsAre;
 std::vector<uint32_t> Pack(const std::vector<int8_t>& codes, int64_t rows, int64_t cols, int bits) {
   // Garbage where the result goes: every bit must be written.
   std::vector<uint32_t> words(static_cast<size_t>(rows * WordsPerRow(cols, bits)), 0xDEADBEEFu);
-  PackCodes(codes, rows, cols, bits, words);
+  PackCodes(codes, rows, cols, bits, std::as_writable_bytes(std::span(words)));
   return words;
 }
 

@@ -1,0 +1,88 @@
+#include "quant/pipeline/module_bands.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "kernels/core/error.h"
+
+namespace quantmill {
+namespace {
+
+// Packed rows of one module that are in memory together, about.
+constexpr uint64_t kPackedBytes = uint64_t{32} << 20;
+
+// Rows of a module, a multiple of a band's, whose packed tensors take kPackedBytes.
+int64_t RowsInMemory(const RowPacker& packer, const QuantizedModule& module) {
+  uint64_t bytes = 0;
+  for (const TensorDeclaration& tensor : packer.Declare(module)) bytes += tensor.bytes();
+  const int64_t band = BandRows(module.scheme);
+  const int64_t bands = (module.out + band - 1) / band;
+  const uint64_t bytes_of_band = bytes / static_cast<uint64_t>(bands) + 1;
+  return std::max(int64_t{1}, static_cast<int64_t>(kPackedBytes / bytes_of_band)) * band;
+}
+
+}  // namespace
+
+int64_t BandRows(const QuantScheme& scheme) {
+  // Where eight outputs share a word, 128 fill a cache line: with less, bands would share lines.
+  constexpr int64_t kRows = 128;
+  const int64_t unit = RowUnit(scheme);
+  return (kRows + unit - 1) / unit * unit;
+}
+
+ModuleBands::ModuleBands(const ArtifactReader& reader, const Checkpoint& checkpoint,
+                         ThreadPool& pool)
+    : reader_(reader),
+      checkpoint_(checkpoint),
+      pool_(pool),
+      bands_(static_cast<size_t>(pool.threads())) {
+  for (const std::string& name : reader_.modules()) modules_.push_back(reader_.Describe(name));
+}
+
+void ModuleBands::ForEachOf(size_t index, RowRange rows, const Visit& visit,
+                            const std::function<void()>& beside) {
+  const QuantizedModule& module = modules_[index];
+  const int64_t band = BandRows(module.scheme);
+  const int64_t bands = (rows.count() + band - 1) / band;
+  pool_.ParallelFor(bands + 1, [&](int64_t task, int thread) {
+    if (task == 0) return beside();
+    QuantizedLinear& linear = bands_[static_cast<size_t>(thread)];
+    const int64_t first = rows.begin + (task - 1) * band;
+    reader_.ReadRows(module, {first, std::min(rows.end, first + band)}, linear);
+    visit(first, linear, thread);
+  });
+  for (const std::string& tensor : reader_.TensorsOf(module.name)) checkpoint_.Release(tensor);
+}
+
+void ModuleBands::ForEach(size_t index, const Visit& visit) {
+  ForEachOf(index, {0, modules_[index].out}, visit, [] {});
+}
+
+void ModuleBands::Repack(const RowPacker& packer, std::span<const QuantizedModule> targets,
+                         const Rewrite& rewrite, const std::function<void(size_t)>& begin,
+                         CheckpointWriter& writer) {
+  Check(targets.size() == modules_.size(), "Repack: a target for each module");
+  PackedRows packed;
+  PackedRows written;
+  for (size_t index = 0; index < modules_.size(); ++index) {
+    begin(index);
+    const QuantizedModule& target = targets[index];
+    const int64_t step = RowsInMemory(packer, target);
+    for (int64_t row = 0; row < target.out; row += step) {
+      const RowRange rows = {row, std::min(target.out, row + step)};
+      packed.Begin(packer, target, rows);
+      ForEachOf(
+          index, rows,
+          [&](int64_t first, QuantizedLinear& band, int) {
+            rewrite(index, first, band);
+            packed.Pack(first, band);
+          },
+          [&] { written.WriteTo(writer); });
+      std::swap(packed, written);
+    }
+  }
+  written.WriteTo(writer);
+}
+
+}  // namespace quantmill

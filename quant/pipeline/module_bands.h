@@ -1,0 +1,54 @@
+// The quantized modules of an artifact, read by bands of rows that stay in the cache.
+#ifndef QUANTMILL_QUANT_PIPELINE_MODULE_BANDS_H_
+#define QUANTMILL_QUANT_PIPELINE_MODULE_BANDS_H_
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "formats/artifact.h"
+#include "kernels/core/thread_pool.h"
+
+namespace quantmill {
+
+// Modules are visited in order, bands of one by all threads at once. Memory is a few bands for each
+// thread and a few tens of MB of packed rows, whatever the size of a module. Both `checkpoint`, of
+// which the reader is, and `pool` must outlive it.
+class ModuleBands {
+ public:
+  ModuleBands(const ArtifactReader& reader, const Checkpoint& checkpoint, ThreadPool& pool);
+
+  const std::vector<QuantizedModule>& modules() const { return modules_; }
+
+  // Rows [first, first + band.out) of a module. The visitor may change them.
+  using Visit = std::function<void(int64_t first, QuantizedLinear& band, int thread)>;
+  // All bands of modules()[index].
+  void ForEach(size_t index, const Visit& visit);
+
+  using Rewrite = std::function<void(size_t index, int64_t first, QuantizedLinear& band)>;
+  // Every module, as `targets` describes it and after `rewrite`, into `writer`, which has the
+  // tensors that `packer` declares for them. Before each, `begin` is told its index. What is packed
+  // is written while the next rows are.
+  void Repack(const RowPacker& packer, std::span<const QuantizedModule> targets,
+              const Rewrite& rewrite, const std::function<void(size_t index)>& begin,
+              CheckpointWriter& writer);
+
+ private:
+  // Calls visit for the bands of `rows`, and `beside` once, at the same time.
+  void ForEachOf(size_t index, RowRange rows, const Visit& visit,
+                 const std::function<void()>& beside);
+
+  const ArtifactReader& reader_;
+  const Checkpoint& checkpoint_;
+  ThreadPool& pool_;
+  std::vector<QuantizedModule> modules_;
+  std::vector<QuantizedLinear> bands_;  // of each thread; the memory serves all modules
+};
+
+// Rows of a band: a multiple of RowUnit.
+int64_t BandRows(const QuantScheme& scheme);
+
+}  // namespace quantmill
+
+#endif  // QUANTMILL_QUANT_PIPELINE_MODULE_BANDS_H_
