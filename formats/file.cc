@@ -112,11 +112,14 @@ OutputFile OutputFile::Create(const std::filesystem::path& path) {
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      not_begun_(std::exchange(other.not_begun_, 0)) {}
 
 OutputFile& OutputFile::operator=(OutputFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(fd_, other.fd_);
+  std::swap(not_begun_, other.not_begun_);
   return *this;
 }
 
@@ -148,6 +151,11 @@ void OutputFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
       ThrowOutput(path_, "write", errno);
     }
   }
+  constexpr uint64_t kWriteback = 16 << 20;
+  not_begun_ += bytes.size();
+  if (not_begun_ < kWriteback) return;
+  not_begun_ = 0;
+  calls::StartWriteback(fd_);  // advice only: where it fails, Finish does the work
 }
 
 void OutputFile::Finish() {

@@ -62,7 +62,8 @@ class OutputFile {
   // Takes `size` bytes of disk now, so that a full disk is found before hours of work. The file is
   // then at least that long, the new part zero. Does nothing where the file system cannot do it.
   void Reserve(uint64_t size);
-  // All of `bytes`, at `offset`; retries short and interrupted writes.
+  // All of `bytes`, at `offset`; retries short and interrupted writes. Now and then the system is
+  // told to begin with the disk, so that little is left for Finish.
   void WriteAt(uint64_t offset, std::span<const std::byte> bytes);
   // fsync and close. Call once, last.
   void Finish();
@@ -72,6 +73,7 @@ class OutputFile {
 
   std::filesystem::path path_;
   int fd_ = -1;
+  uint64_t not_begun_ = 0;  // bytes written since the system was last told to begin
 };
 
 // The bytes of a string.

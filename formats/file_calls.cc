@@ -87,6 +87,8 @@ int Reserve(int fd, uint64_t size) {
   return fallocate(fd, 0, 0, static_cast<off_t>(size));
 }
 
+int StartWriteback(int fd) { return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE); }
+
 int Sync(int fd) {
   if (const int fault = FaultOf(&FileFaults::sync_errno)) return Fail(fault);
   return fsync(fd);

@@ -13,6 +13,7 @@ namespace quantmill::calls {
 int Create(const char* path);  // exclusive, for writing
 int64_t WriteAt(int fd, const std::byte* bytes, size_t size, uint64_t offset);
 int Reserve(int fd, uint64_t size);  // grows the file, never shrinks it
+int StartWriteback(int fd);          // of all that was written; does not wait for the disk
 int Sync(int fd);
 int Rename(const char* from, const char* to);           // replaces `to`
 int RenameExclusive(const char* from, const char* to);  // EEXIST if there is a `to`

@@ -147,6 +147,37 @@ inline void ExpectSameLinear(const QuantizedLinear& got, const QuantizedLinear& 
   EXPECT_EQ(got.input_zero_point, want.input_zero_point);
 }
 
+// Rows [range.begin, range.end) of a layer, as ReadRows gives them.
+inline QuantizedLinear RowsOf(const QuantizedLinear& linear, RowRange range) {
+  QuantizedLinear rows = linear;
+  rows.out = range.count();
+  const auto cut = [&](auto& values, int64_t per_row) {
+    const auto begin = values.begin();
+    if (!values.empty()) values = {begin + range.begin * per_row, begin + range.end * per_row};
+  };
+  cut(rows.codes, linear.in);
+  cut(rows.scales, linear.groups());
+  cut(rows.zero_points, linear.groups());
+  return rows;
+}
+
+// Every run of one and of two units of rows is what Read says of these rows, into memory that
+// other rows have left.
+inline void ExpectRowsAsRead(const ArtifactReader& reader, const std::string& name) {
+  const QuantizedModule module = reader.Describe(name);
+  const QuantizedLinear all = reader.Read(name);
+  const int64_t unit = RowUnit(module.scheme);
+  QuantizedLinear rows;
+  for (const int64_t size : {unit, 2 * unit}) {
+    for (int64_t begin = 0; begin < module.out; begin += unit) {
+      const RowRange range = {begin, std::min(module.out, begin + size)};
+      SCOPED_TRACE(name + " from row " + std::to_string(begin));
+      reader.ReadRows(module, range, rows);
+      ExpectSameLinear(rows, RowsOf(all, range));
+    }
+  }
+}
+
 }  // namespace quantmill::test
 
 #endif  // QUANTMILL_TESTS_FORMATS_ARTIFACT_TEST_UTIL_H_

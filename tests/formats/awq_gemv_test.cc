@@ -123,6 +123,7 @@ class AwqGemvTest : public testing::Test {
     const Checkpoint checkpoint = Checkpoint::Open(path_.string());
     const auto reader = OpenArtifactReader(checkpoint);
     ExpectSameLinear(reader->Read("m.a"), want);
+    ExpectRowsAsRead(*reader, "m.a");
     EXPECT_THAT(reader->CheckTensors(), IsEmpty());
   }
 
@@ -137,7 +138,7 @@ constexpr std::array<std::array<int64_t, 3>, 4> kShapes = {
 
 TEST_F(AwqGemvTest, GemvIsRead) {
   for (const auto& [group, in, words] : kShapes) {
-    const QuantizedLinear linear = Make(group, 24, in);
+    const QuantizedLinear linear = Make(group, 72, in);
     WriteGemv(linear, words);
     ExpectRead(linear);
   }
@@ -145,7 +146,7 @@ TEST_F(AwqGemvTest, GemvIsRead) {
 
 TEST_F(AwqGemvTest, GemvFastIsRead) {
   for (const auto& [group, in, words] : kShapes) {
-    const QuantizedLinear linear = Make(group, 24, in);
+    const QuantizedLinear linear = Make(group, 72, in);
     WriteFast(linear, words);
     ExpectRead(linear);
   }

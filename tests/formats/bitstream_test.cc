@@ -1,5 +1,7 @@
 #include "formats/bitstream.h"
 
+#include <cstring>
+
 #include "formats/safetensors.h"
 #include "tests/formats/format_test_util.h"
 #include "tests/support/random.h"
@@ -50,22 +52,53 @@ TEST(PackCodes, EqualsReferenceAndRoundTrips) {
         }
         const std::vector<uint32_t> words = Pack(codes, rows, cols, bits);
         ASSERT_EQ(words, PackReference(codes, rows, cols, bits)) << bits << " " << cols;
-        EXPECT_FALSE(FindDirtyPadding(words, rows, cols, bits));
+        const auto bytes = std::as_bytes(std::span(words));
+        EXPECT_FALSE(FindDirtyPadding(bytes, rows, cols, bits));
         std::vector<int8_t> back(codes.size());
-        UnpackCodes(words, rows, cols, bits, back);
+        UnpackCodes(bytes, rows, cols, bits, back);
         ASSERT_EQ(back, codes) << bits << " " << cols;
       }
     }
   }
 }
 
+// Columns of a wider matrix at an odd address, whose other bytes stay as they were.
+TEST(PackColumns, AreTheTransposedWords) {
+  Random random(3);
+  for (int bits = 2; bits <= 8; ++bits) {
+    for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{
+             {0, 8}, {1, 1}, {1, 300}, {15, 255}, {16, 256}, {17, 257}, {40, 544}}) {
+      std::vector<int8_t> codes(static_cast<size_t>(rows * cols));
+      for (int8_t& code : codes) {
+        code = static_cast<int8_t>(random.Int(-(1 << (bits - 1)), (1 << (bits - 1)) - 1));
+      }
+      const int64_t row_words = WordsPerRow(cols, bits);
+      std::vector<uint32_t> want(static_cast<size_t>(rows * row_words));
+      Transpose<uint32_t>(PackReference(codes, rows, cols, bits), rows, row_words, want);
+      const auto line = static_cast<size_t>(4 * rows);
+      const size_t stride = line + 8;
+      std::vector<std::byte> lines(3 + static_cast<size_t>(row_words) * stride, std::byte{0xA5});
+      PackColumns(codes, rows, cols, bits, lines.data() + 3, stride);
+      for (size_t w = 0; w < static_cast<size_t>(row_words); ++w) {
+        const std::byte* at = lines.data() + 3 + w * stride;
+        ASSERT_EQ(std::memcmp(at, want.data() + w * static_cast<size_t>(rows), line), 0);
+        ASSERT_EQ(at[line], std::byte{0xA5});
+      }
+      std::vector<int8_t> back(codes.size());
+      UnpackColumns(lines.data() + 3, stride, rows, cols, bits, back);
+      ASSERT_EQ(back, codes) << bits << " " << rows << " " << cols;
+    }
+  }
+}
+
 TEST(UnpackCodes, IgnoresPaddingAndFindsIt) {
   std::vector<uint32_t> words = {0x000007F8u, 0xFFFFFFFFu};  // one code of 3 bits per row
-  EXPECT_EQ(FindDirtyPadding(words, 2, 1, 3), 0);
+  const auto bytes = std::as_bytes(std::span(words));
+  EXPECT_EQ(FindDirtyPadding(bytes, 2, 1, 3), 0);
   words[0] = 0x00000002u;
-  EXPECT_EQ(FindDirtyPadding(words, 2, 1, 3), 1);
+  EXPECT_EQ(FindDirtyPadding(bytes, 2, 1, 3), 1);
   std::vector<int8_t> codes(2);
-  UnpackCodes(words, 2, 1, 3, codes);
+  UnpackCodes(bytes, 2, 1, 3, codes);
   EXPECT_THAT(codes, ElementsAre(-2, 3));
 }
 

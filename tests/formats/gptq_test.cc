@@ -246,7 +246,7 @@ TEST_F(GptqTest, ScatteredRunsBecomeSmallerGroups) {
 // Act-order as GPTQ does it: any input may be of any group.
 TEST_F(GptqTest, ScatteredInputsHaveTheScalesOfTheirGroups) {
   Random random(12);
-  const QuantizedLinear linear = GptqLinear(Scheme(4, false, 32), 32, 64, random);
+  const QuantizedLinear linear = GptqLinear(Scheme(4, false, 32), 96, 64, random);
   Write({{"m.a", linear}});
   std::vector<int32_t> index(64);
   for (int32_t k = 0; k < 64; ++k) index[static_cast<size_t>(k)] = (k * 5 + 3) % 64 / 32;
@@ -257,13 +257,14 @@ TEST_F(GptqTest, ScatteredInputsHaveTheScalesOfTheirGroups) {
   const QuantizedLinear read = reader->Read("m.a");
   EXPECT_EQ(read.scheme, Scheme(4, false, 1));
   EXPECT_EQ(read.codes, linear.codes);
-  for (size_t o = 0; o < 32; ++o) {
+  for (size_t o = 0; o < 96; ++o) {
     for (size_t k = 0; k < 64; ++k) {
       const size_t from = o * 2 + static_cast<size_t>(index[k]);
       ASSERT_EQ(read.scales[o * 64 + k], linear.scales[from]) << o << " " << k;
       ASSERT_EQ(read.zero_points[o * 64 + k], linear.zero_points[from]) << o << " " << k;
     }
   }
+  ExpectRowsAsRead(*reader, "m.a");
   EXPECT_THAT(reader->CheckTensors(), IsEmpty());
 }
 

@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "tests/formats/artifact_test_util.h"
 #include "tests/quant/model/tiny_gguf.h"
 
 namespace quantmill::test {
@@ -64,6 +65,7 @@ TEST_F(GgufModelTest, CodesHaveTheValuesOfTheDecodedRows) {
         DequantizeRow(codes, row, &values[static_cast<size_t>(row * linear->in)]);
       }
       EXPECT_EQ(values, Values(dense, linear->name + ".weight")) << linear->name;
+      ExpectRowsAsRead(*source.artifact(), linear->name);
     }
     EXPECT_EQ(quantized, 3);  // the embedding is decoded
     EXPECT_TRUE(source.artifact()->CheckTensors().empty());
