@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <utility>
 
@@ -28,13 +29,14 @@ std::vector<Slice> SlicesOf(const RowPacker& packer, const QuantizedModule& modu
     return packer.Declare(part);
   };
   const std::vector<TensorDeclaration> whole = packer.Declare(module);
+  const std::vector<TensorDeclaration> none = declare(0);
   const std::vector<TensorDeclaration> before = declare(rows.begin);
   const std::vector<TensorDeclaration> own = declare(rows.count());
   std::vector<Slice> slices;
   for (size_t t = 0; t < whole.size(); ++t) {
     const std::vector<int64_t>& shape = whole[t].shape;
-    const auto differs = std::ranges::mismatch(shape, own[t].shape).in1;
-    if (differs == shape.end()) {  // all rows, or a tensor that knows none: the first bring it
+    const auto differs = std::ranges::mismatch(shape, none[t].shape).in1;
+    if (differs == shape.end()) {  // it knows no rows: the first bring it
       slices.push_back({0, whole[t].bytes(), whole[t].bytes(), rows.begin == 0 ? 1 : 0});
       continue;
     }
@@ -112,6 +114,12 @@ void PackedRows::Pack(int64_t first, const QuantizedLinear& band) {
 void PackedRows::WriteTo(CheckpointWriter& writer) const {
   for (const Part& part : parts_) {
     const TensorRows& rows = part.place;
+    if (rows.lines == 0) continue;
+    if (rows.line_bytes == part.stride) {  // all rows of the module: nothing between the runs
+      const size_t bytes = static_cast<size_t>(rows.lines) * rows.line_bytes;
+      writer.WriteAt(part.name, part.offset, {rows.data, bytes});
+      continue;
+    }
     for (int64_t line = 0; line < rows.lines; ++line) {
       const auto at = static_cast<size_t>(line);
       writer.WriteAt(part.name, part.offset + at * part.stride,

@@ -53,8 +53,8 @@ class RowPacker {
  public:
   virtual ~RowPacker() = default;
 
-  // The tensors of a module. Those of a module of fewer outputs, a multiple of RowUnit, differ in
-  // at most one dimension: where the first of these outputs lie.
+  // The tensors of a module. With fewer outputs, a multiple of RowUnit or none, they differ in at
+  // most one dimension each: that along which outputs lie.
   virtual std::vector<TensorDeclaration> Declare(const QuantizedModule& module) const = 0;
   // `rows`: outputs [first, first + rows.out) of `module` (RowUnit). `to`: their places in the
   // tensors of Declare, in its order.
