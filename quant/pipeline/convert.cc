@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -266,7 +268,7 @@ void Conversion::Prove() {
     const std::string& name = targets_[i].name;
     progress_("comparing", static_cast<int64_t>(i), layers(), name);
     const QuantizedModule module = reader->Describe(name);
-    input_.ForEach(i, [&](int64_t first, const QuantizedLinear& band, int thread) {
+    const auto compare = [&](int64_t first, const QuantizedLinear& band, int thread) {
       QuantizedLinear& rows = repacked[static_cast<size_t>(thread)];
       reader->ReadRows(module, {first, first + band.out}, rows);
       const std::optional<int64_t> row = FindDifferentRow(band, rows);
@@ -275,8 +277,10 @@ void Conversion::Prove() {
                   fmt::format("output {} decodes to other values than the source; nothing was "
                               "kept. This is a bug of quantmill or of the disk",
                               first + *row));
+    };
+    input_.ForEach(i, compare, [&] {
+      for (const std::string& tensor : reader->TensorsOf(name)) written.Release(tensor);
     });
-    for (const std::string& tensor : reader->TensorsOf(name)) written.Release(tensor);
   }
 }
 
@@ -296,7 +300,7 @@ class DenseWeights final : public RowPacker {
     return {quantmill::Declare(module.name + ".weight", dtype_, shape)};
   }
 
-  void PackRows(const QuantizedModule& module, int64_t, const QuantizedLinear& rows,
+  void PackRows(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
                 std::span<const TensorRows> to) const override {
     Tensor weight = HostTensor(DType::kF32, rows.out, rows.in);
     Dequantize(rows, weight);
@@ -304,7 +308,7 @@ class DenseWeights final : public RowPacker {
     const std::vector<std::byte> stored =
         StoredAs(dtype_, {weight.Row<float>(0), static_cast<size_t>(rows.out * rows.in)});
     CheckFinite({stored.data(), dtype_, weight.rows(), weight.cols(), weight.cols()},
-                module.name + " as " + std::string(NameOf(dtype_)));
+                fmt::format("{} as {}, outputs from {} on", module.name, NameOf(dtype_), first));
     Fill(to[0], stored);
   }
 

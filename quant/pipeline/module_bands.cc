@@ -1,7 +1,6 @@
 #include "quant/pipeline/module_bands.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -9,27 +8,32 @@
 namespace quantmill {
 namespace {
 
-// Packed rows of one module that are in memory together, about.
+// Bytes of one module, packed, that are in memory together, about.
 constexpr uint64_t kPackedBytes = uint64_t{32} << 20;
 
-// Rows of a module, a multiple of a band's, whose packed tensors take kPackedBytes.
-int64_t RowsInMemory(const RowPacker& packer, const QuantizedModule& module) {
-  uint64_t bytes = 0;
-  for (const TensorDeclaration& tensor : packer.Declare(module)) bytes += tensor.bytes();
-  const int64_t band = BandRows(module.scheme);
-  const int64_t bands = (module.out + band - 1) / band;
-  const uint64_t bytes_of_band = bytes / static_cast<uint64_t>(bands) + 1;
-  return std::max(int64_t{1}, static_cast<int64_t>(kPackedBytes / bytes_of_band)) * band;
-}
-
-}  // namespace
-
+// Rows of a band: a multiple of RowUnit.
 int64_t BandRows(const QuantScheme& scheme) {
   // Where eight outputs share a word, 128 fill a cache line: with less, bands would share lines.
   constexpr int64_t kRows = 128;
   const int64_t unit = RowUnit(scheme);
   return (kRows + unit - 1) / unit * unit;
 }
+
+// Rows of a module, a multiple of a band's, that take kPackedBytes where all take `bytes`.
+int64_t RowsInMemory(const QuantizedModule& module, uint64_t bytes) {
+  const int64_t band = BandRows(module.scheme);
+  const int64_t bands = (module.out + band - 1) / band;
+  const uint64_t bytes_of_band = bytes / static_cast<uint64_t>(bands) + 1;
+  return std::max(int64_t{1}, static_cast<int64_t>(kPackedBytes / bytes_of_band)) * band;
+}
+
+uint64_t PackedBytes(const RowPacker& packer, const QuantizedModule& module) {
+  uint64_t bytes = 0;
+  for (const TensorDeclaration& tensor : packer.Declare(module)) bytes += tensor.bytes();
+  return bytes;
+}
+
+}  // namespace
 
 ModuleBands::ModuleBands(const ArtifactReader& reader, const Checkpoint& checkpoint,
                          ThreadPool& pool)
@@ -55,8 +59,14 @@ void ModuleBands::ForEachOf(size_t index, RowRange rows, const Visit& visit,
   for (const std::string& tensor : reader_.TensorsOf(module.name)) checkpoint_.Release(tensor);
 }
 
-void ModuleBands::ForEach(size_t index, const Visit& visit) {
-  ForEachOf(index, {0, modules_[index].out}, visit, [] {});
+void ModuleBands::ForEach(size_t index, const Visit& visit, const std::function<void()>& release) {
+  const QuantizedModule& module = modules_[index];
+  const auto codes = static_cast<uint64_t>(module.out * module.in);
+  const int64_t step = RowsInMemory(module, codes * static_cast<uint64_t>(module.scheme.bits) / 8);
+  for (int64_t row = 0; row < module.out; row += step) {
+    ForEachOf(index, {row, std::min(module.out, row + step)}, visit, [] {});
+    release();
+  }
 }
 
 void ModuleBands::Repack(const RowPacker& packer, std::span<const QuantizedModule> targets,
@@ -68,7 +78,7 @@ void ModuleBands::Repack(const RowPacker& packer, std::span<const QuantizedModul
   for (size_t index = 0; index < modules_.size(); ++index) {
     begin(index);
     const QuantizedModule& target = targets[index];
-    const int64_t step = RowsInMemory(packer, target);
+    const int64_t step = RowsInMemory(target, PackedBytes(packer, target));
     for (int64_t row = 0; row < target.out; row += step) {
       const RowRange rows = {row, std::min(target.out, row + step)};
       packed.Begin(packer, target, rows);

@@ -13,8 +13,8 @@
 namespace quantmill {
 
 // Modules are visited in order, bands of one by all threads at once. Memory is a few bands for each
-// thread and a few tens of MB of packed rows, whatever the size of a module. Both `checkpoint`, of
-// which the reader is, and `pool` must outlive it.
+// thread and a few tens of MB of packed rows and mapped pages, whatever the size of a module.
+// `reader`, its checkpoint and `pool` must outlive it.
 class ModuleBands {
  public:
   ModuleBands(const ArtifactReader& reader, const Checkpoint& checkpoint, ThreadPool& pool);
@@ -23,8 +23,10 @@ class ModuleBands {
 
   // Rows [first, first + band.out) of a module. The visitor may change them.
   using Visit = std::function<void(int64_t first, QuantizedLinear& band, int thread)>;
-  // All bands of modules()[index].
-  void ForEach(size_t index, const Visit& visit);
+  // All bands of modules()[index]. Now and then, and at the end, calls `release` while no thread
+  // visits: mapped pages of what the visitor reads besides must be given back.
+  void ForEach(
+      size_t index, const Visit& visit, const std::function<void()>& release = [] {});
 
   using Rewrite = std::function<void(size_t index, int64_t first, QuantizedLinear& band)>;
   // Every module, as `targets` describes it and after `rewrite`, into `writer`, which has the
@@ -45,9 +47,6 @@ class ModuleBands {
   std::vector<QuantizedModule> modules_;
   std::vector<QuantizedLinear> bands_;  // of each thread; the memory serves all modules
 };
-
-// Rows of a band: a multiple of RowUnit.
-int64_t BandRows(const QuantScheme& scheme);
 
 }  // namespace quantmill
 
