@@ -145,8 +145,6 @@ constexpr std::array<UnpackRowFunction, 7> kUnpackRow = {UnpackRow<2>, UnpackRow
                                                          UnpackRow<5>, UnpackRow<6>, UnpackRow<7>,
                                                          UnpackRow<8>};
 
-constexpr int64_t kWordBytes = 4;
-
 void CheckBits(int bits) { Check(bits >= 2 && bits <= 8, "codes have 2 to 8 bits"); }
 
 void CheckSizes(size_t codes, size_t words, int64_t rows, int64_t cols, int bits) {
@@ -166,16 +164,6 @@ void CheckNoOverflow(uint8_t overflow) {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileCodes = 256;
 using Tile = std::array<uint32_t, kTileRows * kTileCodes / kWordBytes>;
-
-// Calls visit(first row, rows, first code, codes) for the tiles of codes [rows, cols].
-template <typename Visit>
-void ForEachTile(int64_t rows, int64_t cols, const Visit& visit) {
-  for (int64_t col = 0; col < cols; col += kTileCodes) {
-    for (int64_t row = 0; row < rows; row += kTileRows) {
-      visit(row, std::min(kTileRows, rows - row), col, std::min(kTileCodes, cols - col));
-    }
-  }
-}
 
 }  // namespace
 
@@ -223,7 +211,7 @@ void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int 
   Check(static_cast<int64_t>(codes.size()) == rows * cols, "codes are [rows, cols]");
   const PackRowFunction pack = kPackRow[static_cast<size_t>(bits - 2)];
   uint8_t overflow = 0;
-  ForEachTile(rows, cols, [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
+  const auto pack_tile = [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
     const int64_t row_words = WordsPerRow(tile_cols, bits);
     Tile tile;
     for (int64_t r = 0; r < tile_rows; ++r) {
@@ -239,7 +227,8 @@ void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int 
                     kWordBytes);
       }
     }
-  });
+  };
+  ForEachTile(rows, cols, kTileRows, kTileCodes, pack_tile);
   CheckNoOverflow(overflow);
 }
 
@@ -248,7 +237,7 @@ void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t 
   CheckBits(bits);
   Check(static_cast<int64_t>(codes.size()) == rows * cols, "codes are [rows, cols]");
   const UnpackRowFunction unpack = kUnpackRow[static_cast<size_t>(bits - 2)];
-  ForEachTile(rows, cols, [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
+  const auto unpack_tile = [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
     const int64_t row_words = WordsPerRow(tile_cols, bits);
     Tile tile;
     const std::byte* line =
@@ -263,7 +252,8 @@ void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t 
       unpack(reinterpret_cast<const std::byte*>(tile.data() + r * row_words), tile_cols,
              codes.data() + (row + r) * cols + col);
     }
-  });
+  };
+  ForEachTile(rows, cols, kTileRows, kTileCodes, unpack_tile);
 }
 
 }  // namespace quantmill

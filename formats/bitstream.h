@@ -12,6 +12,7 @@
 
 namespace quantmill {
 
+inline constexpr int64_t kWordBytes = 4;
 // 32-bit words of one row: a row starts at a word; the rest of its last word is zero.
 constexpr int64_t WordsPerRow(int64_t cols, int bits) { return (cols * bits + 31) / 32; }
 
@@ -36,22 +37,30 @@ void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int 
 void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t cols, int bits,
                    std::span<int8_t> codes);
 
+// Calls visit(first row, rows, first column, columns) for the tiles of [rows, cols], which are
+// `tile_rows` x `tile_cols` but at the ends; tiles of the same columns after each other.
+template <typename Visit>
+void ForEachTile(int64_t rows, int64_t cols, int64_t tile_rows, int64_t tile_cols,
+                 const Visit& visit) {
+  for (int64_t col = 0; col < cols; col += tile_cols) {
+    for (int64_t row = 0; row < rows; row += tile_rows) {
+      visit(row, std::min(tile_rows, rows - row), col, std::min(tile_cols, cols - col));
+    }
+  }
+}
+
 // [rows, cols] -> [cols, rows]; no aliasing. In tiles whose lines of both sides stay in the
 // first-level cache.
 template <typename T>
 void Transpose(std::span<const T> in, int64_t rows, int64_t cols, std::span<T> out) {
   constexpr int64_t kTile = 16;
-  for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
-    const int64_t r1 = std::min(rows, r0 + kTile);
-    for (int64_t c0 = 0; c0 < cols; c0 += kTile) {
-      const int64_t c1 = std::min(cols, c0 + kTile);
-      for (int64_t c = c0; c < c1; ++c) {
-        for (int64_t r = r0; r < r1; ++r) {
-          out[static_cast<size_t>(c * rows + r)] = in[static_cast<size_t>(r * cols + c)];
-        }
+  ForEachTile(rows, cols, kTile, kTile, [&](int64_t r0, int64_t height, int64_t c0, int64_t width) {
+    for (int64_t c = c0; c < c0 + width; ++c) {
+      for (int64_t r = r0; r < r0 + height; ++r) {
+        out[static_cast<size_t>(c * rows + r)] = in[static_cast<size_t>(r * cols + c)];
       }
     }
-  }
+  });
 }
 
 }  // namespace quantmill

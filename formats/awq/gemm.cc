@@ -16,7 +16,6 @@ namespace {
 
 constexpr int kBits = kAwqBits;
 constexpr int64_t kPerWord = kAwqPerWord;
-constexpr int64_t kWordBytes = 4;
 // Which of a word's eight outputs lies in its i-th four bits.
 constexpr std::array<int64_t, kPerWord> kOutputOf = {0, 2, 4, 6, 1, 3, 5, 7};
 
@@ -50,27 +49,17 @@ void TransposeFields(Square& words) {
 // One tile by outputs: the codes of an output in words of their own.
 using OutputWords = std::array<std::array<uint32_t, kTileInputs / kPerWord>, kTileOutputs>;
 
-// The words of the outputs that word `c` of a line holds, by their place in it.
+// The word of the output at `place` in word `column` of a line, with `input` in it.
 uint32_t& WordOf(OutputWords& words, int64_t column, size_t place, int64_t input) {
   const auto output = static_cast<size_t>(column * kPerWord + kOutputOf[place]);
   return words[output][static_cast<size_t>(input / kPerWord)];
-}
-
-// Calls visit(first output, outputs, first input, inputs) for the tiles of [outputs, inputs].
-template <typename Visit>
-void ForEachTile(int64_t outputs, int64_t inputs, const Visit& visit) {
-  for (int64_t k = 0; k < inputs; k += kTileInputs) {
-    for (int64_t o = 0; o < outputs; o += kTileOutputs) {
-      visit(o, std::min(kTileOutputs, outputs - o), k, std::min(kTileInputs, inputs - k));
-    }
-  }
 }
 
 // Codes or zero points [outputs, inputs] -> lines of words, `stride` bytes apart: bits 4i of word c
 // of line k hold output 8c + kOutputOf[i] of input k.
 void PackLines(std::span<const int8_t> codes, int64_t outputs, int64_t inputs, std::byte* lines,
                size_t stride) {
-  ForEachTile(outputs, inputs, [&](int64_t o, int64_t tile_outputs, int64_t k, int64_t count) {
+  const auto pack_tile = [&](int64_t o, int64_t tile_outputs, int64_t k, int64_t count) {
     OutputWords by_output;
     const auto words = static_cast<size_t>(WordsPerRow(count, kBits));
     for (int64_t i = 0; i < tile_outputs; ++i) {
@@ -93,13 +82,14 @@ void PackLines(std::span<const int8_t> codes, int64_t outputs, int64_t inputs, s
                     static_cast<size_t>(columns * kWordBytes));
       }
     }
-  });
+  };
+  ForEachTile(outputs, inputs, kTileOutputs, kTileInputs, pack_tile);
 }
 
 // The inverse.
 void UnpackLines(const std::byte* lines, size_t stride, int64_t outputs, int64_t inputs,
                  std::span<int8_t> codes) {
-  ForEachTile(outputs, inputs, [&](int64_t o, int64_t tile_outputs, int64_t k, int64_t count) {
+  const auto unpack_tile = [&](int64_t o, int64_t tile_outputs, int64_t k, int64_t count) {
     OutputWords by_output;
     const int64_t columns = tile_outputs / kPerWord;
     for (int64_t input = 0; input < count; input += kPerWord) {
@@ -122,7 +112,8 @@ void UnpackLines(const std::byte* lines, size_t stride, int64_t outputs, int64_t
       UnpackCodes(std::as_bytes(std::span(by_output[static_cast<size_t>(i)]).first(words)), 1,
                   count, kBits, codes.subspan(to, static_cast<size_t>(count)));
     }
-  });
+  };
+  ForEachTile(outputs, inputs, kTileOutputs, kTileInputs, unpack_tile);
 }
 
 class Format final : public WriterWithoutCache {

@@ -18,8 +18,6 @@ namespace {
 
 constexpr int64_t kMultiple = 32;  // of inputs and outputs: whole words for any number of bits
 
-constexpr int64_t kWordBytes = 4;
-
 int64_t WordsOf(int64_t count, int bits) { return count * bits / 32; }
 
 // A zero point as it is stored, in the signed convention: less one in version 1, wrapping.
