@@ -1,6 +1,5 @@
 // cuBLAS and cuSOLVER are column-major: a row-major matrix is its transpose to them, and the lower
 // triangle of one the upper triangle of the other.
-#include <string>
 #include <vector>
 
 #include "kernels/core/error.h"
@@ -8,36 +7,6 @@
 #include "kernels/cuda/libraries.h"
 
 namespace quantmill::QUANTMILL_CUDA {
-
-void CheckBlas(cublasStatus_t status, const std::source_location& location) {
-  if (status != CUBLAS_STATUS_SUCCESS) {
-    CheckFailed(std::string("cuBLAS: ") + cublasGetStatusString(status), location);
-  }
-}
-
-void CheckSolver(cusolverStatus_t status, const std::source_location& location) {
-  if (status != CUSOLVER_STATUS_SUCCESS) {
-    CheckFailed("cuSOLVER: status " + std::to_string(static_cast<int>(status)), location);
-  }
-}
-
-DeviceStream::Libraries::Libraries(cudaStream_t stream) {
-  CheckBlas(cublasCreate(&blas));
-  CheckBlas(cublasSetStream(blas, stream));
-  // No TF32, and no sums in an order that changes from run to run.
-  CheckBlas(cublasSetMathMode(blas, CUBLAS_DEFAULT_MATH));
-  CheckBlas(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED));
-  CheckSolver(cusolverDnCreate(&solver));
-  CheckSolver(cusolverDnSetStream(solver, stream));
-  CheckSolver(cusolverDnSetDeterministicMode(solver, CUSOLVER_DETERMINISTIC_RESULTS));
-  CheckSolver(cusolverDnCreateParams(&solver_params));
-}
-
-DeviceStream::Libraries::~Libraries() {
-  cusolverDnDestroyParams(solver_params);
-  cusolverDnDestroy(solver);
-  cublasDestroy(blas);
-}
 
 namespace {
 
@@ -100,12 +69,12 @@ void Gemm(Exec& exec, Transpose transpose_a, ConstMatrix a, Transpose transpose_
     return;
   }
   const float one = 1;
-  CheckBlas(cublasGemmEx(LibrariesOf(exec).blas, Operation(transpose_b), Operation(transpose_a),
-                         static_cast<int>(c.cols), static_cast<int>(c.rows),
-                         static_cast<int>(depth), &one, b.data, TypeOf(b.dtype),
-                         static_cast<int>(b.stride), a.data, TypeOf(a.dtype),
-                         static_cast<int>(a.stride), &beta, c.data, CUDA_R_32F,
-                         static_cast<int>(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+  DeviceStream::Libraries& libraries = LibrariesOf(exec);
+  CheckBlas(libraries.functions.cublasGemmEx(
+      libraries.blas, Operation(transpose_b), Operation(transpose_a), static_cast<int>(c.cols),
+      static_cast<int>(c.rows), static_cast<int>(depth), &one, b.data, TypeOf(b.dtype),
+      static_cast<int>(b.stride), a.data, TypeOf(a.dtype), static_cast<int>(a.stride), &beta,
+      c.data, CUDA_R_32F, static_cast<int>(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
 }
 
 int64_t CholeskyLower(Exec& exec, Matrix a) {
@@ -115,16 +84,16 @@ int64_t CholeskyLower(Exec& exec, Matrix a) {
   const cudaDataType_t type = TypeOf(a.dtype);
   size_t device_bytes = 0;
   size_t host_bytes = 0;
-  CheckSolver(cusolverDnXpotrf_bufferSize(libraries.solver, libraries.solver_params,
-                                          CUBLAS_FILL_MODE_UPPER, a.rows, type, a.data, a.stride,
-                                          type, &device_bytes, &host_bytes));
+  CheckSolver(libraries.functions.cusolverDnXpotrf_bufferSize(
+      libraries.solver, libraries.solver_params, CUBLAS_FILL_MODE_UPPER, a.rows, type, a.data,
+      a.stride, type, &device_bytes, &host_bytes));
   Workspace::Scope scope(exec.workspace);
   SolverWorkspace workspace = TakeWorkspace(scope, device_bytes, host_bytes);
   const Matrix info = scope.Take(DType::kI32, 1, 1);
-  CheckSolver(cusolverDnXpotrf(libraries.solver, libraries.solver_params, CUBLAS_FILL_MODE_UPPER,
-                               a.rows, type, a.data, a.stride, type, workspace.device,
-                               workspace.device_bytes, workspace.host.data(), workspace.host.size(),
-                               info.Row<int32_t>(0)));
+  CheckSolver(libraries.functions.cusolverDnXpotrf(
+      libraries.solver, libraries.solver_params, CUBLAS_FILL_MODE_UPPER, a.rows, type, a.data,
+      a.stride, type, workspace.device, workspace.device_bytes, workspace.host.data(),
+      workspace.host.size(), info.Row<int32_t>(0)));
   const int failed = ReadInfo(exec, info);
   Check(failed >= 0, "cuSOLVER: potrf was given a wrong argument");
   return failed == 0 ? -1 : failed - 1;
@@ -137,16 +106,16 @@ void InvertLower(Exec& exec, Matrix a) {
   const cudaDataType_t type = TypeOf(a.dtype);
   size_t device_bytes = 0;
   size_t host_bytes = 0;
-  CheckSolver(cusolverDnXtrtri_bufferSize(libraries.solver, CUBLAS_FILL_MODE_UPPER,
-                                          CUBLAS_DIAG_NON_UNIT, a.rows, type, a.data, a.stride,
-                                          &device_bytes, &host_bytes));
+  CheckSolver(libraries.functions.cusolverDnXtrtri_bufferSize(
+      libraries.solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, a.rows, type, a.data,
+      a.stride, &device_bytes, &host_bytes));
   Workspace::Scope scope(exec.workspace);
   SolverWorkspace workspace = TakeWorkspace(scope, device_bytes, host_bytes);
   const Matrix info = scope.Take(DType::kI32, 1, 1);
-  CheckSolver(cusolverDnXtrtri(libraries.solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT,
-                               a.rows, type, a.data, a.stride, workspace.device,
-                               workspace.device_bytes, workspace.host.data(), workspace.host.size(),
-                               info.Row<int32_t>(0)));
+  CheckSolver(libraries.functions.cusolverDnXtrtri(
+      libraries.solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, a.rows, type, a.data,
+      a.stride, workspace.device, workspace.device_bytes, workspace.host.data(),
+      workspace.host.size(), info.Row<int32_t>(0)));
   Check(ReadInfo(exec, info) == 0, "cuSOLVER: a triangle with a zero on its diagonal");
 }
 
@@ -155,11 +124,12 @@ void MultiplyUpper(Exec& exec, ConstMatrix x, Transpose transpose, ConstMatrix f
         "MultiplyUpper: shapes differ");
   if (x.size() == 0) return;
   const float one = 1;
-  CheckBlas(cublasStrmm(LibrariesOf(exec).blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_LOWER,
-                        Operation(transpose), CUBLAS_DIAG_NON_UNIT, static_cast<int>(x.cols),
-                        static_cast<int>(x.rows), &one, factor.Row<float>(0),
-                        static_cast<int>(factor.stride), x.Row<float>(0),
-                        static_cast<int>(x.stride), y.Row<float>(0), static_cast<int>(y.stride)));
+  DeviceStream::Libraries& libraries = LibrariesOf(exec);
+  CheckBlas(libraries.functions.cublasStrmm(
+      libraries.blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_LOWER, Operation(transpose),
+      CUBLAS_DIAG_NON_UNIT, static_cast<int>(x.cols), static_cast<int>(x.rows), &one,
+      factor.Row<float>(0), static_cast<int>(factor.stride), x.Row<float>(0),
+      static_cast<int>(x.stride), y.Row<float>(0), static_cast<int>(y.stride)));
 }
 
 }  // namespace quantmill::QUANTMILL_CUDA

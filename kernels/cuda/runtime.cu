@@ -58,6 +58,7 @@ DeviceInfo OpenDevice() {
     ThrowEnvironment(std::string(properties.name) + " (sm_" + std::to_string(capability) +
                      ") cannot run this build's kernels: " + cudaGetErrorString(result));
   }
+  Functions();  // of the libraries: what is missing is told before work begins
   return {properties.name, capability, properties.multiProcessorCount,
           static_cast<int64_t>(properties.totalGlobalMem), kMemoryOverhead};
 }

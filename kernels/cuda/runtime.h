@@ -32,7 +32,7 @@ struct DeviceInfo {
 };
 
 // The first device that this build has kernels for, made current. Throws Error(kEnvironment) saying
-// what is missing: driver, device, or kernels for its architecture.
+// what is missing: driver, device, kernels for its architecture, or a library.
 DeviceInfo OpenDevice();
 
 // Device memory, 256-byte aligned. Throws Error(kEnvironment), saying how much there is. size 0

@@ -1,5 +1,6 @@
 # Sources with kernels or backend methods: compiled by nvcc for the kernels library, and by the C++
-# compiler for the tests (tests/support/cuda_host). runtime.cu and blas.cu have their own host twins.
+# compiler for the tests (tests/support/cuda_host). runtime.cu and blas.cu have their own host twins;
+# libraries.cu is nvcc's alone.
 set(QUANTMILL_CUDA_SOURCES
   attention_bf16.cu
   attention_f32.cu
