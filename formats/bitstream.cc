@@ -159,9 +159,10 @@ void CheckNoOverflow(uint8_t overflow) {
   Check(overflow == 0, "a code is out of the range of its bits");
 }
 
-// Words of columns are transposed by tiles that stay in the first-level cache: as many rows as a
-// cache line has words, and codes that fill whole words for any number of bits.
-constexpr int64_t kTileRows = 16;
+// Words of columns are transposed by tiles that stay in the first-level cache: rows whose words lie
+// beside each other in a few cache lines (the next words are pages away: with one line, a fifth
+// more time), and codes that fill whole words for any number of bits.
+constexpr int64_t kTileRows = 64;
 constexpr int64_t kTileCodes = 256;
 using Tile = std::array<uint32_t, kTileRows * kTileCodes / kWordBytes>;
 
