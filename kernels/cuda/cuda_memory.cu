@@ -7,7 +7,10 @@
 
 namespace quantmill::QUANTMILL_CUDA {
 
-CudaMemory::Pool::~Pool() { FreeKept(0); }
+// Not FreeKept(0): empty tensors have memory too, which counts as nothing.
+CudaMemory::Pool::~Pool() {
+  for (const Kept& kept : kept_) FreeDevice(kept.memory);
+}
 
 void CudaMemory::Pool::Limit(int64_t bytes) {
   const std::lock_guard lock(mutex_);
