@@ -17,7 +17,6 @@ namespace quantmill {
 namespace {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{4} << 30;
-constexpr uint64_t kMaxConfigBytes = uint64_t{64} << 20;
 constexpr std::string_view kSeparator = "\n\n";
 
 void AppendPassage(std::string_view passage, std::string& text) {
