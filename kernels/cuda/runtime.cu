@@ -154,16 +154,6 @@ bool IsIdle(const DeviceStream& stream) {
 
 }  // namespace
 
-void StreamGroup::Add(DeviceStream& stream) {
-  const std::lock_guard lock(mutex_);
-  streams_.push_back(&stream);
-}
-
-void StreamGroup::Remove(DeviceStream& stream) {
-  const std::lock_guard lock(mutex_);
-  std::erase(streams_, &stream);
-}
-
 StreamGroup::Moment StreamGroup::Now() {
   const std::lock_guard lock(mutex_);
   Moment moment;

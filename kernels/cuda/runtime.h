@@ -162,8 +162,14 @@ class StreamGroup {
   // What is put on any of the streams from now on runs after what was on all of them then.
   void RunAfter(const Moment& moment);
 
-  void Add(DeviceStream& stream);
-  void Remove(DeviceStream& stream);
+  void Add(DeviceStream& stream) {
+    const std::lock_guard lock(mutex_);
+    streams_.push_back(&stream);
+  }
+  void Remove(DeviceStream& stream) {
+    const std::lock_guard lock(mutex_);
+    std::erase(streams_, &stream);
+  }
 
  private:
   std::mutex mutex_;

@@ -48,16 +48,6 @@ StreamGroup::Moment::Moment(Moment&&) noexcept = default;
 StreamGroup::Moment& StreamGroup::Moment::operator=(Moment&&) noexcept = default;
 StreamGroup::Moment::~Moment() = default;
 
-void StreamGroup::Add(DeviceStream& stream) {
-  const std::lock_guard lock(mutex_);
-  streams_.push_back(&stream);
-}
-
-void StreamGroup::Remove(DeviceStream& stream) {
-  const std::lock_guard lock(mutex_);
-  std::erase(streams_, &stream);
-}
-
 StreamGroup::Moment StreamGroup::Now() {
   const std::lock_guard lock(mutex_);
   for (DeviceStream* stream : streams_) stream->Settle();
