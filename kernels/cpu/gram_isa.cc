@@ -30,53 +30,105 @@ Vec LoadElements(const void* x, bool bf16, int64_t at, int count) {
   return Load(lanes);
 }
 
-// Columns [c, c + kLanes) of a token, zero from `cols` on.
+// Columns [c, c + kLanes) of a token, zero from `cols` on; zero past the tokens.
+template <bool kBF16>
 Vec LoadToken(const GramPackArgs& a, int64_t token, int c) {
-  const Vec x = LoadElements(a.x, a.bf16, token * a.x_row + c, a.cols - c);
+  if (token >= a.tokens) return Zero();
+  const Vec x = LoadElements(a.x, kBF16, token * a.x_row + c, a.cols - c);
   if (a.minus == nullptr) return x;
-  return x - LoadElements(a.minus, a.bf16, token * a.minus_row + c, a.cols - c);
+  return x - LoadElements(a.minus, kBF16, token * a.minus_row + c, a.cols - c);
+}
+
+template <bool kBF16>
+void PackWide(const GramPackArgs& a) {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int c = 0; c < kCols; c += kLanes) {
+      Store(a.right + t * kCols + c, LoadToken<kBF16>(a, t, c));
+    }
+  }
 }
 
 #if defined(__AVX512BF16__)
-// As what is stored in a pair: the bits of x itself are BF16 already.
-Vec LoadRounded(const GramPackArgs& a, int64_t token, int c) {
-  const Vec x = LoadToken(a, token, c);
-  if (a.minus == nullptr) return x;
+// Pairs of BF16 whose bits are in the high halves of the lanes.
+Vec PairOf(Vec first, Vec second) {
+  const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
+  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(second)));
+}
+
+// x rounded to BF16, widened again.
+Vec Rounded(Vec x) {
   uint16_t lanes[kLanes];
   StoreBF16(lanes, x);
   return LoadBF16(lanes);
 }
 
-// Tokens t and t + 1: the bits of a widened BF16 are in the high half of its lane.
-Vec LoadTokenPair(const GramPackArgs& a, int64_t token, int c) {
-  const Vec first = LoadRounded(a, token, c);
-  const Vec second = token + 1 < a.tokens ? LoadRounded(a, token + 1, c) : Zero();
-  const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
-  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(second)));
+// Tokens t and t + 1. A difference is rounded as it is stored; the bits of x itself are BF16
+// already.
+Vec LoadPair(const GramPackArgs& a, int64_t token, int c) {
+  const Vec first = LoadToken<true>(a, token, c);
+  const Vec second = LoadToken<true>(a, token + 1, c);
+  return a.minus == nullptr ? PairOf(first, second) : PairOf(Rounded(first), Rounded(second));
 }
 #endif
 
-void Pack(const GramPackArgs& a) {
-#if defined(__AVX512BF16__)
-  if (a.bf16) {
-    for (int64_t t = 0; t < a.tokens; t += 2) {
-      for (int c = 0; c < kCols; c += kLanes) {
-        Store(a.panel + t / 2 * kCols + c, LoadTokenPair(a, t, c));
+#if defined(__AMX_BF16__)
+// Sixteen steps of a panel lie together, part after part: of a right factor as [step][column], of a
+// left one as [column][step], so that the rows of a tile are whole cache lines.
+constexpr int64_t kPartFloats = kAmxSteps * kCols;
+
+// The pairs of one step, a vector for each part.
+struct PairParts {
+  Vec part[kAmxParts];
+};
+
+struct BF16Pairs {
+  static constexpr int kParts = 1;
+  static PairParts Load(const GramPackArgs& a, int64_t token, int c) {
+    return {{LoadPair(a, token, c)}};
+  }
+};
+
+struct F32Parts {
+  static constexpr int kParts = kAmxParts;
+  static PairParts Load(const GramPackArgs& a, int64_t token, int c) {
+    const Parts first = SplitF32(LoadToken<false>(a, token, c));
+    const Parts second = SplitF32(LoadToken<false>(a, token + 1, c));
+    PairParts pairs;
+    for (int p = 0; p < kAmxParts; ++p) pairs.part[p] = PairOf(first.part[p], second.part[p]);
+    return pairs;
+  }
+};
+
+template <typename Pairs>
+void PackTiles(const GramPackArgs& a) {
+  static_assert(kAmxSteps == kLanes);
+  constexpr int64_t kGroup = Pairs::kParts * kPartFloats;
+  alignas(64) float block[Pairs::kParts][kAmxSteps * kLanes];
+  for (int64_t t = 0; t < a.tokens; t += 2 * kAmxSteps) {
+    const int64_t group = t / (2 * kAmxSteps) * kGroup;
+    for (int c = 0; c < kCols; c += kLanes) {
+      for (int step = 0; step < kAmxSteps; ++step) {
+        const PairParts pairs = Pairs::Load(a, t + 2 * step, c);
+        for (int p = 0; p < Pairs::kParts; ++p) {
+          Store(block[p] + step * kLanes, pairs.part[p]);
+          if (a.right == nullptr) continue;
+          Store(a.right + group + p * kPartFloats + step * kCols + c, pairs.part[p]);
+        }
+      }
+      for (int p = 0; p < Pairs::kParts && a.left != nullptr; ++p) {
+        float* left = a.left + group + p * kPartFloats + c * kAmxSteps;
+        TransposeBlock(block[p], kLanes, left, kAmxSteps);
       }
     }
-#if defined(__AMX_BF16__)
-    const int64_t steps = (a.tokens + 1) / 2;
-    const int64_t padded = (steps + kAmxSteps - 1) / kAmxSteps * kAmxSteps;
-    std::memset(a.panel + steps * kCols, 0, static_cast<size_t>((padded - steps) * kCols) * 4);
-    Transpose(a.panel, kCols, padded, kCols, a.transposed, a.transposed_row);
-#endif
-    return;
-  }
-#endif
-  for (int64_t t = 0; t < a.tokens; ++t) {
-    for (int c = 0; c < kCols; c += kLanes) Store(a.panel + t * kCols + c, LoadToken(a, t, c));
   }
 }
+#elif defined(__AVX512BF16__)
+void PackPairs(const GramPackArgs& a) {
+  for (int64_t t = 0; t < a.tokens; t += 2) {
+    for (int c = 0; c < kCols; c += kLanes) Store(a.right + t / 2 * kCols + c, LoadPair(a, t, c));
+  }
+}
+#endif
 
 // ---- products ----
 
@@ -98,7 +150,7 @@ void TileRow(const GramBlockArgs& a, int row, int64_t begin, int64_t steps) {
   const int64_t at = row / kTileRows * steps * 64;
   const char* ahead = at < block_bytes ? block + block_bytes + at : block;
   // On the diagonal the vectors left of it are not needed.
-  const int first = a.a == a.b ? row / kLanes : 0;
+  const int first = a.diagonal ? row / kLanes : 0;
   if constexpr (kTileVectors == 4) {
     if (first == 3) return TileFrom<Step, kRows, 3>(a, row, begin, steps, ahead);
     if (first == 2) return TileFrom<Step, kRows, 2>(a, row, begin, steps, ahead);
@@ -115,6 +167,12 @@ void AddRow(const float* sums, int first, int cols, float* gram) {
   for (; c < cols; ++c) gram[c] += sums[c];
 }
 
+void AddSums(const GramBlockArgs& a) {
+  for (int i = 0; i < a.rows; ++i) {
+    AddRow(a.sums + i * kCols, a.diagonal ? i : 0, a.cols, a.gram + i * a.gram_row);
+  }
+}
+
 // Steps taken at a time: both factors stay in L2 while all their tiles pass.
 constexpr int64_t kStepBlock = 512;
 
@@ -128,59 +186,112 @@ void AddBlock(const GramBlockArgs& a) {
     }
     TileRow<Step, kCols % kTileRows>(a, row, begin, steps);
   }
-  const bool diagonal = a.a == a.b;
-  for (int i = 0; i < a.rows; ++i) {
-    AddRow(a.sums + i * kCols, diagonal ? i : 0, a.cols, a.gram + i * a.gram_row);
-  }
+  AddSums(a);
 }
 
 #if defined(__AMX_BF16__)
-void AddBlockAmx(const GramBlockArgs& a) {
-  const AmxTiles tiles(kAmxSide);
-  const bool diagonal = a.a == a.b;
-  for (int64_t i = 0; i < a.rows; i += kAmxSide) {
-    for (int64_t j = diagonal ? i : 0; j < a.cols; j += kAmxSide) {
-      const AmxOperands operands{
-          reinterpret_cast<const char*>(a.a_transposed + i * a.transposed_row),
-          a.transposed_row * 4, reinterpret_cast<const char*>(a.b + j), kCols * 4};
-      float* sums = a.sums + i * kCols + j;
-      AmxLoadSums<true>(false, sums, kCols * 4);
-      for (int64_t step = 0; step < a.steps; step += kAmxSteps) AmxStep<true>(operands, step);
-      AmxStoreSums<true>(sums, kCols * 4);
-    }
+// The block's 16 steps at a and b: all products of parts that F32 can tell from the whole.
+template <int kParts>
+void AddSteps(const float* a, const float* b) {
+  const auto rows = [a](int part) {
+    AmxLoadRows<true>(reinterpret_cast<const char*>(a + part * kPartFloats), kAmxSteps * 4);
+  };
+  const auto cols = [b](int part) {
+    AmxLoadCols(reinterpret_cast<const char*>(b + part * kPartFloats), kCols * 4);
+  };
+  rows(0);
+  cols(0);
+  AmxMultiply<true>();
+  if constexpr (kParts == 1) return;
+  cols(1);
+  AmxMultiply<true>();
+  rows(1);
+  AmxMultiply<true>();
+  cols(0);
+  AmxMultiply<true>();
+  rows(2);
+  AmxMultiply<true>();
+  rows(0);
+  cols(2);
+  AmxMultiply<true>();
+}
+
+// One of the two numbers of a pair, the sum of its parts; `step` lies `stride` floats from the
+// next.
+float WholeNumber(const float* steps, int64_t step, int64_t stride, int odd) {
+  float sum = 0;
+  for (int p = kAmxParts - 1; p >= 0; --p) {  // the small ones first: exact
+    uint32_t pair;
+    std::memcpy(&pair, steps + p * kPartFloats + step * stride, sizeof(pair));
+    const uint32_t bits = odd != 0 ? pair & 0xFFFF0000u : pair << 16;
+    float part;
+    std::memcpy(&part, &bits, sizeof(part));
+    sum += part;
   }
+  return sum;
+}
+
+// Sums that are NaN, again from whole numbers: an infinity times a part that is zero is NaN even
+// where its product with the number is not.
+void SumNaNsAgain(const GramBlockArgs& a) {
   for (int i = 0; i < a.rows; ++i) {
-    AddRow(a.sums + i * kCols, diagonal ? i : 0, a.cols, a.gram + i * a.gram_row);
+    for (int j = a.diagonal ? i : 0; j < a.cols; ++j) {
+      float& sum = a.sums[i * kCols + j];
+      if (sum == sum) continue;  // NOLINT(misc-redundant-expression)
+      sum = 0;
+      for (int64_t at = 0; at < 2 * a.steps && sum == sum; ++at) {  // NOLINT
+        const int64_t group = at / (2 * kAmxSteps) * kAmxParts * kPartFloats;
+        const int64_t step = at / 2 % kAmxSteps;
+        const int odd = static_cast<int>(at % 2);
+        sum += WholeNumber(a.a + group + i * kAmxSteps, step, 1, odd) *
+               WholeNumber(a.b + group + j, step, kCols, odd);
+      }
+    }
   }
 }
 
-constexpr bool kPairs = true;
-constexpr bool kTransposed = true;
-constexpr int64_t kStepUnit = kAmxSteps;
-constexpr auto* kAddBlockPairs = AddBlockAmx;
-#elif defined(__AVX512BF16__)
-constexpr bool kPairs = true;
-constexpr bool kTransposed = false;
-constexpr int64_t kStepUnit = 1;
-constexpr auto* kAddBlockPairs = AddBlock<StepPairs>;
+template <typename Pairs>
+void AddBlockAmx(const GramBlockArgs& a) {
+  constexpr int kParts = Pairs::kParts;
+  const AmxTiles tiles(kAmxSide);
+  for (int64_t i = 0; i < a.rows; i += kAmxSide) {
+    for (int64_t j = a.diagonal ? i : 0; j < a.cols; j += kAmxSide) {
+      float* sums = a.sums + i * kCols + j;
+      AmxLoadSums<true>(false, sums, kCols * 4);
+      for (int64_t step = 0; step < a.steps; step += kAmxSteps) {
+        const int64_t at = step * kParts * kCols;
+        AddSteps<kParts>(a.a + at + i * kAmxSteps, a.b + at + j);
+      }
+      AmxStoreSums<true>(sums, kCols * 4);
+    }
+  }
+  if constexpr (kParts > 1) SumNaNsAgain(a);
+  AddSums(a);
+}
+
+constexpr GramForm kFormF32{.step_tokens = 2,
+                            .step_unit = kAmxSteps,
+                            .parts = kAmxParts,
+                            .transposed = true,
+                            .pack = PackTiles<F32Parts>,
+                            .add_block = AddBlockAmx<F32Parts>};
+constexpr GramForm kFormBF16{.step_tokens = 2,
+                             .step_unit = kAmxSteps,
+                             .transposed = true,
+                             .pack = PackTiles<BF16Pairs>,
+                             .add_block = AddBlockAmx<BF16Pairs>};
 #else
-constexpr bool kTransposed = false;
-constexpr int64_t kStepUnit = 1;
-constexpr bool kPairs = false;
-constexpr std::nullptr_t kAddBlockPairs = nullptr;
+constexpr GramForm kFormF32{.pack = PackWide<false>, .add_block = AddBlock<StepF32>};
+#if defined(__AVX512BF16__)
+constexpr GramForm kFormBF16{.step_tokens = 2, .pack = PackPairs, .add_block = AddBlock<StepPairs>};
+#else
+constexpr GramForm kFormBF16{.pack = PackWide<true>, .add_block = AddBlock<StepF32>};
+#endif
 #endif
 
 }  // namespace
 
 extern const GramKernels kGramKernels;
-const GramKernels kGramKernels = {
-    .panel_cols = kCols,
-    .pairs = kPairs,
-    .transposed = kTransposed,
-    .step_unit = kStepUnit,
-    .pack = Pack,
-    .add_block = AddBlock<StepF32>,
-    .add_block_pairs = kAddBlockPairs,
-};
+const GramKernels kGramKernels = {.panel_cols = kCols, .f32 = kFormF32, .bf16 = kFormBF16};
 
 }  // namespace quantmill::cpu::QUANTMILL_ISA
