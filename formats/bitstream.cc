@@ -166,6 +166,47 @@ constexpr int64_t kTileRows = 64;
 constexpr int64_t kTileCodes = 256;
 using Tile = std::array<uint32_t, kTileRows * kTileCodes / kWordBytes>;
 
+using FourWords = uint32_t __attribute__((vector_size(16)));
+
+// 4 x 4 words, transposed: lines of `in` and `out` are so many bytes apart, of any alignment.
+void TransposeFour(const std::byte* in, size_t in_stride, std::byte* out, size_t out_stride) {
+  std::array<FourWords, 4> rows;
+  for (size_t i = 0; i < 4; ++i) std::memcpy(&rows[i], in + i * in_stride, sizeof(FourWords));
+  const FourWords low_01 = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+  const FourWords low_23 = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+  const FourWords high_01 = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+  const FourWords high_23 = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  rows = {__builtin_shufflevector(low_01, low_23, 0, 1, 4, 5),
+          __builtin_shufflevector(low_01, low_23, 2, 3, 6, 7),
+          __builtin_shufflevector(high_01, high_23, 0, 1, 4, 5),
+          __builtin_shufflevector(high_01, high_23, 2, 3, 6, 7)};
+  for (size_t i = 0; i < 4; ++i) std::memcpy(out + i * out_stride, &rows[i], sizeof(FourWords));
+}
+
+// [rows, cols] words -> [cols, rows], four lines of the output at a time: each of their cache lines
+// is filled at once, which matters where lines lie a multiple of a page apart.
+void TransposeWords(const std::byte* in, size_t in_stride, int64_t rows, int64_t cols,
+                    std::byte* out, size_t out_stride) {
+  const int64_t whole_rows = rows / 4 * 4;
+  const int64_t whole_cols = cols / 4 * 4;
+  const auto from = [&](int64_t r, int64_t c) {
+    return in + static_cast<size_t>(r) * in_stride + c * kWordBytes;
+  };
+  const auto to = [&](int64_t r, int64_t c) {
+    return out + static_cast<size_t>(c) * out_stride + r * kWordBytes;
+  };
+  for (int64_t c = 0; c < whole_cols; c += 4) {
+    for (int64_t r = 0; r < whole_rows; r += 4) {
+      TransposeFour(from(r, c), in_stride, to(r, c), out_stride);
+    }
+  }
+  for (int64_t c = 0; c < cols; ++c) {
+    for (int64_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r) {
+      std::memcpy(to(r, c), from(r, c), kWordBytes);
+    }
+  }
+}
+
 }  // namespace
 
 void PackCodes(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
@@ -221,13 +262,10 @@ void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int 
       pack(codes.data() + (row + r) * cols + col, tile_cols, reinterpret_cast<std::byte*>(to),
            overflow);
     }
-    std::byte* line = words + static_cast<size_t>(col * bits / 32) * stride + row * kWordBytes;
-    for (int64_t w = 0; w < row_words; ++w, line += stride) {
-      for (int64_t r = 0; r < tile_rows; ++r) {
-        std::memcpy(line + r * kWordBytes, &tile[static_cast<size_t>(r * row_words + w)],
-                    kWordBytes);
-      }
-    }
+    TransposeWords(reinterpret_cast<const std::byte*>(tile.data()),
+                   static_cast<size_t>(row_words * kWordBytes), tile_rows, row_words,
+                   words + static_cast<size_t>(col * bits / 32) * stride + row * kWordBytes,
+                   stride);
   };
   ForEachTile(rows, cols, kTileRows, kTileCodes, pack_tile);
   CheckNoOverflow(overflow);
@@ -241,14 +279,9 @@ void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t 
   const auto unpack_tile = [&](int64_t row, int64_t tile_rows, int64_t col, int64_t tile_cols) {
     const int64_t row_words = WordsPerRow(tile_cols, bits);
     Tile tile;
-    const std::byte* line =
-        words + static_cast<size_t>(col * bits / 32) * stride + row * kWordBytes;
-    for (int64_t w = 0; w < row_words; ++w, line += stride) {
-      for (int64_t r = 0; r < tile_rows; ++r) {
-        std::memcpy(&tile[static_cast<size_t>(r * row_words + w)], line + r * kWordBytes,
-                    kWordBytes);
-      }
-    }
+    TransposeWords(words + static_cast<size_t>(col * bits / 32) * stride + row * kWordBytes, stride,
+                   row_words, tile_rows, reinterpret_cast<std::byte*>(tile.data()),
+                   static_cast<size_t>(row_words * kWordBytes));
     for (int64_t r = 0; r < tile_rows; ++r) {
       unpack(reinterpret_cast<const std::byte*>(tile.data() + r * row_words), tile_cols,
              codes.data() + (row + r) * cols + col);
