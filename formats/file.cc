@@ -94,9 +94,9 @@ MappedFile::~MappedFile() {
 
 void MappedFile::Release(uint64_t offset, uint64_t size) const {
   Check(offset <= bytes_.size() && size <= bytes_.size() - offset, "Release outside the file");
-  // The system maps pages around the one that was missing: those beside the range go too. Whoever
-  // reads there again gets them from the file once more.
-  constexpr uint64_t kFaultAround = 64 << 10;
+  // The system maps pages around the one that was missing, up to a huge page: those beside the
+  // range go too. Whoever reads there again gets them from the file once more.
+  constexpr uint64_t kFaultAround = 2 << 20;
   const uint64_t unit = std::max(PageSize(), kFaultAround);
   const uint64_t begin = offset / unit * unit;
   const uint64_t end = std::min<uint64_t>((offset + size + unit - 1) / unit * unit, bytes_.size());

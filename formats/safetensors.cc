@@ -69,6 +69,7 @@ SafetensorsFile SafetensorsFile::Open(const std::filesystem::path& path) {
   MappedFile file = MappedFile::Open(path);
   SafetensorsHeader header =
       ParseSafetensorsHeader(file.bytes(), file.bytes().size(), path.string());
+  file.Release(0, header.data_offset);
   return SafetensorsFile(std::move(file), std::move(header));
 }
 

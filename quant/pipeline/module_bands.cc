@@ -1,6 +1,7 @@
 #include "quant/pipeline/module_bands.h"
 
 #include <algorithm>
+#include <future>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -41,22 +42,27 @@ ModuleBands::ModuleBands(const ArtifactReader& reader, const Checkpoint& checkpo
       checkpoint_(checkpoint),
       pool_(pool),
       bands_(static_cast<size_t>(pool.threads())) {
-  for (const std::string& name : reader_.modules()) modules_.push_back(reader_.Describe(name));
+  for (const std::string& name : reader_.modules()) {
+    modules_.push_back(reader_.Describe(name));
+    ReleaseModule(name);
+  }
 }
 
-void ModuleBands::ForEachOf(size_t index, RowRange rows, const Visit& visit,
-                            const std::function<void()>& beside) {
+void ModuleBands::ReleaseModule(const std::string& name) const {
+  for (const std::string& tensor : reader_.TensorsOf(name)) checkpoint_.Release(tensor);
+}
+
+void ModuleBands::ForEachOf(size_t index, RowRange rows, const Visit& visit) {
   const QuantizedModule& module = modules_[index];
   const int64_t band = BandRows(module.scheme);
   const int64_t bands = (rows.count() + band - 1) / band;
-  pool_.ParallelFor(bands + 1, [&](int64_t task, int thread) {
-    if (task == 0) return beside();
+  pool_.ParallelFor(bands, [&](int64_t task, int thread) {
     QuantizedLinear& linear = bands_[static_cast<size_t>(thread)];
-    const int64_t first = rows.begin + (task - 1) * band;
+    const int64_t first = rows.begin + task * band;
     reader_.ReadRows(module, {first, std::min(rows.end, first + band)}, linear);
     visit(first, linear, thread);
   });
-  for (const std::string& tensor : reader_.TensorsOf(module.name)) checkpoint_.Release(tensor);
+  ReleaseModule(module.name);
 }
 
 void ModuleBands::ForEach(size_t index, const Visit& visit, const std::function<void()>& release) {
@@ -64,7 +70,7 @@ void ModuleBands::ForEach(size_t index, const Visit& visit, const std::function<
   const auto codes = static_cast<uint64_t>(module.out * module.in);
   const int64_t step = RowsInMemory(module, codes * static_cast<uint64_t>(module.scheme.bits) / 8);
   for (int64_t row = 0; row < module.out; row += step) {
-    ForEachOf(index, {row, std::min(module.out, row + step)}, visit, [] {});
+    ForEachOf(index, {row, std::min(module.out, row + step)}, visit);
     release();
   }
 }
@@ -82,13 +88,12 @@ void ModuleBands::Repack(const RowPacker& packer, std::span<const QuantizedModul
     for (int64_t row = 0; row < target.out; row += step) {
       const RowRange rows = {row, std::min(target.out, row + step)};
       packed.Begin(packer, target, rows);
-      ForEachOf(
-          index, rows,
-          [&](int64_t first, QuantizedLinear& band, int) {
-            rewrite(index, first, band);
-            packed.Pack(first, band);
-          },
-          [&] { written.WriteTo(writer); });
+      std::future<void> writing = std::async(std::launch::async, [&] { written.WriteTo(writer); });
+      ForEachOf(index, rows, [&](int64_t first, QuantizedLinear& band, int) {
+        rewrite(index, first, band);
+        packed.Pack(first, band);
+      });
+      writing.get();
       std::swap(packed, written);
     }
   }

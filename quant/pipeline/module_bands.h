@@ -31,15 +31,16 @@ class ModuleBands {
   using Rewrite = std::function<void(size_t index, int64_t first, QuantizedLinear& band)>;
   // Every module, as `targets` describes it and after `rewrite`, into `writer`, which has the
   // tensors that `packer` declares for them. Before each, `begin` is told its index. What is packed
-  // is written while the next rows are.
+  // is written by a thread of its own while the next rows are packed: it waits for the disk, which
+  // must not keep a thread of the pool.
   void Repack(const RowPacker& packer, std::span<const QuantizedModule> targets,
               const Rewrite& rewrite, const std::function<void(size_t index)>& begin,
               CheckpointWriter& writer);
 
  private:
-  // Calls visit for the bands of `rows`, and `beside` once, at the same time.
-  void ForEachOf(size_t index, RowRange rows, const Visit& visit,
-                 const std::function<void()>& beside);
+  // Calls visit for the bands of `rows`.
+  void ForEachOf(size_t index, RowRange rows, const Visit& visit);
+  void ReleaseModule(const std::string& name) const;
 
   const ArtifactReader& reader_;
   const Checkpoint& checkpoint_;
