@@ -42,6 +42,10 @@ QuantizedLinear ArtifactReader::Read(const std::string& module) const {
   return linear;
 }
 
+void ArtifactReader::ReadWords(const QuantizedModule&, RowRange, RowBand&) const {
+  Check(false, "ReadWords: the file has no words");
+}
+
 std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint) {
   const auto found = checkpoint.config().find("quantization_config");
   if (found == checkpoint.config().end() || found->is_null()) return nullptr;

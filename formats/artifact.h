@@ -15,6 +15,7 @@
 #include "formats/checkpoint.h"
 #include "formats/checkpoint_writer.h"
 #include "formats/packed_rows.h"
+#include "formats/row_band.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {
@@ -99,6 +100,11 @@ class ArtifactReader {
   // Describe said; `range` is not empty and begins and ends as RowUnit says.
   virtual void ReadRows(const QuantizedModule& module, RowRange range,
                         QuantizedLinear& rows) const = 0;
+  // Whether the file has the codes of a module in the words of RowBand.
+  virtual bool HasWords(const QuantizedModule&) const { return false; }
+  // ReadRows with the words of the rows instead of their codes: in the mapped file, which they then
+  // need until Release, or in the band's memory. REQUIRES: HasWords.
+  virtual void ReadWords(const QuantizedModule& module, RowRange range, RowBand& band) const;
   // Names of the tensors that hold the module's quantized weight (no bias).
   virtual std::vector<std::string> TensorsOf(const std::string& module) const = 0;
 

@@ -183,30 +183,6 @@ void TransposeFour(const std::byte* in, size_t in_stride, std::byte* out, size_t
   for (size_t i = 0; i < 4; ++i) std::memcpy(out + i * out_stride, &rows[i], sizeof(FourWords));
 }
 
-// [rows, cols] words -> [cols, rows], four lines of the output at a time: each of their cache lines
-// is filled at once, which matters where lines lie a multiple of a page apart.
-void TransposeWords(const std::byte* in, size_t in_stride, int64_t rows, int64_t cols,
-                    std::byte* out, size_t out_stride) {
-  const int64_t whole_rows = rows / 4 * 4;
-  const int64_t whole_cols = cols / 4 * 4;
-  const auto from = [&](int64_t r, int64_t c) {
-    return in + static_cast<size_t>(r) * in_stride + c * kWordBytes;
-  };
-  const auto to = [&](int64_t r, int64_t c) {
-    return out + static_cast<size_t>(c) * out_stride + r * kWordBytes;
-  };
-  for (int64_t c = 0; c < whole_cols; c += 4) {
-    for (int64_t r = 0; r < whole_rows; r += 4) {
-      TransposeFour(from(r, c), in_stride, to(r, c), out_stride);
-    }
-  }
-  for (int64_t c = 0; c < cols; ++c) {
-    for (int64_t r = c < whole_cols ? whole_rows : 0; r < rows; ++r) {
-      std::memcpy(to(r, c), from(r, c), kWordBytes);
-    }
-  }
-}
-
 }  // namespace
 
 void PackCodes(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,
@@ -245,6 +221,34 @@ std::optional<int64_t> FindDirtyPadding(std::span<const std::byte> words, int64_
     if (last >> used != 0) return r;
   }
   return std::nullopt;
+}
+
+void TransposeWords(const std::byte* in, size_t in_stride, int64_t rows, int64_t cols,
+                    std::byte* out, size_t out_stride) {
+  const auto from = [&](int64_t r, int64_t c) {
+    return in + static_cast<size_t>(r) * in_stride + c * kWordBytes;
+  };
+  const auto to = [&](int64_t r, int64_t c) {
+    return out + static_cast<size_t>(c) * out_stride + r * kWordBytes;
+  };
+  const auto transpose_tile = [&](int64_t row, int64_t height, int64_t col, int64_t width) {
+    const int64_t fours_height = height / 4 * 4;
+    const int64_t fours_width = width / 4 * 4;
+    for (int64_t c = col; c < col + fours_width; c += 4) {
+      for (int64_t r = row; r < row + fours_height; r += 4) {
+        TransposeFour(from(r, c), in_stride, to(r, c), out_stride);
+      }
+    }
+    for (int64_t c = col; c < col + width; ++c) {
+      for (int64_t r = c < col + fours_width ? row + fours_height : row; r < row + height; ++r) {
+        std::memcpy(to(r, c), from(r, c), kWordBytes);
+      }
+    }
+  };
+  // A tile reads and fills whole cache lines, few enough to stay in the first-level cache although
+  // lines of a matrix may lie a multiple of a page apart.
+  constexpr int64_t kLineWords = 16;
+  ForEachTile(rows, cols, kLineWords, kLineWords, transpose_tile);
 }
 
 void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits,

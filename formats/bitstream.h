@@ -37,6 +37,11 @@ void PackColumns(std::span<const int8_t> codes, int64_t rows, int64_t cols, int 
 void UnpackColumns(const std::byte* words, size_t stride, int64_t rows, int64_t cols, int bits,
                    std::span<int8_t> codes);
 
+// [rows, cols] words -> [cols, rows], of lines that are so many bytes apart, of any alignment; no
+// aliasing. Between PackCodes and PackColumns: the words of some rows as columns, and back.
+void TransposeWords(const std::byte* in, size_t in_stride, int64_t rows, int64_t cols,
+                    std::byte* out, size_t out_stride);
+
 // Calls visit(first row, rows, first column, columns) for the tiles of [rows, cols], which are
 // `tile_rows` x `tile_cols` but at the ends; tiles of the same columns after each other.
 template <typename Visit>

@@ -52,15 +52,31 @@ QuantizedModule ModuleReader::Describe(const std::string& module) const {
   return {module, *scheme, out, in};
 }
 
-void ModuleReader::ReadRows(const QuantizedModule& module, RowRange range,
-                            QuantizedLinear& rows) const {
+void ModuleReader::StartReading(const QuantizedModule& module, RowRange range,
+                                QuantizedLinear& rows) const {
   const std::string dense = module.name + ".weight";
   if (range.begin == 0 && suffixes_.front() != ".weight" && checkpoint_.Has(dense)) {
     throw Error(ErrorCode::kBadInput, checkpoint_.Location(dense),
                 "lies beside the packed weight of its module: which one counts?");
   }
   StartRows(module, range, rows);
+}
+
+void ModuleReader::ReadRows(const QuantizedModule& module, RowRange range,
+                            QuantizedLinear& rows) const {
+  StartReading(module, range, rows);
   ReadInto(ModuleTensors(checkpoint_, module.name), module, range, rows);
+}
+
+void ModuleReader::ReadWords(const QuantizedModule& module, RowRange range, RowBand& band) const {
+  StartReading(module, range, band.rows);
+  band.rows.codes.clear();
+  ReadWordsInto(ModuleTensors(checkpoint_, module.name), module, range, band);
+}
+
+void ModuleReader::ReadWordsInto(const ModuleTensors&, const QuantizedModule&, RowRange,
+                                 RowBand&) const {
+  Check(false, "ReadWords: the file has no words");
 }
 
 std::vector<std::string> ModuleReader::TensorsOf(const std::string& module) const {

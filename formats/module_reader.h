@@ -19,6 +19,7 @@ class ModuleReader : public ArtifactReader {
   std::optional<QuantScheme> SchemeOf(const std::string& module) const final;
   QuantizedModule Describe(const std::string& module) const final;
   void ReadRows(const QuantizedModule& module, RowRange range, QuantizedLinear& rows) const final;
+  void ReadWords(const QuantizedModule& module, RowRange range, RowBand& band) const final;
   std::vector<std::string> TensorsOf(const std::string& module) const final;
   std::vector<TensorProblem> CheckTensors() const final;
 
@@ -46,8 +47,12 @@ class ModuleReader : public ArtifactReader {
   // Rows of `module`. `rows` comes from StartRows; fills codes, scales, zero points.
   virtual void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
                         QuantizedLinear& rows) const = 0;
+  // The same of words instead of codes, where HasWords says that there are any.
+  virtual void ReadWordsInto(const ModuleTensors& tensors, const QuantizedModule& module,
+                             RowRange range, RowBand& band) const;
 
  private:
+  void StartReading(const QuantizedModule& module, RowRange range, QuantizedLinear& rows) const;
   std::string OwnerOf(const std::string& tensor) const;
   void CheckModule(const std::string& module, std::vector<TensorProblem>& problems) const;
 

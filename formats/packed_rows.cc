@@ -68,6 +68,11 @@ void Fill(const TensorRows& to, std::span<const std::byte> bytes) {
   }
 }
 
+void RowPacker::PackWords(const QuantizedModule&, int64_t, const RowBand&,
+                          std::span<const TensorRows>) const {
+  Check(false, "PackWords: the format has no words");
+}
+
 void PackedRows::Begin(const RowPacker& packer, const QuantizedModule& module, RowRange rows) {
   packer_ = &packer;
   module_ = module;
@@ -94,9 +99,8 @@ void PackedRows::Begin(const RowPacker& packer, const QuantizedModule& module, R
   }
 }
 
-void PackedRows::Pack(int64_t first, const QuantizedLinear& band) {
-  CheckConsistent(band);
-  const RowRange rows = {first - rows_.begin, first - rows_.begin + band.out};
+std::vector<TensorRows> PackedRows::PlacesOf(int64_t first, int64_t out) const {
+  const RowRange rows = {first - rows_.begin, first - rows_.begin + out};
   Check(rows.begin >= 0 && rows.end <= rows_.count(), "the band has rows that Begin has not");
   QuantizedModule held = module_;
   held.out = rows_.count();
@@ -108,7 +112,17 @@ void PackedRows::Pack(int64_t first, const QuantizedLinear& band) {
     places.push_back({all.data + slices[t].offset, runs, slices[t].bytes,
                       static_cast<size_t>(slices[t].stride)});
   }
-  packer_->PackRows(module_, first, band, places);
+  return places;
+}
+
+void PackedRows::Pack(int64_t first, const QuantizedLinear& band) {
+  CheckConsistent(band);
+  packer_->PackRows(module_, first, band, PlacesOf(first, band.out));
+}
+
+void PackedRows::Pack(int64_t first, const RowBand& band) {
+  if (!band.has_words()) return Pack(first, band.rows);
+  packer_->PackWords(module_, first, band, PlacesOf(first, band.rows.out));
 }
 
 void PackedRows::WriteTo(CheckpointWriter& writer) const {

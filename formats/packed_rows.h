@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "formats/checkpoint_writer.h"
+#include "formats/row_band.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {
@@ -60,6 +61,13 @@ class RowPacker {
   // tensors of Declare, in its order.
   virtual void PackRows(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
                         std::span<const TensorRows> to) const = 0;
+
+  // Whether the codes of such a module are stored in the words of RowBand, so that PackWords takes
+  // them as they are.
+  virtual bool HasWords(const QuantizedModule&) const { return false; }
+  // PackRows of a band that has words: the same bytes. REQUIRES: HasWords.
+  virtual void PackWords(const QuantizedModule& module, int64_t first, const RowBand& band,
+                         std::span<const TensorRows> to) const;
 };
 
 // The tensors of consecutive rows of one module, as a packer makes them. Made once for many
@@ -72,6 +80,8 @@ class PackedRows {
   // `band`: outputs of the module from `first` on, within the rows of Begin (RowUnit). From several
   // threads at once for different bands.
   void Pack(int64_t first, const QuantizedLinear& band);
+  // The same of codes or words, for which the packer must have HasWords.
+  void Pack(int64_t first, const RowBand& band);
   // Once all rows are packed. Nothing before the first Begin.
   void WriteTo(CheckpointWriter& writer) const;
 
@@ -83,6 +93,9 @@ class PackedRows {
     uint64_t offset = 0;  // of the first run in the tensor
     uint64_t stride = 0;  // from run to run in the tensor
   };
+
+  // The places of rows [first, first + out) of the module.
+  std::vector<TensorRows> PlacesOf(int64_t first, int64_t out) const;
 
   const RowPacker* packer_ = nullptr;
   QuantizedModule module_;

@@ -16,6 +16,16 @@ std::string_view StoredScaleType(const QuantScheme& scheme) {
   return NameOf(scheme.scale_dtype == DType::kF8E8M0 ? DType::kU8 : scheme.scale_dtype);
 }
 
+void CompressedTensorsLayout::PackWords(const QuantizedModule&, const RowBand&,
+                                        std::span<const TensorRows>) const {
+  Check(false, "PackWords: the layout has no words");
+}
+
+void CompressedTensorsLayout::ReadWords(const ModuleTensors&, const QuantizedModule&, RowRange,
+                                        RowBand&) const {
+  Check(false, "ReadWords: the layout has no words");
+}
+
 std::vector<float> ReadScales(const ModuleTensors& tensors, const QuantScheme& scheme,
                               const std::vector<int64_t>& shape, RowRange range) {
   const auto bytes = tensors.Expect(kScale, StoredScaleType(scheme), shape);

@@ -55,6 +55,13 @@ class CompressedTensorsLayout {
   // Error(kBadInput).
   virtual void ReadRows(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
                         QuantizedLinear& rows) const = 0;
+
+  // As RowPacker and ArtifactReader say.
+  virtual bool HasWords() const { return false; }
+  virtual void PackWords(const QuantizedModule& module, const RowBand& band,
+                         std::span<const TensorRows> to) const;
+  virtual void ReadWords(const ModuleTensors& tensors, const QuantizedModule& module,
+                         RowRange range, RowBand& band) const;
 };
 
 const CompressedTensorsLayout& PackedLayout();  // packed.cc

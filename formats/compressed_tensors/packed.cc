@@ -24,8 +24,9 @@ std::vector<uint32_t> PackZeroPoints(const QuantizedLinear& linear) {
   return result;
 }
 
-void ReadCodes(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
-               QuantizedLinear& rows) {
+// The words of rows, checked, where they are in the file.
+std::span<const std::byte> FindWords(const ModuleTensors& tensors, const QuantizedModule& module,
+                                     RowRange range) {
   const int bits = module.scheme.bits;
   const int64_t row_words = WordsPerRow(module.in, bits);
   const int64_t old_words = (module.in + 32 / bits - 1) / (32 / bits);
@@ -35,12 +36,11 @@ void ReadCodes(const ModuleTensors& tensors, const QuantizedModule& module, RowR
   }
   const auto words =
       LinesOf(tensors.Expect(kPacked, "I32", {module.out, row_words}), module.out, range);
-  if (const std::optional<int64_t> row = FindDirtyPadding(words, rows.out, rows.in, bits)) {
+  if (const auto row = FindDirtyPadding(words, range.count(), module.in, bits)) {
     tensors.Fail(kPacked,
                  "row " + std::to_string(range.begin + *row) + " has bits set past its last code");
   }
-  rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
-  UnpackCodes(words, rows.out, rows.in, bits, rows.codes);
+  return words;
 }
 
 void ReadZeroPoints(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
@@ -117,8 +117,21 @@ class Layout final : public CompressedTensorsLayout {
 
   void PackRows(const QuantizedModule& module, const QuantizedLinear& rows,
                 std::span<const TensorRows> to) const override {
+    PackCodes(rows.codes, rows.out, rows.in, rows.scheme.bits, {to[0].data, to[0].line_bytes});
+    PackGrid(module, rows, to);
+  }
+
+  bool HasWords() const override { return true; }
+  void PackWords(const QuantizedModule& module, const RowBand& band,
+                 std::span<const TensorRows> to) const override {
+    Fill(to[0], band.words);
+    PackGrid(module, band.rows, to);
+  }
+
+  // All tensors but the codes'.
+  static void PackGrid(const QuantizedModule& module, const QuantizedLinear& rows,
+                       std::span<const TensorRows> to) {
     const QuantScheme& scheme = rows.scheme;
-    PackCodes(rows.codes, rows.out, rows.in, scheme.bits, {to[0].data, to[0].line_bytes});
     Fill(to[1], EncodeScales(rows.scales, scheme.scale_dtype, SignOf(scheme)));
     Fill(to[2], BytesOf(std::vector<int64_t>{module.out, module.in}));
     if (!scheme.symmetric) Fill(to[3], BytesOf(PackZeroPoints(rows)));
@@ -144,9 +157,23 @@ class Layout final : public CompressedTensorsLayout {
   // Scales first: they are small, and a wrong shape is found before the codes are unpacked.
   void ReadRows(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
                 QuantizedLinear& rows) const override {
+    ReadGrid(tensors, module, range, rows);
+    rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
+    UnpackCodes(FindWords(tensors, module, range), rows.out, rows.in, module.scheme.bits,
+                rows.codes);
+  }
+
+  void ReadWords(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                 RowBand& band) const override {
+    ReadGrid(tensors, module, range, band.rows);
+    band.words = FindWords(tensors, module, range);
+  }
+
+ private:
+  static void ReadGrid(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                       QuantizedLinear& rows) {
     rows.scales = ReadScales(tensors, module.scheme, {module.out, rows.groups()}, range);
     ReadZeroPoints(tensors, module, range, rows);
-    ReadCodes(tensors, module, range, rows);
   }
 };
 

@@ -62,6 +62,10 @@ class Reader final : public ArtifactReader {
   QuantizedModule Describe(const std::string& module) const override;
   void ReadRows(const QuantizedModule& module, RowRange range,
                 QuantizedLinear& rows) const override;
+  bool HasWords(const QuantizedModule& module) const override {
+    return LayoutOf(module.scheme).HasWords() && !config_.HasActOrder(module.name);
+  }
+  void ReadWords(const QuantizedModule& module, RowRange range, RowBand& band) const override;
   std::vector<std::string> TensorsOf(const std::string& module) const override;
   std::vector<TensorProblem> CheckTensors() const override;
 
@@ -195,6 +199,13 @@ void Reader::ReadRows(const QuantizedModule& module, RowRange range, QuantizedLi
   LayoutOf(declared.scheme).ReadRows(tensors, declared, range, stored);
   GroupIndex::Read(tensors, kWeightGroupIndex, rows.in, stored.groups()).Spread(stored, rows);
   rows.codes = std::move(stored.codes);
+}
+
+void Reader::ReadWords(const QuantizedModule& module, RowRange range, RowBand& band) const {
+  if (range.begin == 0) CheckNoSurplus(module);
+  StartRows(module, range, band.rows);
+  band.rows.codes.clear();
+  LayoutOf(module.scheme).ReadWords(ModuleTensors(checkpoint_, module.name), module, range, band);
 }
 
 void Reader::CheckNoSurplus(const QuantizedModule& module) const {

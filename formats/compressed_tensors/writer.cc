@@ -35,6 +35,15 @@ class Format final : public ArtifactWriterFormat {
     LayoutOf(module.scheme).PackRows(module, rows, to);
   }
 
+  bool HasWords(const QuantizedModule& module) const override {
+    return LayoutOf(module.scheme).HasWords();
+  }
+
+  void PackWords(const QuantizedModule& module, int64_t, const RowBand& band,
+                 std::span<const TensorRows> to) const override {
+    LayoutOf(module.scheme).PackWords(module, band, to);
+  }
+
   void CheckSupportedKv(const KvScheme& kv) const override {
     if (kv.type == KvScheme::Type::kNone || kv.type == KvScheme::Type::kFp8) return;
     throw Error(ErrorCode::kUsage, "the cache of keys and values",

@@ -55,6 +55,9 @@ class Format final : public WriterWithoutCache {
 
   void PackRows(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
                 std::span<const TensorRows> to) const override;
+  bool HasWords(const QuantizedModule&) const override { return true; }
+  void PackWords(const QuantizedModule& module, int64_t first, const RowBand& band,
+                 std::span<const TensorRows> to) const override;
 
   nlohmann::json QuantizationConfig(std::span<const QuantizedModule> modules,
                                     std::span<const std::string> dense,
@@ -65,6 +68,9 @@ class Format final : public WriterWithoutCache {
 
  private:
   static std::string Refusal(const QuantizedModule& module);
+  // All tensors but the codes'.
+  void PackGrid(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
+                std::span<const TensorRows> to) const;
   std::vector<uint32_t> PackZeros(const std::string& module, int64_t first,
                                   const QuantizedLinear& linear) const;
 
@@ -129,6 +135,19 @@ std::vector<int32_t> GroupsInOrder(const QuantScheme& scheme, int64_t in) {
 void Format::PackRows(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
                       std::span<const TensorRows> to) const {
   PackColumns(rows.codes, rows.out, rows.in, rows.scheme.bits, to[0].data, to[0].stride);
+  PackGrid(module, first, rows, to);
+}
+
+void Format::PackWords(const QuantizedModule& module, int64_t first, const RowBand& band,
+                       std::span<const TensorRows> to) const {
+  const int64_t row_words = WordsPerRow(band.rows.in, band.rows.scheme.bits);
+  TransposeWords(band.words.data(), static_cast<size_t>(row_words * kWordBytes), band.rows.out,
+                 row_words, to[0].data, to[0].stride);
+  PackGrid(module, first, band.rows, to);
+}
+
+void Format::PackGrid(const QuantizedModule& module, int64_t first, const QuantizedLinear& rows,
+                      std::span<const TensorRows> to) const {
   Fill(to[1], BytesOf(PackZeros(module.name, first, rows)));
   Fill(to[2], TransposedScales(rows));
   Fill(to[3], BytesOf(GroupsInOrder(rows.scheme, rows.in)));
@@ -141,6 +160,7 @@ class Reader final : public QweightReader {
         config_(GptqConfig::Parse(checkpoint.config().at("quantization_config"), config_path())) {}
 
   std::string_view format() const override { return config_.version_2() ? "gptq_v2" : "gptq"; }
+  bool HasWords(const QuantizedModule&) const override { return true; }
 
  protected:
   QuantScheme StoredScheme(const ModuleTensors& tensors) const override;
@@ -148,8 +168,12 @@ class Reader final : public QweightReader {
                                         const QuantScheme& scheme) const override;
   void ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
                 QuantizedLinear& rows) const override;
+  void ReadWordsInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                     RowBand& band) const override;
 
  private:
+  void ReadGrid(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                QuantizedLinear& rows) const;
   QuantScheme DeclaredScheme(const ModuleTensors& tensors) const;
   void ReadZeros(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
                  QuantizedLinear& rows) const;
@@ -187,7 +211,8 @@ std::pair<int64_t, int64_t> Reader::ReadShape(const ModuleTensors& tensors,
   return {out, words * 32 / scheme.bits};
 }
 
-void Reader::ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+// Scales and zero points.
+void Reader::ReadGrid(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
                       QuantizedLinear& rows) const {
   QuantizedModule declared = module;  // with the groups of the file
   declared.scheme = DeclaredScheme(tensors);
@@ -196,18 +221,35 @@ void Reader::ReadInto(const ModuleTensors& tensors, const QuantizedModule& modul
   StartRows(declared, range, stored);
   stored.scales = ReadTransposedScales(tensors, declared, range);
   ReadZeros(tensors, declared, range, stored);
-
-  const int bits = module.scheme.bits;
-  const auto words = tensors.Expect(kQweight, "I32", {WordsOf(module.in, bits), module.out});
-  rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
-  UnpackColumns(words.data() + range.begin * kWordBytes,
-                static_cast<size_t>(module.out * kWordBytes), rows.out, rows.in, bits, rows.codes);
   if (!tensors.Has(kGroupIndex)) {
     rows.scales = std::move(stored.scales);
     rows.zero_points = std::move(stored.zero_points);
     return;
   }
   GroupIndex::Read(tensors, kGroupIndex, rows.in, stored.groups()).Spread(stored, rows);
+}
+
+void Reader::ReadInto(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,
+                      QuantizedLinear& rows) const {
+  ReadGrid(tensors, module, range, rows);
+  const int bits = module.scheme.bits;
+  const auto words = tensors.Expect(kQweight, "I32", {WordsOf(module.in, bits), module.out});
+  rows.codes.resize(static_cast<size_t>(rows.out * rows.in));
+  UnpackColumns(words.data() + range.begin * kWordBytes,
+                static_cast<size_t>(module.out * kWordBytes), rows.out, rows.in, bits, rows.codes);
+}
+
+void Reader::ReadWordsInto(const ModuleTensors& tensors, const QuantizedModule& module,
+                           RowRange range, RowBand& band) const {
+  ReadGrid(tensors, module, range, band.rows);
+  const int64_t row_words = WordsOf(module.in, module.scheme.bits);
+  const auto words = tensors.Expect(kQweight, "I32", {row_words, module.out});
+  const auto row_bytes = static_cast<size_t>(row_words * kWordBytes);
+  band.memory.resize(static_cast<size_t>(range.count()) * row_bytes);
+  TransposeWords(words.data() + range.begin * kWordBytes,
+                 static_cast<size_t>(module.out * kWordBytes), row_words, range.count(),
+                 band.memory.data(), row_bytes);
+  band.words = band.memory;
 }
 
 void Reader::ReadZeros(const ModuleTensors& tensors, const QuantizedModule& module, RowRange range,

@@ -161,8 +161,8 @@ bool Conversion::IsInDisguise() {
   if (source_.artifact()->format() != "awq") return false;
   std::atomic<bool> in_disguise = true;
   for (size_t i = 0; i < targets_.size() && in_disguise; ++i) {
-    input_.ForEach(i, [&](int64_t, const QuantizedLinear& band, int) {
-      if (!IsSymmetricInDisguise(band)) in_disguise = false;
+    input_.ForEach(i, ModuleBands::Codes::kBytes, [&](int64_t, const RowBand& band, int) {
+      if (!IsSymmetricInDisguise(band.rows)) in_disguise = false;
     });
   }
   return in_disguise;
@@ -201,7 +201,8 @@ void Conversion::Rewrite(size_t index, int64_t first, QuantizedLinear& band) con
   if (band.scheme.symmetric && !wanted.symmetric) ToAsymmetric(band);
   if (!band.scheme.symmetric && wanted.symmetric) ToSymmetric(band);
   const int64_t groups = band.groups();
-  for (int64_t i = 0; i < band.out * groups; ++i) {
+  const bool same_type = band.scheme.scale_dtype == wanted.scale_dtype;
+  for (int64_t i = 0; i < band.out * groups && !same_type; ++i) {
     const float scale = band.scales[static_cast<size_t>(i)];
     if (RoundTo(wanted.scale_dtype, scale) == scale) continue;
     throw Error(ErrorCode::kUsage, targets_[index].name,
@@ -263,14 +264,15 @@ void Conversion::Prove() {
   const Checkpoint written = Checkpoint::Open(output_.folder().path().string());
   const auto reader = OpenArtifactReader(written);
   Check(reader != nullptr, "the output has no quantization_config");
-  std::vector<QuantizedLinear> repacked(static_cast<size_t>(pool_.threads()));
+  std::vector<RowBand> repacked(static_cast<size_t>(pool_.threads()));
   for (size_t i = 0; i < targets_.size(); ++i) {
     const std::string& name = targets_[i].name;
     progress_("comparing", static_cast<int64_t>(i), layers(), name);
     const QuantizedModule module = reader->Describe(name);
-    const auto compare = [&](int64_t first, const QuantizedLinear& band, int thread) {
-      QuantizedLinear& rows = repacked[static_cast<size_t>(thread)];
-      reader->ReadRows(module, {first, first + band.out}, rows);
+    const auto codes = input_.CodesBetween(i, module, reader->HasWords(module));
+    const auto compare = [&](int64_t first, RowBand& band, int thread) {
+      RowBand& rows = repacked[static_cast<size_t>(thread)];
+      ModuleBands::Read(*reader, module, {first, first + band.rows.out}, codes, rows);
       const std::optional<int64_t> row = FindDifferentRow(band, rows);
       if (!row) return;
       throw Error(ErrorCode::kVerification, name,
@@ -278,7 +280,7 @@ void Conversion::Prove() {
                               "kept. This is a bug of quantmill or of the disk",
                               first + *row));
     };
-    input_.ForEach(i, compare, [&] {
+    input_.ForEach(i, codes, compare, [&] {
       for (const std::string& tensor : reader->TensorsOf(name)) written.Release(tensor);
     });
   }

@@ -17,8 +17,9 @@ using ConvertProgress = std::function<void(const std::string& phase, int64_t don
 
 // Writes `source`, an artifact, in another format: codes, scales and zero points are repacked,
 // never rounded again. Ends by re-opening the output and comparing every decoded value with the
-// source's. Symmetric groups go into formats that have zero points for every group, and come back
-// as they were. `output` is atomic. Throws
+// source's; where both formats have codes in the same words (RowBand), equal words, scales and zero
+// points are equal values. Symmetric groups go into formats that have zero points for every group,
+// and come back as they were. `output` is atomic. Throws
 //   Error(kUsage)         a dense source; a module that the format cannot hold, with the reason; a
 //                         scale that the format's type does not hold exactly;
 //   Error(kVerification)  the output decodes to other values (a bug; nothing is kept).

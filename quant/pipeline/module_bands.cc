@@ -52,25 +52,42 @@ void ModuleBands::ReleaseModule(const std::string& name) const {
   for (const std::string& tensor : reader_.TensorsOf(name)) checkpoint_.Release(tensor);
 }
 
-void ModuleBands::ForEachOf(size_t index, RowRange rows, const Visit& visit) {
+void ModuleBands::Read(const ArtifactReader& reader, const QuantizedModule& module, RowRange range,
+                       Codes codes, RowBand& band) {
+  if (codes == Codes::kWords) return reader.ReadWords(module, range, band);
+  band.words = {};
+  reader.ReadRows(module, range, band.rows);
+}
+
+ModuleBands::Codes ModuleBands::CodesBetween(size_t index, const QuantizedModule& other,
+                                             bool other_has_words) const {
+  const QuantizedModule& own = modules_[index];
+  const bool same = other_has_words && reader_.HasWords(own) &&
+                    own.scheme.bits == other.scheme.bits &&
+                    own.scheme.symmetric == other.scheme.symmetric;
+  return same ? Codes::kWords : Codes::kBytes;
+}
+
+void ModuleBands::ForEachOf(size_t index, RowRange rows, Codes codes, const Visit& visit) {
   const QuantizedModule& module = modules_[index];
   const int64_t band = BandRows(module.scheme);
   const int64_t bands = (rows.count() + band - 1) / band;
   pool_.ParallelFor(bands, [&](int64_t task, int thread) {
-    QuantizedLinear& linear = bands_[static_cast<size_t>(thread)];
     const int64_t first = rows.begin + task * band;
-    reader_.ReadRows(module, {first, std::min(rows.end, first + band)}, linear);
-    visit(first, linear, thread);
+    RowBand& read = bands_[static_cast<size_t>(thread)];
+    Read(reader_, module, {first, std::min(rows.end, first + band)}, codes, read);
+    visit(first, read, thread);
   });
   ReleaseModule(module.name);
 }
 
-void ModuleBands::ForEach(size_t index, const Visit& visit, const std::function<void()>& release) {
+void ModuleBands::ForEach(size_t index, Codes codes, const Visit& visit,
+                          const std::function<void()>& release) {
   const QuantizedModule& module = modules_[index];
-  const auto codes = static_cast<uint64_t>(module.out * module.in);
-  const int64_t step = RowsInMemory(module, codes * static_cast<uint64_t>(module.scheme.bits) / 8);
+  const auto bits = static_cast<uint64_t>(module.out * module.in * module.scheme.bits);
+  const int64_t step = RowsInMemory(module, bits / 8);
   for (int64_t row = 0; row < module.out; row += step) {
-    ForEachOf(index, {row, std::min(module.out, row + step)}, visit);
+    ForEachOf(index, {row, std::min(module.out, row + step)}, codes, visit);
     release();
   }
 }
@@ -84,13 +101,14 @@ void ModuleBands::Repack(const RowPacker& packer, std::span<const QuantizedModul
   for (size_t index = 0; index < modules_.size(); ++index) {
     begin(index);
     const QuantizedModule& target = targets[index];
+    const Codes codes = CodesBetween(index, target, packer.HasWords(target));
     const int64_t step = RowsInMemory(target, PackedBytes(packer, target));
     for (int64_t row = 0; row < target.out; row += step) {
       const RowRange rows = {row, std::min(target.out, row + step)};
       packed.Begin(packer, target, rows);
       std::future<void> writing = std::async(std::launch::async, [&] { written.WriteTo(writer); });
-      ForEachOf(index, rows, [&](int64_t first, QuantizedLinear& band, int) {
-        rewrite(index, first, band);
+      ForEachOf(index, rows, codes, [&](int64_t first, RowBand& band, int) {
+        rewrite(index, first, band.rows);
         packed.Pack(first, band);
       });
       writing.get();

@@ -50,7 +50,28 @@ bool IsSameRow(const QuantizedLinear& a, const QuantizedLinear& b, int64_t row) 
   return true;
 }
 
+// Whether equal words are seen to stand for equal values; false says nothing.
+bool IsSameBand(const RowBand& a, const RowBand& b) {
+  const QuantizedLinear& x = a.rows;
+  const QuantizedLinear& y = b.rows;
+  return a.has_words() && b.has_words() && x.out == y.out && x.in == y.in &&
+         x.scheme.code_type == y.scheme.code_type && x.scheme.bits == y.scheme.bits &&
+         x.scheme.GroupSizeFor(x.in) == y.scheme.GroupSizeFor(y.in) &&
+         x.scheme.symmetric == y.scheme.symmetric && x.global_scale == y.global_scale &&
+         x.scales == y.scales && x.zero_points == y.zero_points &&
+         a.words.size() == b.words.size() &&
+         std::memcmp(a.words.data(), b.words.data(), a.words.size()) == 0;
+}
+
 }  // namespace
+
+std::optional<int64_t> FindDifferentRow(RowBand& a, RowBand& b) {
+  if (IsSameBand(a, b)) return std::nullopt;
+  for (RowBand* band : {&a, &b}) {
+    if (band->has_words()) band->Unpack();
+  }
+  return FindDifferentRow(a.rows, b.rows);
+}
 
 std::optional<int64_t> FindDifferentRow(const QuantizedLinear& a, const QuantizedLinear& b) {
   if (a.out != b.out || a.in != b.in) return 0;

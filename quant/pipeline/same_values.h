@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "formats/row_band.h"
 #include "kernels/core/scheme.h"
 
 namespace quantmill {
@@ -13,6 +14,9 @@ namespace quantmill {
 // differ in row 0. Reads equal integers at memory speed: values are only multiplied out where
 // scales or groups differ. REQUIRES: CheckConsistent of both.
 std::optional<int64_t> FindDifferentRow(const QuantizedLinear& a, const QuantizedLinear& b);
+// The same of bands. Where both have words, equal ones beside equal grids are seen to make equal
+// values; otherwise words are unpacked.
+std::optional<int64_t> FindDifferentRow(RowBand& a, RowBand& b);
 
 }  // namespace quantmill
 

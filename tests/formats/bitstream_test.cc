@@ -91,6 +91,34 @@ TEST(PackColumns, AreTheTransposedWords) {
   }
 }
 
+// Lines at odd addresses, with gaps that stay as they were.
+TEST(TransposeWords, EqualsTransposeOnAnyShape) {
+  Random random(4);
+  for (const int64_t rows : {0, 1, 3, 4, 5, 15, 16, 17, 35, 64}) {
+    for (const int64_t cols : {0, 1, 2, 4, 7, 16, 18, 33, 48}) {
+      std::vector<uint32_t> words(static_cast<size_t>(rows * cols));
+      for (uint32_t& word : words) word = static_cast<uint32_t>(random.Int(0, 1 << 30));
+      std::vector<uint32_t> want(words.size());
+      Transpose<uint32_t>(words, rows, cols, want);
+      const auto in_line = static_cast<size_t>(4 * cols);
+      const auto out_line = static_cast<size_t>(4 * rows);
+      std::vector<std::byte> in(1 + static_cast<size_t>(rows) * (in_line + 5));
+      std::vector<std::byte> out(3 + static_cast<size_t>(cols) * (out_line + 9), std::byte{0xA5});
+      for (size_t r = 0; r < static_cast<size_t>(rows) && in_line > 0; ++r) {
+        std::memcpy(in.data() + 1 + r * (in_line + 5), words.data() + r * in_line / 4, in_line);
+      }
+      TransposeWords(in.data() + 1, in_line + 5, rows, cols, out.data() + 3, out_line + 9);
+      for (size_t c = 0; c < static_cast<size_t>(cols); ++c) {
+        const std::byte* line = out.data() + 3 + c * (out_line + 9);
+        ASSERT_TRUE(
+            std::equal(line, line + out_line, std::as_bytes(std::span(want)).data() + c * out_line))
+            << rows << " x " << cols;
+        ASSERT_EQ(line[out_line], std::byte{0xA5});
+      }
+    }
+  }
+}
+
 TEST(UnpackCodes, IgnoresPaddingAndFindsIt) {
   std::vector<uint32_t> words = {0x000007F8u, 0xFFFFFFFFu};  // one code of 3 bits per row
   const auto bytes = std::as_bytes(std::span(words));

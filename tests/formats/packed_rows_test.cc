@@ -2,6 +2,7 @@
 #include "formats/packed_rows.h"
 
 #include "formats/awq.h"
+#include "formats/bitstream.h"
 #include "formats/compressed_tensors.h"
 #include "formats/fp8.h"
 #include "formats/gptq.h"
@@ -123,6 +124,59 @@ TEST(PackedRows, BytesAreThoseOfTheWholeModule) {
       EXPECT_TRUE(std::ranges::equal(parts.Bytes(info), whole.Bytes(info.name))) << info.name;
     }
   }
+}
+
+// A module's words, by units from the last to the first, through a band that other rows have left.
+void PackWordsBackwards(const ArtifactReader& reader, const QuantizedModule& module,
+                        const QuantizedLinear& all, PackedRows& packed) {
+  RowBand band;
+  const int64_t unit = RowUnit(module.scheme);
+  for (int64_t first = (module.out - 1) / unit * unit; first >= 0; first -= unit) {
+    const RowRange range = {first, std::min(module.out, first + unit)};
+    const QuantizedLinear rows = RowsOf(all, range);
+    reader.ReadWords(module, range, band);
+    ASSERT_TRUE(band.has_words());
+    packed.Pack(first, band);
+    std::vector<std::byte> words(band.words.size());
+    PackCodes(rows.codes, rows.out, rows.in, rows.scheme.bits, words);
+    EXPECT_TRUE(std::ranges::equal(band.words, words));
+    EXPECT_TRUE(band.rows.codes.empty());
+    band.Unpack();
+    EXPECT_FALSE(band.has_words());
+    ExpectSameLinear(band.rows, rows);
+  }
+}
+
+// Codes that stay in the words of a file make the file that they make as codes.
+TEST(PackedRows, WordsMakeTheBytesOfCodes) {
+  Random random(9);
+  PackedRows packed;
+  int with_words = 0;
+  for (const Case& c : Cases()) {
+    SCOPED_TRACE(std::string(c.format.name()) + " " + Describe(c.scheme));
+    const NamedLinears linears = LinearsOf(c, random);
+    TempFolder temp;
+    WriteArtifact(temp / "codes", linears, c.format);
+    const Checkpoint codes = Checkpoint::Open((temp / "codes").string());
+    const auto reader = OpenArtifactReader(codes);
+    for (const auto& [name, linear] : linears) {
+      const QuantizedModule module = reader->Describe(name);
+      ASSERT_EQ(reader->HasWords(module), c.format.HasWords(module));
+      if (!reader->HasWords(module)) continue;
+      ++with_words;
+      OutputFolder folder(temp / "words", true);
+      CheckpointWriter writer(folder, c.format.Declare(module));
+      packed.Begin(c.format, module, {0, module.out});
+      PackWordsBackwards(*reader, module, linear, packed);
+      packed.WriteTo(writer);
+      writer.Finish();
+      const auto words = SafetensorsFile::Open(folder.path() / "model.safetensors");
+      for (const TensorInfo& info : words.tensors()) {
+        EXPECT_TRUE(std::ranges::equal(words.Bytes(info), codes.Bytes(info.name))) << info.name;
+      }
+    }
+  }
+  EXPECT_GT(with_words, 100);
 }
 
 TEST(PackedRows, ErrorsCountRowsOfTheWhole) {

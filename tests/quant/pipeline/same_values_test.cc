@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "formats/bitstream.h"
 #include "formats/zero_points.h"
 #include "tests/support/random.h"
 
@@ -53,6 +54,57 @@ TEST(FindDifferentRow, KnowsTheSameValuesInOtherNumbers) {
   EXPECT_FALSE(FindDifferentRow(linear, other));
   other.codes[25] = static_cast<int8_t>(other.codes[25] ^ 1);
   EXPECT_EQ(FindDifferentRow(linear, other), 1);
+}
+
+RowBand InWords(const QuantizedLinear& linear) {
+  RowBand band;
+  band.rows = linear;
+  band.rows.codes.clear();
+  const int64_t row_words = WordsPerRow(linear.in, linear.scheme.bits);
+  band.memory.resize(static_cast<size_t>(linear.out * row_words * kWordBytes));
+  PackCodes(linear.codes, linear.out, linear.in, linear.scheme.bits, band.memory);
+  band.words = band.memory;
+  return band;
+}
+
+RowBand InBytes(const QuantizedLinear& linear) {
+  RowBand band;
+  band.rows = linear;
+  return band;
+}
+
+// Bands in words and in bytes: what differs is found, and the same values told in other numbers
+// are the same.
+TEST(FindDifferentRow, ComparesWordsWithWordsAndBytes) {
+  Random random(3);
+  const QuantizedLinear linear = Random4Bit(false, random);
+  const auto find = [](const QuantizedLinear& a, const QuantizedLinear& b) {
+    RowBand words_a = InWords(a);
+    RowBand words_b = InWords(b);
+    const std::optional<int64_t> row = FindDifferentRow(words_a, words_b);
+    RowBand again_a = InWords(a);
+    RowBand bytes_b = InBytes(b);
+    EXPECT_EQ(FindDifferentRow(again_a, bytes_b), row);
+    return row;
+  };
+  EXPECT_FALSE(find(linear, linear));
+  for (size_t i = 0; i < linear.codes.size(); ++i) {
+    QuantizedLinear other = linear;
+    other.codes[i] = static_cast<int8_t>(other.codes[i] == 7 ? 6 : other.codes[i] + 1);
+    EXPECT_EQ(find(linear, other), static_cast<int64_t>(i) / 20);
+  }
+  for (size_t i = 0; i < linear.scales.size(); ++i) {
+    QuantizedLinear other = linear;
+    other.scales[i] *= -2;
+    EXPECT_EQ(find(linear, other), static_cast<int64_t>(i) / 3);
+    other = linear;
+    other.zero_points[i] = static_cast<int8_t>(other.zero_points[i] ^ 1);
+    EXPECT_EQ(find(other, linear), static_cast<int64_t>(i) / 3);
+  }
+  const QuantizedLinear symmetric = Random4Bit(true, random);
+  QuantizedLinear mirrored = symmetric;
+  ToAsymmetric(mirrored);
+  EXPECT_FALSE(find(symmetric, mirrored));
 }
 
 // Eight bits: differences that eight bits do not hold. Codes 127 and zero point -1 are 128 apart,
