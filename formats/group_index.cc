@@ -43,6 +43,11 @@ bool GroupIndex::IsInOrder(int64_t group_size) const {
 
 void GroupIndex::Spread(const QuantizedLinear& stored, QuantizedLinear& linear) const {
   const int64_t run = linear.scheme.GroupSizeFor(linear.in);
+  if (run == stored.scheme.GroupSizeFor(stored.in) && IsInOrder(run)) {
+    linear.scales = stored.scales;
+    linear.zero_points = stored.zero_points;
+    return;
+  }
   linear.scales.clear();
   linear.zero_points.clear();
   for (int64_t o = 0; o < linear.out; ++o) {
