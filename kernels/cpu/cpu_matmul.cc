@@ -28,14 +28,18 @@ struct Plan {
   int64_t input_blocks = 0;  // at least 1, so that results are stored even when in is 0
 };
 
+bool MultipliesPairs(const CpuLinear& w, const MatMulKernels& kernels) {
+  return w.compute() == Compute::kBF16 && kernels.pairs;
+}
+
 Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulKernels& kernels) {
+  const bool pairs = MultipliesPairs(w, kernels);
   Plan plan;
   plan.tasks = PlanTasks({.tokens = tokens,
                           .panels = w.panels(),
                           .w_bytes = w.values().bytes(),
                           .x_bytes = tokens * w.in() * SizeOf(ActivationType(w.compute())),
-                          .tile_rows = kernels.tile_rows});
-  const bool pairs = w.compute() == Compute::kBF16 && kernels.pairs;
+                          .tile_rows = pairs ? kernels.pair_rows : kernels.tile_rows});
   plan.input_blocks = std::max<int64_t>(1, CeilDiv(w.in(), kMaxSteps * (pairs ? 2 : 1)));
   plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), 2);
   return plan;
@@ -50,7 +54,8 @@ class MatMulCall {
         x_(x),
         w_(w),
         output_{bias, mode, y},
-        pairs_(w.compute() == Compute::kBF16 && kernels.pairs),
+        pairs_(MultipliesPairs(w, kernels)),
+        tile_rows_(pairs_ ? kernels.pair_rows : kernels.tile_rows),
         plan_(ChoosePlan(x.rows, w, kernels)),
         // One cache line more than the block: rows whose distance is a power of two would share
         // the few places that L1 has for such addresses.
@@ -89,7 +94,7 @@ class MatMulCall {
   // the caches (as they do at a distance of whole pages).
   bool XInPlace() const {
     const int64_t row_bytes = x_.stride * SizeOf(x_.dtype);
-    if (row_bytes % 4096 == 0 && x_.rows > kernels_.tile_rows) return false;
+    if (row_bytes % 4096 == 0 && x_.rows > tile_rows_) return false;
     if (x_.dtype == DType::kF32) return true;
     return pairs_ && x_.cols % 2 == 0 && x_.stride % 2 == 0 &&
            reinterpret_cast<uintptr_t>(x_.data) % 4 == 0;
@@ -217,13 +222,12 @@ class MatMulCall {
 
   // All rows of the task times one K block of a panel; the last block stores the results.
   void MultiplyPanel(const Block& b) const {
-    const int64_t tile_rows = kernels_.tile_rows;
     const int64_t steps = pairs_ ? CeilDiv(b.count, 2) : b.count;
     const int64_t ahead_bytes = InputBytes(w_.type(), b.count, kernels_.panel_cols);
     int64_t ahead = 0;
-    for (int64_t r = 0; r < b.rows; r += tile_rows) {
+    for (int64_t r = 0; r < b.rows; r += tile_rows_) {
       TileArgs tile;
-      tile.rows = static_cast<int>(std::min(tile_rows, b.rows - r));
+      tile.rows = static_cast<int>(std::min(tile_rows_, b.rows - r));
       tile.x = static_cast<const std::byte*>(b.x) + r * b.x_row * 4;
       tile.x_row = b.x_row;
       tile.w = b.weights;
@@ -248,6 +252,7 @@ class MatMulCall {
   const CpuLinear& w_;
   MatMulOutput output_;
   bool pairs_;
+  int64_t tile_rows_;
   Plan plan_;
   int64_t x_row_;  // steps (4 bytes) between copied rows
 };

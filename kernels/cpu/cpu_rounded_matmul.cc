@@ -45,6 +45,7 @@ class RoundedCall {
         output_{bias, mode, y},
         segments_(w.segments()),
         step_(StepOf(w, tiles, kernels)),
+        tile_rows_(step_ == StepType::kPairs ? tiles.pair_rows : tiles.tile_rows),
         step_inputs_(InputsOf(step_)),
         // Integers come in quads whatever the step.
         segment_steps_(w.integers() ? w.segment_quads() * (4 / step_inputs_)
@@ -56,7 +57,7 @@ class RoundedCall {
                          .panels = w.panels(),
                          .w_bytes = w.bytes(),
                          .x_bytes = x.rows * segments_.count * segment_steps_ * 4,
-                         .tile_rows = tiles.tile_rows})) {}
+                         .tile_rows = tile_rows_})) {}
 
   void Run(Exec& exec) {
     Workspace::Scope scope(exec.workspace);
@@ -69,7 +70,7 @@ class RoundedCall {
     // Sums outlive a K block where the segment has several, scaled ones where the row has several.
     const int64_t task_sums = plan_.panels * plan_.rows * cols;
     const Matrix sums =
-        scope.Take(DType::kF32, pool.threads(), blocks_ > 1 ? task_sums : tiles_.tile_rows * cols);
+        scope.Take(DType::kF32, pool.threads(), blocks_ > 1 ? task_sums : tile_rows_ * cols);
     const Matrix totals =
         scope.Take(DType::kF32, pool.threads(), segments_.count > 1 ? task_sums : 0);
     pool.ParallelFor(plan_.row_blocks * plan_.panel_blocks, [&](int64_t task, int thread) {
@@ -203,11 +204,10 @@ class RoundedCall {
 
   void MultiplyPanel(const Block& b) const {
     const int64_t cols = tiles_.panel_cols;
-    const int64_t tile_rows = tiles_.tile_rows;
     int64_t ahead = 0;
-    for (int64_t r = 0; r < b.rows; r += tile_rows) {
+    for (int64_t r = 0; r < b.rows; r += tile_rows_) {
       TileArgs tile;
-      tile.rows = static_cast<int>(std::min(tile_rows, b.rows - r));
+      tile.rows = static_cast<int>(std::min(tile_rows_, b.rows - r));
       tile.x = steps_.Row<int32_t>(b.first_row + r) + b.segment * segment_steps_ + b.begin;
       tile.x_row = steps_.stride;
       tile.w = b.weights;
@@ -257,6 +257,7 @@ class RoundedCall {
   MatMulOutput output_;
   Segments segments_;
   StepType step_;
+  int64_t tile_rows_;
   int64_t step_inputs_;
   int64_t segment_steps_;
   int64_t blocks_;  // K blocks of a segment

@@ -438,19 +438,19 @@ void Widen(PanelType type, const void* row, float scale, int64_t count, float* o
 
 #if defined(__AMX_BF16__)
 // No direct path: its sums would be others than the tiles'.
-constexpr int kRowsAtATime = kAmxSide;
+constexpr int kPairRows = kAmxSide;
 constexpr bool kPairs = true;
 constexpr auto* kTilePairs = TilePairs;
 constexpr auto* kUnpackPairs = UnpackPairs;
 constexpr std::nullptr_t kDirectPairs = nullptr;
 #elif defined(__AVX512BF16__)
-constexpr int kRowsAtATime = kTileRows;
+constexpr int kPairRows = kTileRows;
 constexpr bool kPairs = true;
 constexpr auto* kTilePairs = Tile<StepPairs>;
 constexpr auto* kUnpackPairs = UnpackPairs;
 constexpr auto* kDirectPairs = Direct<DirectPairs>;
 #else
-constexpr int kRowsAtATime = kTileRows;
+constexpr int kPairRows = 0;
 constexpr bool kPairs = false;
 constexpr std::nullptr_t kTilePairs = nullptr;
 constexpr std::nullptr_t kUnpackPairs = nullptr;
@@ -461,7 +461,8 @@ constexpr std::nullptr_t kDirectPairs = nullptr;
 
 extern const MatMulKernels kMatMulKernels;
 const MatMulKernels kMatMulKernels = {
-    .tile_rows = kRowsAtATime,
+    .tile_rows = kTileRows,
+    .pair_rows = kPairRows,
     .panel_cols = kTileCols,
     .direct_rows = kDirectRows,
     .pairs = kPairs,

@@ -32,7 +32,7 @@ struct Panel {
 
 // sums[r, c] (+)= sum_k x[r, k] * w[k, c], one chain per element with k ascending.
 struct TileArgs {
-  int rows = 0;                 // 1 .. tile_rows
+  int rows = 0;                 // 1 .. tile_rows, or pair_rows
   const void* x = nullptr;      // row r at x + r * x_row, in steps of 4 bytes
   int64_t x_row = 0;            // in steps
   const void* w = nullptr;      // [steps][panel_cols], in steps of 4 bytes
@@ -56,7 +56,8 @@ struct StoreArgs {
 
 // Functions named after pairs are null unless `pairs`.
 struct MatMulKernels {
-  int tile_rows = 0;
+  int tile_rows = 0;  // of x that `tile` takes at a time
+  int pair_rows = 0;  // that `tile_pairs` does
   int panel_cols = 0;
   int direct_rows = 0;
   bool pairs = false;  // otherwise Compute::kBF16 runs as F32 on BF16 values

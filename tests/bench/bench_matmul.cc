@@ -86,15 +86,16 @@ cpu::Isa IsaOf(const std::string& name) {
 double TilePeak(const Options& options, bool pairs) {
   const cpu::MatMulKernels& kernels = cpu::SelectMatMulKernels(IsaOf(options.isa));
   if (pairs && !kernels.pairs) return TilePeak(options, false);
+  const int rows = pairs ? kernels.pair_rows : kernels.tile_rows;
   constexpr int64_t kSteps = 64;
   constexpr int kCalls = 2000;
-  const Tensor x = HostTensor(DType::kF32, kernels.tile_rows, kSteps);
+  const Tensor x = HostTensor(DType::kF32, rows, kSteps);
   const Tensor w = HostTensor(DType::kF32, kSteps, kernels.panel_cols);
-  const Tensor sums = HostTensor(DType::kF32, kernels.tile_rows, kernels.panel_cols);
+  const Tensor sums = HostTensor(DType::kF32, rows, kernels.panel_cols);
   Fill(x, 0);
   Fill(w, 0);
   cpu::TileArgs args;
-  args.rows = kernels.tile_rows;
+  args.rows = rows;
   args.x = x.view().data;
   args.x_row = kSteps;
   args.w = w.view().data;
@@ -104,7 +105,7 @@ double TilePeak(const Options& options, bool pairs) {
   const double seconds = Fastest(options, 1, [&] {
     for (int i = 0; i < kCalls; ++i) (pairs ? kernels.tile_pairs : kernels.tile)(args);
   });
-  const double flops = 2.0 * kCalls * kernels.tile_rows * kernels.panel_cols * kSteps;
+  const double flops = 2.0 * kCalls * rows * kernels.panel_cols * kSteps;
   return flops * (pairs ? 2 : 1) / seconds / 1e9;
 }
 
