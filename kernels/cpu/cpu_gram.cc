@@ -1,5 +1,5 @@
-// AddGram of the cpu backend: a chunk of tokens is packed into column panels, then each pair of
-// panels (I <= J) is one task that adds its block of x^T x to gram.
+// AddGram and AddCross of the cpu backend: a chunk of tokens is packed into column panels, then
+// each pair of panels adds its block of the product.
 #include <algorithm>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -17,20 +17,9 @@ namespace {
 // per chunk costs little.
 constexpr int64_t kChunkSteps = 1024;
 constexpr int64_t kPackSteps = 256;  // per packing task
-
-// The task-th pair (i, j), i <= j < panels, row by row: neighbours share panel i.
-struct PanelPair {
-  int64_t i = 0;
-  int64_t j = 0;
-};
-PanelPair PairAt(int64_t task, int64_t panels) {
-  int64_t i = 0;
-  while (task >= panels - i) {
-    task -= panels - i;
-    ++i;
-  }
-  return {i, i + task};
-}
+// Right factors that a task multiplies with one left factor. Tasks with the same ones follow each
+// other: they stay in L2 while all left factors pass.
+constexpr int64_t kStrip = 4;
 
 // A chunk as both factors; one and the same where the kernels read them alike.
 struct PackedChunk {
@@ -101,24 +90,28 @@ class GramCall {
     });
   }
 
-  // result += a^T b over `tokens` packed tokens: of one block of it. `symmetric`: a is b.
-  void AddBlock(Matrix a, Matrix b, bool symmetric, PanelPair pair, int64_t tokens, int thread,
-                Matrix result) const {
-    GramBlockArgs args;
-    args.a = a.Row<float>(pair.i);
-    args.b = b.Row<float>(pair.j);
-    args.diagonal = symmetric && pair.i == pair.j;
-    args.steps = Steps(tokens);
-    args.rows = Width(pair.i);
-    args.cols = Width(pair.j);
-    args.sums = sums_.Row<float>(thread);
-    args.gram = result.Row<float>(pair.i * cols_) + pair.j * cols_;
-    args.gram_row = result.stride;
-    form_.add_block(args);
+  // result += a^T b over `tokens` packed tokens. `symmetric`: a is b; of the upper triangle alone.
+  void AddProduct(Matrix a, Matrix b, bool symmetric, int64_t tokens, Matrix result) const {
+    const int64_t strips = (panels_ + kStrip - 1) / kStrip;
+    pool_.ParallelFor(strips * panels_, [&](int64_t task, int thread) {
+      const int64_t i = task % panels_;
+      const int64_t first = task / panels_ * kStrip;
+      const int64_t end = std::min(panels_, first + kStrip);
+      for (int64_t j = symmetric ? std::max(i, first) : first; j < end; ++j) {
+        GramBlockArgs args;
+        args.a = a.Row<float>(i);
+        args.b = b.Row<float>(j);
+        args.diagonal = symmetric && i == j;
+        args.steps = Steps(tokens);
+        args.rows = Width(i);
+        args.cols = Width(j);
+        args.sums = sums_.Row<float>(thread);
+        args.gram = result.Row<float>(i * cols_) + j * cols_;
+        args.gram_row = result.stride;
+        form_.add_block(args);
+      }
+    });
   }
-
-  ThreadPool& pool() const { return pool_; }
-  int64_t panels() const { return panels_; }
 
  private:
   int64_t StepFloats() const { return form_.parts * cols_; }
@@ -149,11 +142,7 @@ void CpuBackend::AddGram(Exec& exec, ConstMatrix x, Matrix gram) {
   const PackedChunk packed = call.TakeBoth();
   call.ForEachChunk([&](int64_t begin, int64_t tokens) {
     call.Pack(x, {}, begin, tokens, packed);
-    const int64_t panels = call.panels();
-    call.pool().ParallelFor(panels * (panels + 1) / 2, [&](int64_t task, int thread) {
-      call.AddBlock(packed.left, packed.right, /*symmetric=*/true, PairAt(task, panels), tokens,
-                    thread, gram);
-    });
+    call.AddProduct(packed.left, packed.right, /*symmetric=*/true, tokens, gram);
   });
 }
 
@@ -166,11 +155,7 @@ void CpuBackend::AddCross(Exec& exec, ConstMatrix x, ConstMatrix y, Matrix cross
   call.ForEachChunk([&](int64_t begin, int64_t tokens) {
     call.Pack(x, {}, begin, tokens, left);
     call.Pack(y, x, begin, tokens, right);
-    const int64_t panels = call.panels();
-    call.pool().ParallelFor(panels * panels, [&](int64_t task, int thread) {
-      call.AddBlock(left.left, right.right, /*symmetric=*/false, {task / panels, task % panels},
-                    tokens, thread, cross);
-    });
+    call.AddProduct(left.left, right.right, /*symmetric=*/false, tokens, cross);
   });
 }
 
