@@ -80,6 +80,15 @@ class PackedLinear {
 //   y (+)= sum_s (P_s * effective scale of w) * scale of x  + bias.
 // A token with a NaN gets NaN everywhere that its scale reaches; so does one with an infinity whose
 // scale is dynamic, or it gets infinities.
+//
+// Where the scales of groups are rounded as well (InputScheme::has_block_scales), x is rounded to
+// number * scale, that to the type of x, and multiplied as if it had not been rounded. Of a group:
+//   kF8E4M3   scale = E4M3(input_scale * (absmax / 6)) / input_scale
+//   kF8E8M0   scale = 2^(e - 2) for kFp4, 2^(e - 8) for kFp8, 2^-126 at least, where 2^e is absmax
+//             rounded down, or up from 1.75 * 2^e on
+//   number = E2M1(x / scale) or E4M3(x / scale); 0 where the scale is 0
+// A group with a NaN or an infinity is NaN. (compressed-tensors 0.20, calculate_qparams and
+// generate_mx_scales; vLLM's ref_nvfp4_quant.)
 
 enum class MatMulMode : uint8_t { kStore, kAdd };  // y = ..., or y += ...
 

@@ -18,6 +18,7 @@ struct Args {
   bool is_float = false;
   bool symmetric = true;
   bool dynamic = false;
+  bool local = false;  // dynamic scales of groups below a stored one
   std::string strategy;
   std::optional<int64_t> group_size;
 };
@@ -34,10 +35,11 @@ Args ParseCommon(const ConfigField& field) {
   args.symmetric = field.Bool("symmetric", true);
   if (args.is_float && !args.symmetric) field.Fail("symmetric", "floats have no zero points");
   const json* dynamic = field.Get("dynamic");
-  if (dynamic != nullptr && !dynamic->is_boolean()) {
-    field.Fail("dynamic", dynamic->dump() + " cannot be read, only true and false");
+  args.local = dynamic != nullptr && *dynamic == json("local");
+  if (dynamic != nullptr && !dynamic->is_boolean() && !args.local) {
+    field.Fail("dynamic", dynamic->dump() + " is neither true, false nor \"local\"");
   }
-  args.dynamic = dynamic != nullptr && dynamic->get<bool>();
+  args.dynamic = args.local || (dynamic != nullptr && dynamic->get<bool>());
   args.group_size = field.Integer("group_size");
   const std::string inferred = !args.group_size       ? "tensor"
                                : *args.group_size > 0 ? "group"
@@ -87,6 +89,7 @@ QuantScheme ParseIntegers(const ConfigField& field, const Args& args) {
   scheme.bits = static_cast<int>(args.bits);
   scheme.symmetric = args.symmetric;
   scheme.group_size = QuantScheme::kPerChannel;
+  scheme.scale_dtype = DType::kF32;
   if (args.strategy == "group") {
     scheme.group_size = *args.group_size;
   } else if (args.strategy == "tensor") {
@@ -98,12 +101,50 @@ QuantScheme ParseIntegers(const ConfigField& field, const Args& args) {
   return scheme;
 }
 
+constexpr std::string_view kE4M3Scales = "torch.float8_e4m3fn";
+constexpr std::string_view kPowerScales = "torch.uint8";
+
+// Floats of 8 bits in groups whose scales are powers of two (MXFP8). Those of 4 bits need not say
+// it.
+bool HasPowerScales(const ConfigField& field, const Args& args) {
+  return args.strategy == "group" && field.Text("scale_dtype", "") == kPowerScales;
+}
+
+// Of groups whose scales are rounded: NVFP4 (strategy tensor_group), MXFP4, MXFP8.
+struct BlockScales {
+  int64_t group_size = 0;
+  DType dtype = DType::kF32;
+};
+BlockScales ParseBlockScales(const ConfigField& field, const Args& args) {
+  const bool nvidia = args.strategy == "tensor_group" && args.bits == 4;
+  const std::string name = "FP" + std::to_string(args.bits);
+  if (!nvidia && args.strategy != "group") {
+    field.Fail("strategy", Quoted(args.strategy) + " cannot be read for " + name +
+                               ", only tensor_group and group");
+  }
+  const int64_t wanted = nvidia ? 16 : 32;
+  if (*args.group_size != wanted) {
+    field.Fail("group_size", "must be " + std::to_string(wanted) + " for " + name +
+                                 " of strategy " + Quoted(args.strategy));
+  }
+  const std::string type(nvidia ? kE4M3Scales : kPowerScales);
+  if (const std::string given = field.Text("scale_dtype", type); given != type) {
+    field.Fail("scale_dtype", Quoted(given) + " cannot be read, only " + type);
+  }
+  return {wanted, nvidia ? DType::kF8E4M3 : DType::kF8E8M0};
+}
+
 QuantScheme ParseFp8(const ConfigField& field, const Args& args) {
   QuantScheme scheme;
   scheme.bits = 8;
   scheme.code_type = CodeType::kFp8;
   scheme.group_size = QuantScheme::kPerChannel;
-  if (args.strategy == "block") {
+  scheme.scale_dtype = DType::kF32;
+  if (HasPowerScales(field, args)) {
+    const BlockScales scales = ParseBlockScales(field, args);
+    scheme.group_size = scales.group_size;
+    scheme.scale_dtype = scales.dtype;
+  } else if (args.strategy == "block") {
     ParseBlocks(field, scheme);
   } else if (args.strategy == "tensor") {
     scheme.row_block = QuantScheme::kAllRows;
@@ -118,23 +159,26 @@ QuantScheme ParseFp4(const ConfigField& field, const Args& args) {
   QuantScheme scheme;
   scheme.bits = 4;
   scheme.code_type = CodeType::kFp4;
-  const bool nvidia = args.strategy == "tensor_group";
-  if (!nvidia && args.strategy != "group") {
-    field.Fail("strategy",
-               Quoted(args.strategy) + " cannot be read for FP4, only tensor_group and group");
-  }
-  const int64_t wanted = nvidia ? 16 : 32;
-  if (*args.group_size != wanted) {
-    field.Fail("group_size", "must be " + std::to_string(wanted) + " for FP4 of strategy " +
-                                 Quoted(args.strategy));
-  }
-  const std::string type = nvidia ? "torch.float8_e4m3fn" : "torch.uint8";
-  if (const std::string given = field.Text("scale_dtype", type); given != type) {
-    field.Fail("scale_dtype", Quoted(given) + " cannot be read, only " + type);
-  }
-  scheme.group_size = wanted;
-  scheme.scale_dtype = nvidia ? DType::kF8E4M3 : DType::kF8E8M0;
+  const BlockScales scales = ParseBlockScales(field, args);
+  scheme.group_size = scales.group_size;
+  scheme.scale_dtype = scales.dtype;
   return scheme;
+}
+
+// Inputs of groups whose scales are rounded.
+InputScheme ParseBlockScaledInputs(const ConfigField& field, const Args& args) {
+  const BlockScales scales = ParseBlockScales(field, args);
+  const bool nvidia = scales.dtype == DType::kF8E4M3;
+  if (!args.dynamic || args.local != nvidia) {
+    field.Fail("dynamic", std::string("must be ") + (nvidia ? "\"local\"" : "true") +
+                              " for inputs of FP" + std::to_string(args.bits) + " of strategy " +
+                              Quoted(args.strategy));
+  }
+  InputScheme input;
+  input.type = args.bits == 4 ? InputScheme::Type::kFp4 : InputScheme::Type::kFp8;
+  input.group_size = scales.group_size;
+  input.scale_dtype = scales.dtype;
+  return input;
 }
 
 json CommonArgs(int bits, bool is_float, bool symmetric, const std::string& strategy,
@@ -150,19 +194,11 @@ json CommonArgs(int bits, bool is_float, bool symmetric, const std::string& stra
 QuantScheme ParseWeightArgs(const ConfigField& field) {
   const Args args = ParseCommon(field);
   if (args.dynamic) field.Fail("dynamic", "weights are static");
-  QuantScheme scheme;
-  if (!args.is_float) {
-    scheme = ParseIntegers(field, args);
-  } else if (args.bits == 8) {
-    scheme = ParseFp8(field, args);
-  } else if (args.bits == 4) {
-    return ParseFp4(field, args);
-  } else {
-    field.Fail("num_bits",
-               "floats of " + std::to_string(args.bits) + " bits cannot be read, only of 8 and 4");
-  }
-  scheme.scale_dtype = DType::kF32;
-  return scheme;
+  if (!args.is_float) return ParseIntegers(field, args);
+  if (args.bits == 8) return ParseFp8(field, args);
+  if (args.bits == 4) return ParseFp4(field, args);
+  field.Fail("num_bits",
+             "floats of " + std::to_string(args.bits) + " bits cannot be read, only of 8 and 4");
 }
 
 bool ParseActOrder(const ConfigField& field) {
@@ -181,9 +217,14 @@ bool ParseActOrder(const ConfigField& field) {
 
 InputScheme ParseInputArgs(const ConfigField& field) {
   const Args args = ParseCommon(field);
-  if (args.bits != 8) {
-    field.Fail("num_bits", "inputs of " + std::to_string(args.bits) + " bits cannot be read");
+  if (args.is_float && (args.bits == 4 || HasPowerScales(field, args))) {
+    return ParseBlockScaledInputs(field, args);
   }
+  if (args.bits != 8) {
+    field.Fail("num_bits", std::string(args.is_float ? "floats" : "integers") + " of " +
+                               std::to_string(args.bits) + " bits cannot be read as inputs");
+  }
+  if (args.local) field.Fail("dynamic", "\"local\" can be read for inputs of FP4 alone");
   InputScheme input;
   input.type = args.is_float ? InputScheme::Type::kFp8 : InputScheme::Type::kInt8;
   input.dynamic = args.dynamic;
@@ -225,17 +266,25 @@ json WeightArgs(const QuantScheme& scheme) {
     args["strategy"] = scheme.has_global_scale() ? "tensor_group" : "group";
     args["group_size"] = scheme.group_size;
   }
+  if (scheme.code_type == CodeType::kFp8 && scheme.scale_dtype == DType::kF8E8M0) {
+    args["scale_dtype"] = kPowerScales;  // a release that does not know the key knows no MXFP8
+  }
   return args;
 }
 
 json InputArgs(const InputScheme& input) {
   if (input.type == InputScheme::Type::kNone) return nullptr;
-  const bool is_float = input.type == InputScheme::Type::kFp8;
-  json args =
-      CommonArgs(8, is_float, input.symmetric, input.dynamic ? "token" : "tensor", input.dynamic);
+  const bool is_float = input.type != InputScheme::Type::kInt8;
+  const bool is_fp4 = input.type == InputScheme::Type::kFp4;
+  json args = CommonArgs(is_fp4 ? 4 : 8, is_float, input.symmetric,
+                         input.dynamic ? "token" : "tensor", input.dynamic);
   if (input.dynamic && input.group_size != InputScheme::kPerToken) {
-    args["strategy"] = "group";
+    args["strategy"] = input.has_global_scale() ? "tensor_group" : "group";
     args["group_size"] = input.group_size;
+  }
+  if (input.has_global_scale()) args["dynamic"] = "local";
+  if (input.has_block_scales()) {
+    args["scale_dtype"] = input.has_global_scale() ? kE4M3Scales : kPowerScales;
   }
   return args;
 }

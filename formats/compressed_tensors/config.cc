@@ -18,9 +18,9 @@ constexpr std::string_view kMixed = "mixed-precision";
 
 // Throws for a name that no layout has.
 void CheckFormat(const ConfigField& field, const std::string& format) {
-  static const std::set<std::string> known = {"pack-quantized",       "int-quantized",
-                                              "float-quantized",      "naive-quantized",
-                                              "nvfp4-pack-quantized", "mxfp4-pack-quantized"};
+  static const std::set<std::string> known = {
+      "pack-quantized",       "int-quantized",        "float-quantized", "naive-quantized",
+      "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"};
   if (known.contains(format)) return;
   std::string names;
   for (const std::string& name : known) names += (names.empty() ? "" : ", ") + name;
@@ -54,12 +54,12 @@ QuantScheme ParseGroup(const ConfigField& group, const std::string& top_format,
   if (inputs != nullptr && !inputs->empty()) {
     scheme.input = ParseInputArgs(ConfigField(*inputs, group.path() + ".input_activations", where));
   }
-  const CompressedTensorsLayout& layout = LayoutOf(scheme);
+  // A group of a mixed file that names no format has the one that the library infers.
+  const std::string format = group.Text("format", top_format);
+  const CompressedTensorsLayout& layout = StoredLayout(scheme, format == "pack-quantized");
   if (const std::string problem = layout.Problem(scheme); !problem.empty()) {
     group.Fail("cannot be read: " + problem);
   }
-  // A group of a mixed file that names no format has the one that the library infers.
-  const std::string format = group.Text("format", top_format);
   if (format != kMixed) {
     CheckFormat(group, format);
     if (!layout.IsReadableAs(format, scheme)) {

@@ -9,6 +9,20 @@ namespace {
 // The one group size of each.
 int64_t GroupSize(const QuantScheme& scheme) { return scheme.has_global_scale() ? 16 : 32; }
 
+// FP4 of the weight's kind, or FP8 with plain scales.
+std::string InputProblem(const QuantScheme& scheme) {
+  const InputScheme& input = scheme.input;
+  if (input.type == InputScheme::Type::kNone) return "";
+  const std::string kind = scheme.has_global_scale() ? "nvfp4" : "mxfp4";
+  if (input.type == InputScheme::Type::kInt8) return kind + " weights with INT8 inputs";
+  if (!input.dynamic) return kind + " weights with static inputs";
+  if (!input.has_block_scales()) return "";
+  const bool alike = input.type == InputScheme::Type::kFp4 &&
+                     input.scale_dtype == scheme.scale_dtype &&
+                     input.group_size == scheme.group_size;
+  return alike ? "" : kind + " weights with inputs of another kind of groups";
+}
+
 class Layout final : public CompressedTensorsLayout {
  public:
   std::string_view FormatOf(const QuantScheme& scheme) const override {
@@ -22,14 +36,13 @@ class Layout final : public CompressedTensorsLayout {
     if (scheme.scale_dtype != DType::kF8E4M3 && scheme.scale_dtype != DType::kF8E8M0) {
       return "FP4 with scales of type " + std::string(NameOf(scheme.scale_dtype));
     }
-    if (scheme.input.type != InputScheme::Type::kNone) return "FP4 weights with rounded inputs";
     const int64_t group = GroupSize(scheme);
     if (scheme.bits != 4 || !scheme.symmetric || scheme.row_block != 1 ||
         scheme.group_size != group) {
       return std::string(FormatOf(scheme)) + " has scales of groups of " + std::to_string(group) +
              " inputs of one output, and no zero points";
     }
-    return "";
+    return InputProblem(scheme);
   }
 
   std::string Refusal(const QuantizedModule& module) const override {
@@ -53,6 +66,10 @@ class Layout final : public CompressedTensorsLayout {
       tensors.push_back(
           quantmill::Declare(module.name + std::string(kGlobalScale), DType::kF32, {1}));
     }
+    if (scheme.input.has_global_scale()) {
+      tensors.push_back(
+          quantmill::Declare(module.name + std::string(kInputGlobalScale), DType::kF32, {1}));
+    }
     return tensors;
   }
 
@@ -69,11 +86,15 @@ class Layout final : public CompressedTensorsLayout {
     if (!scheme.has_global_scale()) return;
     const std::vector<float> global = {rows.global_scale};
     Fill(to[2], EncodeScales(global, DType::kF32, ScaleSign::kPositive));
+    if (!scheme.input.has_global_scale()) return;
+    const std::vector<float> inputs = {rows.input_scale};
+    Fill(to[3], EncodeScales(inputs, DType::kF32, ScaleSign::kPositive));
   }
 
   std::vector<std::string_view> Suffixes(const QuantScheme& scheme) const override {
     std::vector<std::string_view> suffixes = {kPacked, kScale};
     if (scheme.has_global_scale()) suffixes.push_back(kGlobalScale);
+    if (scheme.input.has_global_scale()) suffixes.push_back(kInputGlobalScale);
     return suffixes;
   }
 
@@ -92,6 +113,9 @@ class Layout final : public CompressedTensorsLayout {
     }
     rows.scales = ReadScales(tensors, scheme, {module.out, rows.groups()}, range);
     if (scheme.has_global_scale()) rows.global_scale = ReadPositive(tensors, kGlobalScale);
+    if (scheme.input.has_global_scale()) {
+      rows.input_scale = ReadPositive(tensors, kInputGlobalScale);
+    }
     const auto packed =
         LinesOf(tensors.Expect(kPacked, "U8", {module.out, module.in / 2}), module.out, range);
     rows.codes.resize(packed.size() * 2);

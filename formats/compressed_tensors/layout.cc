@@ -12,6 +12,10 @@ const CompressedTensorsLayout& LayoutOf(const QuantScheme& scheme) {
   return packed ? PackedLayout() : PlainLayout();
 }
 
+const CompressedTensorsLayout& StoredLayout(const QuantScheme& scheme, bool packed) {
+  return packed && scheme.code_type == CodeType::kInt ? PackedLayout() : LayoutOf(scheme);
+}
+
 std::string_view StoredScaleType(const QuantScheme& scheme) {
   return NameOf(scheme.scale_dtype == DType::kF8E8M0 ? DType::kU8 : scheme.scale_dtype);
 }

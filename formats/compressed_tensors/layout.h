@@ -23,6 +23,7 @@ inline constexpr std::string_view kScale = ".weight_scale";
 inline constexpr std::string_view kZeroPoint = ".weight_zero_point";
 inline constexpr std::string_view kShape = ".weight_shape";
 inline constexpr std::string_view kGlobalScale = ".weight_global_scale";
+inline constexpr std::string_view kInputGlobalScale = ".input_global_scale";
 inline constexpr std::string_view kWeightGroupIndex = ".weight_g_idx";
 inline constexpr std::string_view kInputScale = ".input_scale";
 inline constexpr std::string_view kInputZeroPoint = ".input_zero_point";
@@ -68,9 +69,12 @@ const CompressedTensorsLayout& PackedLayout();  // packed.cc
 const CompressedTensorsLayout& PlainLayout();   // plain.cc
 const CompressedTensorsLayout& Fp4Layout();     // fp4.cc
 
-// The layout that holds a scheme: integers without rounded inputs are packed, FP4 has its own, the
-// rest is plain.
+// The layout that the library chooses for a scheme: integers without rounded inputs are packed, FP4
+// has its own, the rest is plain.
 const CompressedTensorsLayout& LayoutOf(const QuantScheme& scheme);
+// The layout of a module that is stored with packed integers, or not: those with rounded inputs may
+// be, where the tool that made the file chose so.
+const CompressedTensorsLayout& StoredLayout(const QuantScheme& scheme, bool packed);
 
 // How a file stores a scale: E8M0 scales are plain bytes to the library.
 std::string_view StoredScaleType(const QuantScheme& scheme);

@@ -65,6 +65,16 @@ void ReadZeroPoints(const ModuleTensors& tensors, const QuantizedModule& module,
   Transpose<int8_t>(zeros, groups, rows.out, rows.zero_points);
 }
 
+// Rounded inputs are read alone: servers differ in which files they take packed.
+std::string InputProblem(const QuantScheme& scheme) {
+  const InputScheme& input = scheme.input;
+  if (input.type == InputScheme::Type::kNone) return "";
+  const bool per_token = input.dynamic && input.group_size == InputScheme::kPerToken;
+  return per_token && !input.has_block_scales()
+             ? ""
+             : "packed integers with rounded inputs other than dynamic ones per token";
+}
+
 class Layout final : public CompressedTensorsLayout {
  public:
   std::string_view FormatOf(const QuantScheme&) const override { return "pack-quantized"; }
@@ -81,7 +91,7 @@ class Layout final : public CompressedTensorsLayout {
       return "a group size of " + std::to_string(group);
     }
     if (scheme.row_block != 1) return "packed integers with scales that rows share";
-    return "";
+    return InputProblem(scheme);
   }
 
   std::string Refusal(const QuantizedModule& module) const override {

@@ -1,4 +1,6 @@
-// int-, float- and naive-quantized: codes of 8 bits, one a byte. Byte table: compressed_tensors.h.
+// int-, float-, mxfp8- and naive-quantized: one code a byte. Byte table: compressed_tensors.h.
+#include <algorithm>
+
 #include "formats/compressed_tensors/layout.h"
 #include "formats/scales.h"
 #include "kernels/core/error.h"
@@ -7,6 +9,8 @@ namespace quantmill {
 namespace {
 
 using Input = InputScheme;
+
+constexpr int64_t kPowerGroup = 32;
 
 DType CodeDType(const QuantScheme& scheme) {
   return scheme.code_type == CodeType::kFp8 ? DType::kF8E4M3 : DType::kI8;
@@ -26,49 +30,89 @@ std::vector<int64_t> GridShape(const QuantScheme& scheme, int64_t out, int64_t i
   return {RowBlocks(scheme, out), scheme.GroupsFor(in)};
 }
 
+bool HasPowerScales(const QuantScheme& scheme) { return scheme.scale_dtype == DType::kF8E8M0; }
+
 std::string WeightProblem(const QuantScheme& scheme) {
-  if (scheme.bits != 8) {
-    return "integer weights of " + std::to_string(scheme.bits) +
-           " bits with rounded inputs; use 8 bits, or leave the inputs as they are";
+  const bool integers = scheme.code_type == CodeType::kInt;
+  if (scheme.bits < 2 || scheme.bits > 8)
+    return "codes of " + std::to_string(scheme.bits) + " bits";
+  if (HasPowerScales(scheme)) {
+    return !integers && scheme.row_block == 1 && scheme.group_size == kPowerGroup
+               ? ""
+               : "scales that are powers of two, of other groups than 32 inputs of one output";
   }
   if (!IsBlocks(scheme)) {
     if (scheme.row_block == 1 || scheme.row_block == QuantScheme::kAllRows) return "";
     return "scales of blocks of rows without blocks of inputs";
   }
-  if (scheme.code_type == CodeType::kInt || scheme.row_block <= 1) {
-    return "8-bit weights with scales of groups of " + std::to_string(scheme.group_size) +
-           " inputs; they have one a channel or tensor, and FP8 also one a block";
+  if (scheme.group_size <= 0) return "groups of " + std::to_string(scheme.group_size) + " inputs";
+  if (integers == (scheme.row_block == 1)) return "";
+  return integers ? "integers with scales of blocks of rows"
+                  : "FP8 weights with scales of groups of " + std::to_string(scheme.group_size) +
+                        " inputs; they have one a channel, tensor or block";
+}
+
+std::string FloatInputProblem(const QuantScheme& scheme) {
+  const Input& input = scheme.input;
+  if (HasPowerScales(scheme) || input.has_block_scales()) {
+    return input.type == Input::Type::kFp8 && input.scale_dtype == scheme.scale_dtype &&
+                   input.group_size == scheme.group_size
+               ? ""
+               : "weights and inputs of which one alone has scales that are powers of two";
   }
-  if (scheme.group_size <= 0) return "blocks of " + std::to_string(scheme.group_size) + " inputs";
-  return "";
+  if (input.type != Input::Type::kFp8) return "FP8 weights with INT8 inputs";
+  if (!IsBlocks(scheme)) {
+    return input.dynamic && input.group_size != Input::kPerToken
+               ? "inputs in groups, which only FP8 blocks have"
+               : "";
+  }
+  if (IsStatic(input)) return "FP8 blocks with static inputs";
+  return input.group_size == scheme.group_size
+             ? ""
+             : "FP8 blocks need dynamic inputs in groups as long as a block";
 }
 
 std::string InputProblem(const QuantScheme& scheme) {
   const Input& input = scheme.input;
-  const bool floats = scheme.code_type == CodeType::kFp8;
-  if (input.type == Input::Type::kNone) return "";  // FP8 alone: integers would be packed
-  if ((input.type == Input::Type::kFp8) != floats) {
-    return floats ? "FP8 weights with INT8 inputs" : "integer weights with FP8 inputs";
-  }
-  if (!input.symmetric && (input.dynamic || floats)) {
+  // FP8 alone: integers would be packed.
+  if (input.type == Input::Type::kNone) return "";
+  if (!input.symmetric && (input.dynamic || input.type != Input::Type::kInt8)) {
     return "asymmetric inputs other than static INT8";
   }
-  const int64_t wanted = IsBlocks(scheme) ? scheme.group_size : Input::kPerToken;
-  if (input.dynamic && input.group_size != wanted) {
-    return IsBlocks(scheme) ? "FP8 blocks need dynamic inputs in groups as long as a block"
-                            : "inputs in groups, which only FP8 blocks have";
+  if (scheme.code_type == CodeType::kFp8) return FloatInputProblem(scheme);
+  if (input.type == Input::Type::kFp4 || input.has_block_scales()) {
+    return "integer weights with inputs of FP4 or of scales that are powers of two";
   }
-  if (IsStatic(input) && IsBlocks(scheme)) return "FP8 blocks with static inputs";
-  return "";
+  return input.dynamic && input.group_size != Input::kPerToken
+             ? "integer weights with inputs in groups"
+             : "";
+}
+
+// What servers have no kernel for, read but never written.
+std::string IntegerRefusal(const QuantScheme& scheme) {
+  if (scheme.bits != 8) {
+    return "integer weights of " + std::to_string(scheme.bits) +
+           " bits with rounded inputs; use 8 bits, or leave the inputs as they are";
+  }
+  if (!scheme.symmetric) {
+    return "asymmetric weights with rounded inputs, which servers cannot load (vLLM multiplies "
+           "them as symmetric integers alone)";
+  }
+  if (scheme.input.type != Input::Type::kInt8) return "integer weights with FP8 inputs";
+  if (!IsBlocks(scheme)) return "";
+  return "8-bit weights with scales of groups of " + std::to_string(scheme.group_size) +
+         " inputs; they have one a channel or tensor, and FP8 also one a block";
 }
 
 class Layout final : public CompressedTensorsLayout {
  public:
   std::string_view FormatOf(const QuantScheme& scheme) const override {
     if (scheme.code_type == CodeType::kInt) return "int-quantized";
+    if (HasPowerScales(scheme)) return "mxfp8-quantized";
     return scheme.input.type == Input::Type::kNone ? "naive-quantized" : "float-quantized";
   }
   bool IsReadableAs(std::string_view format, const QuantScheme& scheme) const override {
+    if (HasPowerScales(scheme)) return format == FormatOf(scheme);
     return format == "naive-quantized" ||
            format == (scheme.code_type == CodeType::kInt ? "int-quantized" : "float-quantized");
   }
@@ -80,9 +124,8 @@ class Layout final : public CompressedTensorsLayout {
 
   std::string Refusal(const QuantizedModule& module) const override {
     const QuantScheme& scheme = module.scheme;
-    if (!scheme.symmetric) {
-      return "asymmetric weights with rounded inputs, which servers cannot load (vLLM multiplies "
-             "them as symmetric integers alone)";
+    if (scheme.code_type == CodeType::kInt) {
+      if (std::string refusal = IntegerRefusal(scheme); !refusal.empty()) return refusal;
     }
     if (!IsDenseFloat(scheme.scale_dtype)) {
       return "scales of type " + std::string(NameOf(scheme.scale_dtype));
@@ -149,18 +192,37 @@ class Layout final : public CompressedTensorsLayout {
     if (!scheme.symmetric) {
       const auto zeros = LinesOf(tensors.Expect(kZeroPoint, "I8", grid), grid.front(), blocks);
       for (int64_t row = 0; row < rows.out; ++row) {
-        rows.zero_points.push_back(static_cast<int8_t>(zeros[static_cast<size_t>(row / block)]));
+        for (int64_t g = 0; g < rows.groups(); ++g) {
+          const int64_t at = row / block * rows.groups() + g;
+          rows.zero_points.push_back(static_cast<int8_t>(zeros[static_cast<size_t>(at)]));
+        }
       }
+      CheckCodes(tensors, kZeroPoint, rows.zero_points, range.begin, rows);
     }
     ReadInput(tensors, rows);
     if (scheme.code_type == CodeType::kFp8) {
       ReadFp8Codes(tensors, kWeight, module, range, rows);
     } else {
       ReadByteCodes(tensors, kWeight, DType::kI8, module, range, rows);
+      CheckCodes(tensors, kWeight, rows.codes, range.begin, rows);
     }
   }
 
  private:
+  // Codes, or zero points, of fewer bits than a byte has. `first`: the row that they begin with.
+  static void CheckCodes(const ModuleTensors& tensors, std::string_view suffix,
+                         const std::vector<int8_t>& codes, int64_t first,
+                         const QuantizedLinear& rows) {
+    const QuantScheme& scheme = rows.scheme;
+    const auto bad = std::ranges::find_if(
+        codes, [&](int8_t code) { return code < scheme.min_code() || code > scheme.max_code(); });
+    if (bad == codes.end()) return;
+    const int64_t columns = std::ssize(codes) / rows.out;
+    const int64_t index = bad - codes.begin();
+    tensors.Fail(suffix, "element [" + std::to_string(first + index / columns) + ", " +
+                             std::to_string(index % columns) + "] is " + std::to_string(*bad) +
+                             ", which " + std::to_string(scheme.bits) + " bits do not hold");
+  }
   static void ReadInput(const ModuleTensors& tensors, QuantizedLinear& linear) {
     const Input& input = linear.scheme.input;
     if (!IsStatic(input)) return;

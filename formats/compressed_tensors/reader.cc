@@ -19,12 +19,11 @@ namespace {
 
 // Tensors that belong to a quantized module, and those of schemes that this reader refuses. A
 // ".weight" belongs to one if its type is that of codes.
-constexpr std::array kOwnSuffixes = {kPacked,     kScale,         kZeroPoint,
-                                     kShape,      kGlobalScale,   kWeightGroupIndex,
-                                     kInputScale, kInputZeroPoint};
-constexpr std::array<std::string_view, 6> kForeignSuffixes = {
-    ".output_scale",     ".output_zero_point", ".input_global_scale",
-    ".weight_scale_inv", ".qweight",           ".kv_scale"};
+constexpr std::array kOwnSuffixes = {kPacked,     kScale,          kZeroPoint,
+                                     kShape,      kGlobalScale,    kWeightGroupIndex,
+                                     kInputScale, kInputZeroPoint, kInputGlobalScale};
+constexpr std::array<std::string_view, 5> kForeignSuffixes = {
+    ".output_scale", ".output_zero_point", ".weight_scale_inv", ".qweight", ".kv_scale"};
 constexpr std::array kKvSuffixes = {kKeyScale, kValueScale};
 
 // The module of a tensor with one of the suffixes, or "".
@@ -100,6 +99,10 @@ class Reader final : public ArtifactReader {
     std::string module = ModuleOf(tensor, std::array{kWeight});
     return !module.empty() && HoldsCodes(tensor) ? module : "";
   }
+  const CompressedTensorsLayout& LayoutFor(const std::string& module,
+                                           const QuantScheme& scheme) const {
+    return StoredLayout(scheme, checkpoint_.Has(Join(module, kPacked)));
+  }
   // Nothing also where groups contradict each other, or no target names the module: Read tells.
   std::optional<QuantScheme> DeclaredScheme(const std::string& module) const {
     try {
@@ -135,7 +138,7 @@ std::optional<QuantScheme> Reader::SchemeOf(const std::string& module) const {
     if (!checkpoint_.Has(Join(module, kWeight))) return std::nullopt;
     ThrowConfig(module, "is a target of quantization, but was left dense");
   }
-  if (scheme->code_type == CodeType::kFp4) return scheme;  // the scheme says the type
+  if (scheme->scale_dtype != DType::kF32) return scheme;  // the scheme says the type
   const ModuleTensors tensors(checkpoint_, module);
   if (!tensors.Has(kScale)) {
     ThrowConfig(module, "has no tensor '" + tensors.Name(kScale) + "'");
@@ -147,7 +150,7 @@ std::optional<QuantScheme> Reader::SchemeOf(const std::string& module) const {
   }
   scheme->scale_dtype = *dtype;
   if (config_.HasActOrder(module)) {
-    const int64_t in = LayoutOf(*scheme).ReadShape(tensors).second;
+    const int64_t in = LayoutFor(module, *scheme).ReadShape(tensors).second;
     const auto index = GroupIndex::Read(tensors, kWeightGroupIndex, in, scheme->GroupsFor(in));
     if (!index.IsInOrder(scheme->group_size)) {
       scheme->group_size = index.RunLength(scheme->group_size);
@@ -159,13 +162,14 @@ std::optional<QuantScheme> Reader::SchemeOf(const std::string& module) const {
 QuantizedModule Reader::Describe(const std::string& module) const {
   const std::optional<QuantScheme> scheme = SchemeOf(module);
   if (!scheme) ThrowConfig(module, "is not stored quantized");
-  const auto [out, in] = LayoutOf(*scheme).ReadShape(ModuleTensors(checkpoint_, module));
+  const ModuleTensors tensors(checkpoint_, module);
+  const auto [out, in] = LayoutFor(module, *scheme).ReadShape(tensors);
   return {module, *scheme, out, in};
 }
 
 std::vector<std::string_view> Reader::SuffixesOf(const std::string& module,
                                                  const QuantScheme& scheme) const {
-  std::vector<std::string_view> suffixes = LayoutOf(scheme).Suffixes(scheme);
+  std::vector<std::string_view> suffixes = LayoutFor(module, scheme).Suffixes(scheme);
   if (config_.HasActOrder(module)) suffixes.push_back(kWeightGroupIndex);
   return suffixes;
 }
@@ -189,14 +193,14 @@ void Reader::ReadRows(const QuantizedModule& module, RowRange range, QuantizedLi
   StartRows(module, range, rows);
   const ModuleTensors tensors(checkpoint_, module.name);
   if (!config_.HasActOrder(module.name)) {
-    LayoutOf(module.scheme).ReadRows(tensors, module, range, rows);
+    LayoutFor(module.name, module.scheme).ReadRows(tensors, module, range, rows);
     return;
   }
   QuantizedModule declared = module;  // with the groups of the file
   declared.scheme.group_size = config_.SchemeFor(module.name)->group_size;
   QuantizedLinear stored;
   StartRows(declared, range, stored);
-  LayoutOf(declared.scheme).ReadRows(tensors, declared, range, stored);
+  LayoutFor(module.name, declared.scheme).ReadRows(tensors, declared, range, stored);
   GroupIndex::Read(tensors, kWeightGroupIndex, rows.in, stored.groups()).Spread(stored, rows);
   rows.codes = std::move(stored.codes);
 }
@@ -250,7 +254,7 @@ void Reader::CheckContents(const std::string& module, std::vector<TensorProblem>
     const QuantizedLinear linear = Read(module);
     const QuantScheme& scheme = linear.scheme;
     if (IsConstant(std::as_bytes(std::span(linear.codes)), 1)) {
-      const std::string_view suffix = LayoutOf(scheme).Suffixes(scheme).front();
+      const std::string_view suffix = SuffixesOf(module, scheme).front();
       problems.push_back({Kind::kConstant, Join(module, suffix), "all codes are equal"});
     }
     // Few powers of two cover a layer, so that all may well be equal; one scale of the whole

@@ -11,7 +11,7 @@ std::string TypeName(const QuantScheme& scheme) {
     case CodeType::kInt:
       return "w" + std::to_string(scheme.bits);
     case CodeType::kFp8:
-      return "fp8";
+      return scheme.scale_dtype == DType::kF8E8M0 ? "mxfp8" : "fp8";
     case CodeType::kFp4:
       return scheme.has_global_scale() ? "nvfp4" : "mxfp4";
   }
@@ -19,7 +19,13 @@ std::string TypeName(const QuantScheme& scheme) {
 }
 
 std::string InputText(const InputScheme& input) {
-  std::string text = input.type == InputScheme::Type::kInt8 ? "inputs int8" : "inputs fp8";
+  const std::string numbers = input.type == InputScheme::Type::kInt8  ? "int8"
+                              : input.type == InputScheme::Type::kFp8 ? "fp8"
+                                                                      : "fp4";
+  const std::string family = !input.has_block_scales()  ? ""
+                             : input.has_global_scale() ? "nv"
+                                                        : "mx";
+  std::string text = "inputs " + family + numbers;
   if (!input.dynamic) return text + (input.symmetric ? " static" : " static asymmetric");
   return text + (input.group_size == InputScheme::kPerToken
                      ? " per token"

@@ -21,8 +21,9 @@ enum class CodeType : uint8_t { kInt, kFp8, kFp4 };
 // How the input of a layer is rounded before it is multiplied (formats.md section 4.4).
 //   kInt8  integers: (code - zero_point) * scale, codes in [-128, 127]
 //   kFp8   E4M3 numbers times a scale
+//   kFp4   E2M1 numbers times a scale
 struct InputScheme {
-  enum class Type : uint8_t { kNone, kInt8, kFp8 };
+  enum class Type : uint8_t { kNone, kInt8, kFp8, kFp4 };
   static constexpr int64_t kPerToken = -1;
 
   Type type = Type::kNone;
@@ -30,6 +31,15 @@ struct InputScheme {
   bool symmetric = true;  // false: a zero point; static kInt8 alone
   // Dynamic: inputs of one token that share a scale (fp8-block has 128); static: one for all.
   int64_t group_size = kPerToken;
+  // Of dynamic scales: kF32, or what those of groups are rounded to: kF8E4M3, after they were
+  // multiplied by a global scale that is stored with the layer (NVFP4: kFp4, groups of 16), or
+  // kF8E8M0, powers of two (MXFP4, MXFP8: groups of 32).
+  DType scale_dtype = DType::kF32;
+
+  bool has_block_scales() const { return scale_dtype != DType::kF32; }
+  bool has_global_scale() const { return scale_dtype == DType::kF8E4M3; }
+  // QuantizedLinear::input_scale is used.
+  bool has_stored_scale() const { return type != Type::kNone && (!dynamic || has_global_scale()); }
 
   friend bool operator==(const InputScheme&, const InputScheme&) = default;
 };
@@ -104,7 +114,8 @@ struct QuantizedLinear {
   std::vector<float> scales;
   std::vector<int8_t> zero_points;  // [out, groups] in [min_code, max_code]; empty if symmetric
   float global_scale = 1;           // divides the scales; other than 1 where has_global_scale()
-  // Static inputs alone.
+  // Where input.has_stored_scale(): the scale of static inputs, or what divides the scales of
+  // groups. The zero point is of static inputs alone.
   float input_scale = 0;
   int8_t input_zero_point = 0;
 

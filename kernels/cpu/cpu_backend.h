@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 
+#include "kernels/block_scaled_linear.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/ops.h"
@@ -90,6 +91,7 @@ class CpuBackend : public Backend {
 
  private:
   // MatMul of a weight whose inputs are rounded; shapes are checked.
+  void RoundToBlocks(Exec& exec, ConstMatrix x, const BlockRounding& rounding, Matrix out);
   void RoundedMatMul(Exec& exec, ConstMatrix x, const CpuRoundedLinear& w, ConstMatrix bias,
                      MatMulMode mode, Matrix y);
 

@@ -266,6 +266,12 @@ void CpuBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstM
   if (const auto* rounded = dynamic_cast<const CpuRoundedLinear*>(&w)) {
     return RoundedMatMul(exec, x, *rounded, bias, mode, y);
   }
+  if (const auto* scaled = dynamic_cast<const BlockScaledLinear*>(&w)) {
+    Workspace::Scope scope(exec.workspace);
+    const Matrix rounded_x = scope.Take(x.dtype, x.rows, x.cols);
+    RoundToBlocks(exec, x, scaled->rounding(), rounded_x);
+    return MatMul(exec, rounded_x, scaled->weight(), bias, mode, y);
+  }
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   MatMulCall(kernels, x, static_cast<const CpuLinear&>(w), bias, mode, y).Run(exec);
 }

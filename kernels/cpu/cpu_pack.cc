@@ -273,11 +273,14 @@ std::unique_ptr<PackedLinear> CpuBackend::PackQuantized(Exec& exec, const Quanti
     Dequantize(linear, weight);
     return PackDense(exec, weight, compute);
   }
-  if (linear.scheme.input.type != InputScheme::Type::kNone) {
+  const InputScheme& input = linear.scheme.input;
+  if (input.type != InputScheme::Type::kNone && !input.has_block_scales()) {
     return PackRounded(PoolOf(exec), linear, compute, panel_cols,
                        SelectRoundedKernels(isa_).integer_step);
   }
-  return PackCodes(PoolOf(exec), linear, PanelScales::kOwn, compute, panel_cols);
+  auto packed = PackCodes(PoolOf(exec), linear, PanelScales::kOwn, compute, panel_cols);
+  if (!input.has_block_scales()) return packed;
+  return std::make_unique<BlockScaledLinear>(std::move(packed), linear);
 }
 
 void CpuBackend::EmbedRows(Exec& exec, ConstMatrix table, std::span<const int32_t> ids, float scale,

@@ -118,8 +118,7 @@ class RoundedCall {
 
   void RoundRow(int64_t t) const {
     RoundArgs args;
-    args.x = x_.Rows(t, 1).data;
-    args.bf16 = x_.dtype == DType::kBF16;
+    args.x = {x_.Rows(t, 1).data, x_.dtype == DType::kBF16};
     args.in = x_.cols;
     args.dynamic = w_.input().dynamic;
     args.scale = w_.input_scale();
@@ -270,6 +269,25 @@ class RoundedCall {
 };
 
 }  // namespace
+
+void CpuBackend::RoundToBlocks(Exec& exec, ConstMatrix x, const BlockRounding& rounding,
+                               Matrix out) {
+  const RoundedKernels& kernels = SelectRoundedKernels(isa_);
+  constexpr int64_t kTaskElements = int64_t{1} << 14;
+  const int64_t rows = std::max<int64_t>(1, kTaskElements / (x.cols + 1));
+  PoolOf(exec).ParallelFor(CeilDiv(x.rows, rows), [&](int64_t task, int) {
+    const int64_t end = std::min(x.rows, (task + 1) * rows);
+    for (int64_t t = task * rows; t < end; ++t) {
+      kernels.round_blocks({.x = {x.Rows(t, 1).data, x.dtype == DType::kBF16},
+                            .in = x.cols,
+                            .fp4 = rounding.fp4,
+                            .powers = rounding.powers,
+                            .global_scale = rounding.global_scale,
+                            .group = rounding.group_size,
+                            .out = out.Rows(t, 1).data});
+    }
+  });
+}
 
 void CpuBackend::RoundedMatMul(Exec& exec, ConstMatrix x, const CpuRoundedLinear& w,
                                ConstMatrix bias, MatMulMode mode, Matrix y) {

@@ -1,4 +1,4 @@
-// Vectors of E4M3 numbers, beyond simd.h. Only for *_isa.cc sources (isa.h).
+// Vectors of E4M3 and E2M1 numbers, beyond simd.h. Only for *_isa.cc sources (isa.h).
 #ifndef QUANTMILL_KERNELS_CPU_E4M3_H_
 #define QUANTMILL_KERNELS_CPU_E4M3_H_
 
@@ -37,20 +37,25 @@ inline VecInt BitsOf(Vec v) {
   return bits;
 }
 
-// The nearest numbers, ties to even, clamped to +-448; NaN stays. Mantissas are rounded to 3 bits;
-// below 2^-6 the spacing is 2^-9, which adding 1.5 * 2^14 leaves.
-inline Vec RoundToE4M3(Vec x) {
-  const Vec value = Min(Max(x, Set1(-448.0f)), Set1(448.0f));
+// The nearest numbers of kMantissa bits, ties to even, clamped to +-max; NaN stays. Below
+// 2^kLeastExponent the spacing is that of the least exponent, which adding 1.5 * 2^23 of it leaves.
+template <int kMantissa, int kLeastExponent>
+inline Vec RoundToFloats(Vec x, float max) {
+  constexpr int kDropped = 23 - kMantissa;
+  const Vec value = Min(Max(x, Set1(-max)), Set1(max));
   VecInt bits = BitsOf(value);
-  bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & ~0xFFFFF;
+  bits = (bits + ((1 << (kDropped - 1)) - 1) + ((bits >> kDropped) & 1)) & -(1 << kDropped);
   Vec normal;
   std::memcpy(&normal, &bits, sizeof(bits));
-  const Vec magic = Set1(0x1.8p14f);
+  constexpr float kLeast = kLeastExponent < 0 ? 1.0f / (1 << -kLeastExponent) : 1.0f;
+  const Vec magic = Set1(1.5f * (1 << kDropped) * kLeast);
   // The sum loses the sign of a zero.
   const Vec small = (value + magic) - magic;
-  const Vec number = Magnitude(value) < 0x1p-6f ? small : normal;
+  const Vec number = Magnitude(value) < kLeast ? small : normal;
   return IsNaN(x) ? x : number;
 }
+inline Vec RoundToE4M3(Vec x) { return RoundToFloats<3, -6>(x, 448.0f); }
+inline Vec RoundToE2M1(Vec x) { return RoundToFloats<1, 0>(x, 6.0f); }
 
 // The bits of E4M3 numbers, 0x7F for NaN: times 2^-120, exponent and mantissa lie where an F32 has
 // its own, subnormal where they are.

@@ -27,12 +27,12 @@ struct Rounding {
   int zero = 0;
 };
 
-Vec LoadX(const RoundArgs& a, int64_t i, int64_t n) {
-  if (!a.bf16) {
-    const float* p = static_cast<const float*>(a.x) + i;
+Vec LoadX(const TokenInputs& x, int64_t i, int64_t n) {
+  if (!x.bf16) {
+    const float* p = static_cast<const float*>(x.data) + i;
     return n == kLanes ? Load(p) : LoadPart(p, n);
   }
-  const uint16_t* p = static_cast<const uint16_t*>(a.x) + i;
+  const uint16_t* p = static_cast<const uint16_t*>(x.data) + i;
   if (n == kLanes) return LoadBF16(p);
   uint16_t lanes[kLanes] = {};
   std::memcpy(lanes, p, static_cast<size_t>(n) * sizeof(uint16_t));
@@ -42,11 +42,10 @@ Vec LoadX(const RoundArgs& a, int64_t i, int64_t n) {
 int64_t Least(int64_t a, int64_t b) { return b < a ? b : a; }
 
 // The largest magnitude; NaN if there is one.
-float AbsMax(const RoundArgs& a, int64_t begin, int64_t end) {
+float AbsMax(const TokenInputs& x, int64_t begin, int64_t end) {
   Vec top{};
   for (int64_t i = begin; i < end; i += kLanes) {
-    const Vec x = LoadX(a, i, Least(kLanes, end - i));
-    const Vec magnitude = Magnitude(x);
+    const Vec magnitude = Magnitude(LoadX(x, i, Least(kLanes, end - i)));
     top = (IsNaN(magnitude) | (magnitude > top)) ? magnitude : top;
   }
   float lanes[kLanes];
@@ -101,7 +100,7 @@ int32_t RoundIntegers(const RoundArgs& a, const Rounding& rounding, int64_t begi
   VecInt sum{};
   for (int64_t i = begin; i < end; i += kLanes) {
     const int64_t n = Least(kLanes, end - i);
-    const VecInt codes = IntegerCodes(LoadX(a, i, n), rounding);
+    const VecInt codes = IntegerCodes(LoadX(a.x, i, n), rounding);
     StoreCodes(to + (i - begin), codes + kOffset, n);
     if (a.sums == nullptr) continue;
     VecInt present{};
@@ -115,7 +114,7 @@ template <typename Number>
 void RoundNumbers(const RoundArgs& a, float scale, int64_t begin, int64_t end, Number* to) {
   for (int64_t i = begin; i < end; i += kLanes) {
     const int64_t n = Least(kLanes, end - i);
-    StorePartAs(to + (i - begin), RoundToE4M3(LoadX(a, i, n) / Set1(scale)), n);
+    StorePartAs(to + (i - begin), RoundToE4M3(LoadX(a.x, i, n) / Set1(scale)), n);
   }
 }
 
@@ -169,11 +168,54 @@ void RoundToken(const RoundArgs& a) {
   float* scale = a.scales;
   for (int64_t begin = 0; begin < a.in; begin += a.group, ++scale) {
     const int64_t end = Least(a.in, begin + a.group);
-    const Rounding rounding = RoundingOf(a, AbsMax(a, begin, end), scale);
+    const Rounding rounding = RoundingOf(a, AbsMax(a.x, begin, end), scale);
     for (int64_t s = begin; s < end; s += a.segment) {
       RoundSegment(a, rounding, s, Least(end, s + a.segment));
     }
   }
+}
+
+// ---- rounding a token whose groups have rounded scales ----
+
+float PowerScale(float absmax, bool fp4) {
+  int32_t bits;
+  std::memcpy(&bits, &absmax, sizeof(bits));
+  // A quarter of the step between powers of two takes 1.75 of one to the next.
+  const int32_t exponent = ((bits + 0x200000) >> 23) - (fp4 ? 2 : 8);
+  bits = (exponent < 1 ? 1 : exponent) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return scale;
+}
+
+float BlockScale(const BlockRoundArgs& a, float absmax) {
+  if (a.powers) return PowerScale(absmax, a.fp4);
+  return RoundToE4M3(Set1(a.global_scale * (absmax / 6.0f)))[0] / a.global_scale;
+}
+
+template <typename Out>
+void RoundBlocksAs(const BlockRoundArgs& a) {
+  for (int64_t begin = 0; begin < a.in; begin += a.group) {
+    const int64_t end = Least(a.in, begin + a.group);
+    const float absmax = AbsMax(a.x, begin, end);
+    const bool finite = absmax - absmax == 0.0f;  // NOLINT(misc-redundant-expression)
+    const float scale = finite ? BlockScale(a, absmax) : 0.0f;
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const int64_t n = Least(kLanes, end - i);
+      Vec value{};
+      if (!finite) {
+        value = Set1(absmax - absmax);  // NaN
+      } else if (scale > 0.0f) {
+        const Vec quotient = LoadX(a.x, i, n) / Set1(scale);
+        value = (a.fp4 ? RoundToE2M1(quotient) : RoundToE4M3(quotient)) * Set1(scale);
+      }
+      StorePartAs(static_cast<Out*>(a.out) + i, value, n);
+    }
+  }
+}
+
+void RoundBlocks(const BlockRoundArgs& a) {
+  a.x.bf16 ? RoundBlocksAs<uint16_t>(a) : RoundBlocksAs<float>(a);
 }
 
 // ---- integer tiles ----
@@ -256,6 +298,7 @@ extern const RoundedKernels kRoundedKernels;
 const RoundedKernels kRoundedKernels = {
     .integer_step = kIntegerStep,
     .round = RoundToken,
+    .round_blocks = RoundBlocks,
     .tile = Tile<StepIntegers>,
     .unpack = kUnpack,
     .fold = Fold,

@@ -22,10 +22,15 @@ enum class StepType : uint8_t { kBytes, kShorts, kPairs, kFloats };
 // The instruction that multiplies bytes takes an unsigned factor.
 inline constexpr int kByteOffset = 128;
 
+// The inputs of one token.
+struct TokenInputs {
+  const void* data = nullptr;  // [in] F32 or BF16
+  bool bf16 = false;           // type of data
+};
+
 // One token: rounded as ops.h says.
 struct RoundArgs {
-  const void* x = nullptr;  // [in] F32 or BF16
-  bool bf16 = false;        // type of x
+  TokenInputs x;
   int64_t in = 0;
   bool dynamic = true;
   float scale = 0;            // static alone
@@ -37,6 +42,17 @@ struct RoundArgs {
   void* steps = nullptr;    // [segments][segment_steps]
   float* scales = nullptr;  // [groups]; NaN where a value was NaN
   int32_t* sums = nullptr;  // [segments]: of code - zero; integers alone, or null
+};
+
+// One token whose groups have rounded scales (BlockRounding).
+struct BlockRoundArgs {
+  TokenInputs x;
+  int64_t in = 0;
+  bool fp4 = false;
+  bool powers = false;
+  float global_scale = 1;
+  int64_t group = 0;
+  void* out = nullptr;  // [in], of the type of x
 };
 
 // out[r, c] (+)= (P * w_scales[c]) * x_scales[r], with P the sum of a segment.
@@ -60,6 +76,7 @@ struct RoundedKernels {
   StepType integer_step = StepType::kShorts;  // kBytes or kShorts
 
   void (*round)(const RoundArgs& args);
+  void (*round_blocks)(const BlockRoundArgs& args);
   // Like MatMulKernels::tile, on steps of integers; sums are the bits of I32 and wrap.
   void (*tile)(const TileArgs& args);
   // Quads as two steps of kShorts each; null under kBytes, whose steps they are.

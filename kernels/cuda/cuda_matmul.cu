@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/blas.h"
+#include "kernels/cuda/block_rounding.h"
 #include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/cuda_rounded_linear.h"
 #include "kernels/cuda/device.h"
@@ -49,6 +50,12 @@ void CudaBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, Const
   CheckMatMul(x, w, bias, mode, y);
   if (const auto* rounded = dynamic_cast<const RoundedLinear*>(&w); rounded != nullptr) {
     return rounded->Multiply(exec, x, bias, mode, y);
+  }
+  if (const auto* scaled = dynamic_cast<const BlockScaledLinear*>(&w); scaled != nullptr) {
+    Workspace::Scope scope(exec.workspace);
+    const Matrix rounded_x = scope.Take(x.dtype, x.rows, x.cols);
+    RoundToBlocks(exec, x, scaled->rounding(), rounded_x);
+    return MatMul(exec, rounded_x, scaled->weight(), bias, mode, y);
   }
   const auto& linear = static_cast<const CudaLinear&>(w);
   const int64_t step = linear.decodes()

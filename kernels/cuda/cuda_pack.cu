@@ -2,6 +2,7 @@
 #include <array>
 #include <vector>
 
+#include "kernels/block_scaled_linear.h"
 #include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/cuda_rounded_linear.h"
 #include "kernels/cuda/device.h"
@@ -128,6 +129,10 @@ std::unique_ptr<PackedLinear> CudaBackend::PackQuantized(Exec& exec, const Quant
   }
   if (linear.scheme.input.type == InputScheme::Type::kNone) {
     return std::make_unique<CodesLinear>(std::move(codes), compute);
+  }
+  if (linear.scheme.input.has_block_scales()) {
+    return std::make_unique<BlockScaledLinear>(
+        std::make_unique<CodesLinear>(std::move(codes), compute), linear);
   }
   return std::make_unique<RoundedLinear>(std::move(codes), linear.input_scale,
                                          linear.input_zero_point, compute);

@@ -22,13 +22,6 @@ struct InputRounding {
   int64_t group_size;  // inputs that share a scale
 };
 
-struct LargestMagnitude {  // NaN wins
-  __device__ float operator()(float a, float b) const {
-    if (a != a || b != b) return a + b;
-    return a < b ? b : a;
-  }
-};
-
 __device__ float ScaleOf(const InputRounding& rounding, float absmax) {
   if (absmax != absmax) return absmax;
   if (!rounding.dynamic) return rounding.scale;
@@ -57,9 +50,9 @@ __global__ void RoundInputsKernel(View<const T> x, InputRounding rounding, View<
   for (int64_t t = blockIdx.y; t < x.rows; t += gridDim.y) {
     float absmax = 0;
     for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
-      absmax = LargestMagnitude{}(absmax, fabsf(ToFloat(x.Row(t)[i])));
+      absmax = LargestOrNaN{}(absmax, fabsf(ToFloat(x.Row(t)[i])));
     }
-    absmax = BlockReduce(absmax, 0.0f, LargestMagnitude{}, scratch);
+    absmax = BlockReduce(absmax, 0.0f, LargestOrNaN{}, scratch);
     const float scale = ScaleOf(rounding, absmax);
     const float factor = absmax > 0 ? 127.0f / absmax : 0.0f;
     for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {

@@ -129,6 +129,13 @@ __device__ T BlockReduce(T x, T identity, const Combine& combine, SharedArray<T>
   return WarpReduce(all, combine);
 }
 
+struct LargestOrNaN {
+  __device__ float operator()(float a, float b) const {
+    if (a != a || b != b) return a + b;
+    return a < b ? b : a;
+  }
+};
+
 struct Sum {
   template <typename T>
   __device__ T operator()(T a, T b) const {

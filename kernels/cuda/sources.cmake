@@ -12,6 +12,7 @@ set(QUANTMILL_CUDA_SOURCES
   attention_mma_256.cu
   attention_mma_64.cu
   attention_mma_96.cu
+  block_rounding.cu
   columns.cu
   cuda_attention.cu
   cuda_backend.cu

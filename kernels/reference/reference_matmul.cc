@@ -53,14 +53,16 @@ std::unique_ptr<PackedLinear> ReferenceBackend::PackDense(Exec&, ConstMatrix wei
 
 std::unique_ptr<PackedLinear> ReferenceBackend::PackQuantized(Exec&, const QuantizedLinear& linear,
                                                               Compute compute) {
-  if (linear.scheme.input.type != InputScheme::Type::kNone) {
+  const InputScheme& input = linear.scheme.input;
+  if (input.type != InputScheme::Type::kNone && !input.has_block_scales()) {
     CheckConsistent(linear);
     return std::make_unique<ReferenceRoundedLinear>(linear, compute);
   }
   auto packed = std::make_unique<ReferenceLinear>(linear.out, linear.in, compute);
   Dequantize(linear, packed->weight());
   RoundToCompute(compute, packed->weight());
-  return packed;
+  if (!input.has_block_scales()) return packed;
+  return std::make_unique<BlockScaledLinear>(std::move(packed), linear);
 }
 
 void ReferenceBackend::EmbedRows(Exec&, ConstMatrix table, std::span<const int32_t> ids,
@@ -82,9 +84,12 @@ void ReferenceBackend::AddRows(Exec&, ConstMatrix table, std::span<const int32_t
   }
 }
 
-void ReferenceBackend::MatMul(Exec&, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
+void ReferenceBackend::MatMul(Exec& exec, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                               MatMulMode mode, Matrix y) {
   CheckMatMul(x, w, bias, mode, y);
+  if (const auto* scaled = dynamic_cast<const BlockScaledLinear*>(&w)) {
+    return MatMul(exec, RoundedToBlocks(x, scaled->rounding()), scaled->weight(), bias, mode, y);
+  }
   const auto* rounded = dynamic_cast<const ReferenceRoundedLinear*>(&w);
   const Tensor product = rounded != nullptr ? RoundedProduct(x, rounded->linear()) : Tensor();
   for (int64_t t = 0; t < x.rows; ++t) {

@@ -97,7 +97,48 @@ float Dot(const RoundedToken& token, const QuantizedLinear& linear, int64_t o) {
   return total;
 }
 
+// A power of two for groups of powers; 0 for a group of zeros (or nearly so) otherwise.
+float BlockScale(float absmax, const BlockRounding& rounding) {
+  if (!rounding.powers) {
+    return FromE4M3(ToE4M3(rounding.global_scale * (absmax / 6))) / rounding.global_scale;
+  }
+  if (absmax == 0) return 0x1p-126f;
+  int exponent = 0;
+  const float fraction = std::frexp(absmax, &exponent);  // in [0.5, 1)
+  if (fraction < 0.875f) --exponent;
+  return std::ldexp(1.0f, std::max(exponent - (rounding.fp4 ? 2 : 8), -126));
+}
+
+void RoundBlock(ConstMatrix x, int64_t t, int64_t begin, int64_t end, const BlockRounding& rounding,
+                Matrix out) {
+  const CodeType numbers = rounding.fp4 ? CodeType::kFp4 : CodeType::kFp8;
+  const float absmax = AbsMax(x, t, begin, end);
+  const float scale = BlockScale(absmax, rounding);
+  for (int64_t i = begin; i < end; ++i) {
+    float value = std::numeric_limits<float>::quiet_NaN();
+    if (std::isfinite(absmax)) {
+      const float quotient = scale == 0 ? 0 : ValueAt(x, t, i) / scale;
+      value = NumberOf(numbers, NearestCode(numbers, quotient)) * scale;
+    }
+    if (out.dtype == DType::kBF16) {
+      out.Row<BF16>(t)[i] = ToBF16(value);
+    } else {
+      out.Row<float>(t)[i] = value;
+    }
+  }
+}
+
 }  // namespace
+
+Tensor RoundedToBlocks(ConstMatrix x, const BlockRounding& rounding) {
+  Tensor rounded = HostTensor(x.dtype, x.rows, x.cols);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t begin = 0; begin < x.cols; begin += rounding.group_size) {
+      RoundBlock(x, t, begin, std::min(x.cols, begin + rounding.group_size), rounding, rounded);
+    }
+  }
+  return rounded;
+}
 
 Tensor RoundedProduct(ConstMatrix x, const QuantizedLinear& linear) {
   Tensor product = HostTensor(DType::kF32, x.rows, linear.out);

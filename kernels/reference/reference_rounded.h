@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_KERNELS_REFERENCE_REFERENCE_ROUNDED_H_
 #define QUANTMILL_KERNELS_REFERENCE_REFERENCE_ROUNDED_H_
 
+#include "kernels/block_scaled_linear.h"
 #include "kernels/ops.h"
 
 namespace quantmill::reference {
@@ -23,6 +24,9 @@ class ReferenceRoundedLinear : public PackedLinear {
 
 // The product alone: [tokens, out] F32. x: [tokens, in] F32|BF16.
 Tensor RoundedProduct(ConstMatrix x, const QuantizedLinear& linear);
+
+// x as ops.h rounds it where scales of groups are rounded too: of the type of x.
+Tensor RoundedToBlocks(ConstMatrix x, const BlockRounding& rounding);
 
 }  // namespace quantmill::reference
 

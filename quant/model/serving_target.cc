@@ -197,12 +197,7 @@ class Rules {
   void CheckScheme(const QuantizedModule& module) {
     if (!serves()) return CheckTransformersScheme(module);
     const QuantScheme& scheme = module.scheme;
-    if (!IsWeightOnlyInteger(scheme)) {
-      if (scheme.code_type == CodeType::kFp4 && target_.stack == Stack::kSglang) {
-        notes_.Add(module.name, Told("reads FP4 weights in recent releases alone"));
-      }
-      return;
-    }
+    if (!IsWeightOnlyInteger(scheme)) return CheckFloatsOrRoundedInputs(module);
     if (scheme.bits != 4 && scheme.bits != 8) {
       refusals_.Add(module.name, Told("has no kernel for integers of " +
                                       std::to_string(scheme.bits) + " bits; w4a16 and w8a16 run"));
@@ -214,6 +209,19 @@ class Rules {
                          std::to_string(group) + "; " + GroupThatDivides(module.in) + " runs"));
     }
     if (!scheme.symmetric) CheckZeroPoints(module);
+  }
+
+  void CheckFloatsOrRoundedInputs(const QuantizedModule& module) {
+    const QuantScheme& scheme = module.scheme;
+    if (scheme.input.has_block_scales()) {
+      notes_.Add(module.name, Told("rounds these inputs on Blackwell alone; other devices run the "
+                                   "weights with inputs as they are"));
+    } else if (scheme.code_type == CodeType::kInt && scheme.bits != 8) {
+      notes_.Add(module.name, Told("has kernels for integers of " + std::to_string(scheme.bits) +
+                                   " bits with rounded inputs on few devices"));
+    } else if (scheme.code_type == CodeType::kFp4 && target_.stack == Stack::kSglang) {
+      notes_.Add(module.name, Told("reads FP4 weights in recent releases alone"));
+    }
   }
 
   // GPT-2's layers are Conv1D, not Linear, in transformers; vLLM and SGLang transpose what is

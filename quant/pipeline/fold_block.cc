@@ -331,8 +331,7 @@ std::unique_ptr<PackedLinear> FoldSearch::Rounded(const BlockSource& folded,
   QuantizedLinear rounded =
       SolveRtn(backend_, exec_, weight, module->scheme, ChooseGrid(folded, linear, weight, input))
           .linear;
-  const InputScheme& rounding = module->scheme.input;
-  if (rounding.type != InputScheme::Type::kNone && !rounding.dynamic) {
+  if (module->scheme.input.has_stored_scale()) {
     const ProbedInputs& statistics = StatisticsOf(input);
     SetStaticInput(RangeOfInputs(statistics.lo, statistics.hi, folded.ColumnScales(linear)),
                    rounded);

@@ -167,12 +167,11 @@ QuantizeRun::BlockInWork QuantizeRun::OpenBlock(size_t index, Streams& streams) 
   return block;
 }
 
-bool QuantizeRun::HasStaticInputs(const BlockSpec& block, const SharedInput& input) const {
+bool QuantizeRun::HasStoredInputScales(const BlockSpec& block, const SharedInput& input) const {
   const std::vector<const LinearSpec*> linears = block.LinearsAt(input);
   return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
     const QuantizedModule* module = plan_.Find(linear->name);
-    return module != nullptr && module->scheme.input.type != InputScheme::Type::kNone &&
-           !module->scheme.input.dynamic;
+    return module != nullptr && module->scheme.input.has_stored_scale();
   });
 }
 
@@ -186,7 +185,7 @@ SiteStatistics QuantizeRun::Gather(const SharedInput& input, Streams& streams,
     statistics = GatherStatistics(
         backend_, exec_, streams.quantized, streams.full ? &*streams.full : nullptr, block.spec,
         block.quantized, block.full ? &*block.full : nullptr, input,
-        HasStaticInputs(block.spec, input), [&](const std::function<void()>& work) {
+        HasStoredInputScales(block.spec, input), [&](const std::function<void()>& work) {
           const Stopwatch inner(sums);
           work();
         });

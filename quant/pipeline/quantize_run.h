@@ -57,7 +57,7 @@ class QuantizeRun {
   SiteStatistics Gather(const SharedInput& input, Streams& streams, const BlockInWork& block);
   SiteSolver MakeSolver(const SharedInput& input, SiteStatistics statistics, Streams& streams,
                         const BlockInWork& block);
-  bool HasStaticInputs(const BlockSpec& block, const SharedInput& input) const;
+  bool HasStoredInputScales(const BlockSpec& block, const SharedInput& input) const;
   // How the calibration text uses the experts of a mixture.
   void ReportCoverage(Streams& streams, const BlockInWork& block);
   void SolveLayer(const LinearSpec& linear, SiteSolver& solver, BlockInWork& block);

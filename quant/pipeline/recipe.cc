@@ -28,10 +28,6 @@ constexpr NamedMethod kMethods[] = {
     {"smoothquant", {Transform::kSmoothQuant, Method::kGptq}},
 };
 
-bool HasStaticInputs(const QuantScheme& scheme) {
-  return scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic;
-}
-
 nlohmann::json RulesJson(const Recipe& recipe) {
   nlohmann::json rules = nlohmann::json::array();
   for (const Rule& rule : recipe.rules) {
@@ -79,9 +75,10 @@ MethodChoice DefaultMethod(const QuantScheme& scheme) {
 
 bool Recipe::calibrated() const {
   return method == Method::kGptq || transform != Transform::kNone || !calibration.text.empty() ||
-         kv.type != KvScheme::Type::kNone || HasStaticInputs(scheme) ||
-         std::any_of(rules.begin(), rules.end(),
-                     [](const Rule& rule) { return rule.scheme && HasStaticInputs(*rule.scheme); });
+         kv.type != KvScheme::Type::kNone || scheme.input.has_stored_scale() ||
+         std::any_of(rules.begin(), rules.end(), [](const Rule& rule) {
+           return rule.scheme && rule.scheme->input.has_stored_scale();
+         });
 }
 
 nlohmann::json RecipeJson(const Recipe& recipe) {

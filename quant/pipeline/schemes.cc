@@ -50,12 +50,18 @@ NamedScheme Fp8(std::string name, std::string summary, int64_t row_block, int64_
   return {std::move(name), std::move(summary), scheme, false, false};
 }
 
-NamedScheme Fp4(std::string name, std::string summary, int64_t group_size, DType scale_dtype) {
+NamedScheme Fp4(std::string name, std::string summary, int64_t group_size, DType scale_dtype,
+                bool rounds_inputs = false) {
   QuantScheme scheme;
   scheme.bits = 4;
   scheme.code_type = CodeType::kFp4;
   scheme.group_size = group_size;
   scheme.scale_dtype = scale_dtype;
+  if (rounds_inputs) {
+    scheme.input = Inputs(InputScheme::Type::kFp4, true);
+    scheme.input.group_size = group_size;
+    scheme.input.scale_dtype = scale_dtype;
+  }
   return {std::move(name), std::move(summary), scheme, false, false};
 }
 
@@ -79,6 +85,7 @@ std::vector<NamedScheme> MakeTable() {
       Fp8("fp8-block", "E4M3 weights in 128x128 blocks, inputs per 128", 128, 128, true),
       Fp4("mxfp4", "E2M1 weights, a power of two per 32", 32, DType::kF8E8M0),
       Fp4("nvfp4", "E2M1 weights, an E4M3 scale per 16", 16, DType::kF8E4M3),
+      Fp4("nvfp4a4", "the same of weights and inputs, for Blackwell", 16, DType::kF8E4M3, true),
   };
 }
 

@@ -113,7 +113,7 @@ LayerSolution SiteSolver::Solve(ConstMatrix weight, const QuantScheme& scheme,
     if (blocks) solution.rows = RepackRows(*blocks, solution.solved.linear, "weight");
   }
   solution.target_strength = corrected.strength;
-  if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
+  if (scheme.input.has_stored_scale()) {
     SetStaticInput(input_range_, solution.solved.linear);
   }
   const Grid plain = PlainGrid(backend_, exec_, weight, scheme, blocks, global_scale_);

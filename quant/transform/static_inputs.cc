@@ -9,6 +9,7 @@ namespace quantmill {
 namespace {
 
 constexpr float kLargestFp8 = 448;
+constexpr float kLargestFp4 = 6;
 constexpr float kSmallestScale = 1e-30f;  // below it, values divided by it may overflow
 
 }  // namespace
@@ -26,11 +27,15 @@ ValueRange RangeOfInputs(const std::vector<float>& lo, const std::vector<float>&
 
 void SetStaticInput(const ValueRange& range, QuantizedLinear& linear) {
   const InputScheme& input = linear.scheme.input;
-  Check(input.type != InputScheme::Type::kNone && !input.dynamic, "SetStaticInput: static inputs");
+  Check(input.has_stored_scale(), "SetStaticInput: inputs with a stored scale");
   Check(range.lo <= 0 && range.hi >= 0 && std::isfinite(range.hi - range.lo),
         "SetStaticInput: a finite range around 0");
   const float absmax = std::max(-range.lo, range.hi);
   linear.input_zero_point = 0;
+  if (input.has_global_scale()) {
+    linear.input_scale = absmax > kSmallestScale ? kLargestFp8 * kLargestFp4 / absmax : 1;
+    return;
+  }
   if (input.type == InputScheme::Type::kFp8) {
     linear.input_scale = absmax / kLargestFp8;
   } else if (input.symmetric) {

@@ -22,7 +22,8 @@ ValueRange RangeOfInputs(const std::vector<float>& lo, const std::vector<float>&
 //   int8 symmetric    scale = absmax / 127.5 (formats.md section 4.3)
 //   int8 asymmetric   scale = (hi - lo) / 255, zero_point = clamp(rint(-128 - lo / scale))
 //   fp8               scale = absmax / 448
-// A range of zero gets scale 1. REQUIRES: scheme.input is static; lo <= 0 <= hi, finite.
+//   nvfp4             global scale = 448 * 6 / absmax: the largest group gets the largest scale
+// A range of zero gets scale 1. REQUIRES: scheme.input.has_stored_scale(); lo <= 0 <= hi, finite.
 void SetStaticInput(const ValueRange& range, QuantizedLinear& linear);
 
 // The scales of an FP8 cache's keys, or values, of one layer: absmax / 448 of all heads together,

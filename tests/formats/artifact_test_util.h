@@ -42,7 +42,7 @@ inline QuantizedLinear RandomLinear(const QuantScheme& scheme, int64_t out, int6
                 linear.scales.begin() + row * linear.groups());
   }
   if (scheme.has_global_scale()) linear.global_scale = 173.5f;
-  if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
+  if (scheme.input.has_stored_scale()) {
     linear.input_scale = 0.0123f;
     if (!scheme.input.symmetric) linear.input_zero_point = -17;
   }

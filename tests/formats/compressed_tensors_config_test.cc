@@ -112,7 +112,8 @@ TEST(CompressedTensorsConfig, RefusesFeaturesByName) {
     config["config_groups"]["group_0"][key] = value;
     return config;
   };
-  ExpectBad(with_group("input_activations", Args()), {"group_0.input_activations", "4 bits"});
+  ExpectBad(with_group("input_activations", Args()),
+            {"group_0.input_activations", "integers of 4 bits"});
   ExpectBad(with_group("output_activations", Args()), {"group_0.output_activations"});
   ExpectBad(with_group("weights", nullptr), {"group_0.weights", "missing"});
   ExpectBad(with_group("targets", nullptr), {"group_0.targets", "missing"});
@@ -214,15 +215,63 @@ TEST(CompressedTensorsConfig, Fp4) {
           {"scale_dtype", "torch.uint8"}};
   EXPECT_EQ(SchemeOf(WithGroup("mxfp4-pack-quantized", args)),
             (QuantScheme{4, true, 32, DType::kF8E8M0, CodeType::kFp4}));
-  json inputs = Float8("token");
-  inputs["dynamic"] = true;
-  ExpectBad(WithGroup("mxfp4-pack-quantized", args, inputs), {"FP4 weights with rounded inputs"});
-  inputs["num_bits"] = 4;
-  ExpectBad(WithGroup("mxfp4-pack-quantized", args, inputs), {"input_activations", "4 bits"});
-  inputs["dynamic"] = "local";
-  ExpectBad(WithGroup("mxfp4-pack-quantized", args, inputs), {"input_activations.dynamic"});
   args["group_size"] = 64;
   ExpectBad(WithGroup("mxfp4-pack-quantized", args), {"weights.group_size", "32"});
+  args["group_size"] = 32;
+  args["dynamic"] = "local";
+  ExpectBad(WithGroup("mxfp4-pack-quantized", args), {"weights.dynamic", "static"});
+}
+
+// llm-compressor's NVFP4, MXFP4 and MXFP8.
+TEST(CompressedTensorsConfig, InputsWithScalesOfGroups) {
+  using Type = InputScheme::Type;
+  json nvfp4 = {{"num_bits", 4},
+                {"type", "float"},
+                {"strategy", "tensor_group"},
+                {"group_size", 16},
+                {"scale_dtype", "torch.float8_e4m3fn"}};
+  json local = nvfp4;
+  local["dynamic"] = "local";
+  const json with_nvfp4 = WithGroup("nvfp4-pack-quantized", nvfp4, local);
+  EXPECT_EQ(SchemeOf(with_nvfp4).input, (InputScheme{Type::kFp4, true, true, 16, DType::kF8E4M3}));
+  json mxfp4 = {{"num_bits", 4},
+                {"type", "float"},
+                {"strategy", "group"},
+                {"group_size", 32},
+                {"scale_dtype", "torch.uint8"}};
+  json dynamic = mxfp4;
+  dynamic["dynamic"] = true;
+  EXPECT_EQ(SchemeOf(WithGroup("mxfp4-pack-quantized", mxfp4, dynamic)).input,
+            (InputScheme{Type::kFp4, true, true, 32, DType::kF8E8M0}));
+  json mxfp8 = mxfp4;
+  mxfp8["num_bits"] = 8;
+  json dynamic8 = dynamic;
+  dynamic8["num_bits"] = 8;
+  const QuantScheme scheme = SchemeOf(WithGroup("mxfp8-quantized", mxfp8, dynamic8));
+  EXPECT_EQ(scheme.scale_dtype, DType::kF8E8M0);
+  EXPECT_EQ(scheme.input, (InputScheme{Type::kFp8, true, true, 32, DType::kF8E8M0}));
+  EXPECT_EQ(SchemeOf(WithGroup("mxfp8-quantized", mxfp8)).input, InputScheme{});
+  ExpectBad(WithGroup("float-quantized", mxfp8, dynamic8), {"'float-quantized' of mxfp8"});
+  ExpectBad(WithGroup("mxfp8-quantized", Float8("channel")), {"'mxfp8-quantized' of fp8"});
+
+  const auto bad = [&](const json& inputs, const std::vector<std::string>& parts) {
+    ExpectBad(WithGroup("nvfp4-pack-quantized", nvfp4, inputs), parts);
+  };
+  local["dynamic"] = true;
+  bad(local, {"input_activations.dynamic", "\"local\""});
+  local["dynamic"] = false;
+  bad(local, {"input_activations.dynamic", "\"local\""});
+  local["dynamic"] = "locally";
+  bad(local, {"input_activations.dynamic", "\"locally\" is neither"});
+  dynamic["dynamic"] = "local";
+  bad(dynamic, {"input_activations.dynamic", "must be true"});
+  dynamic["dynamic"] = true;
+  bad(dynamic, {"nvfp4 weights with inputs of another kind"});
+  dynamic["num_bits"] = 6;
+  bad(dynamic, {"input_activations.num_bits", "floats of 6 bits"});
+  json token = Float8("token");
+  token["dynamic"] = "local";
+  bad(token, {"input_activations.dynamic", "FP4 alone"});
 }
 
 TEST(CompressedTensorsConfig, Inputs) {
@@ -252,14 +301,15 @@ TEST(CompressedTensorsConfig, Inputs) {
   bad(token, "inputs in groups");
   json floats = Float8("token");
   floats["dynamic"] = true;
-  bad(floats, "integer weights with FP8 inputs");
   ExpectBad(WithGroup("pack-quantized", int8, fixed), {"input_activations.strategy"});
-  // W4A8: four-bit codes beside rounded inputs.
+  // W4A8 and W4AFP8: four-bit codes beside rounded inputs.
   json four = int8;
   four["num_bits"] = 4;
+  EXPECT_EQ(SchemeOf(WithGroup("int-quantized", four, floats)).bits, 4);
+  EXPECT_EQ(SchemeOf(WithGroup("pack-quantized", four, floats)).input.type, Type::kFp8);
   fixed["strategy"] = "tensor";
-  ExpectBad(WithGroup("int-quantized", four, fixed), {"group_0", "4 bits with rounded inputs"});
-  ExpectBad(WithGroup("pack-quantized", four, fixed), {"group_0", "4 bits with rounded inputs"});
+  EXPECT_EQ(SchemeOf(WithGroup("int-quantized", four, fixed)).input.type, Type::kInt8);
+  ExpectBad(WithGroup("pack-quantized", four, fixed), {"group_0", "other than dynamic ones"});
 }
 
 TEST(CompressedTensorsConfig, Cache) {
@@ -308,6 +358,7 @@ TEST(CompressedTensorsConfig, GoldenOutput) {
   const Input fp8_token{Input::Type::kFp8, true, true};
   const Input fp8_fixed{Input::Type::kFp8, false, true};
   const Input fp8_groups{Input::Type::kFp8, true, true, 128};
+  const Input nvfp4_groups{Input::Type::kFp4, true, true, 16, DType::kF8E4M3};
   const std::vector<QuantizedModule> presets = {
       {"m.w4a16", w4, 8, 128},
       {"m.w8a8", {8, true, -1, DType::kF16, CodeType::kInt, 1, int8_token}, 8, 128},
@@ -318,6 +369,7 @@ TEST(CompressedTensorsConfig, GoldenOutput) {
       {"m.fp8_dynamic", {8, true, -1, DType::kF16, CodeType::kFp8, 1, fp8_token}, 8, 128},
       {"m.fp8_block", {8, true, 128, DType::kF32, CodeType::kFp8, 128, fp8_groups}, 8, 128},
       {"m.nvfp4", {4, true, 16, DType::kF8E4M3, CodeType::kFp4}, 8, 128},
+      {"m.nvfp4a4", {4, true, 16, DType::kF8E4M3, CodeType::kFp4, 1, nvfp4_groups}, 8, 128},
       {"m.mxfp4", {4, true, 32, DType::kF8E8M0, CodeType::kFp4}, 8, 128},
       {"m.fp8_a16", {8, true, -1, DType::kF16, CodeType::kFp8}, 8, 128}};
   const json all = MakeCompressedTensorsConfig(presets, dense, {KvScheme::Type::kFp8, true});

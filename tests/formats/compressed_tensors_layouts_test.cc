@@ -30,11 +30,20 @@ QuantScheme Fp8(const InputScheme& input, int64_t row_block = 1, int64_t group =
                 DType dtype = DType::kF32) {
   return {8, true, group, dtype, CodeType::kFp8, row_block, input};
 }
+QuantScheme WithInput(QuantScheme scheme, const InputScheme& input) {
+  scheme.input = input;
+  return scheme;
+}
 const QuantScheme kNvfp4 = {4, true, 16, DType::kF8E4M3, CodeType::kFp4};
 const QuantScheme kMxfp4 = {4, true, 32, DType::kF8E8M0, CodeType::kFp4};
+const InputScheme kNvfp4Input = {InputScheme::Type::kFp4, true, true, 16, DType::kF8E4M3};
+const InputScheme kMxfp4Input = {InputScheme::Type::kFp4, true, true, 32, DType::kF8E8M0};
+const InputScheme kMxfp8Input = {InputScheme::Type::kFp8, true, true, 32, DType::kF8E8M0};
+const QuantScheme kNvfp4Inputs = WithInput(kNvfp4, kNvfp4Input);
 
 std::vector<QuantScheme> AllSchemes() {
-  std::vector<QuantScheme> schemes = {kNvfp4, kMxfp4};
+  std::vector<QuantScheme> schemes = {kNvfp4, kMxfp4, kNvfp4Inputs, WithInput(kMxfp4, kMxfp4Input),
+                                      WithInput(kMxfp4, kFp8Token)};
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const int64_t rows : {int64_t{1}, kAllRows}) {
       for (const InputScheme& input : {kInt8Token, kInt8Static, kInt8StaticAsymmetric}) {
@@ -149,7 +158,14 @@ TEST(CompressedTensorsLayouts, RefusesWhatServersCannotLoad) {
   refused(with(kMxfp4, [](QuantScheme& s) { s.group_size = 16; }), "groups of 32");
   refused(with(kMxfp4, [](QuantScheme& s) { s.row_block = 2; }), "groups of 32");
   refused(with(kMxfp4, [](QuantScheme& s) { s.scale_dtype = DType::kF16; }), "scales of type F16");
-  refused(with(kNvfp4, [](QuantScheme& s) { s.input = kFp8Token; }), "rounded inputs");
+  refused(WithInput(kNvfp4, kInt8Token), "nvfp4 weights with INT8 inputs");
+  refused(WithInput(kNvfp4, kFp8Static), "nvfp4 weights with static inputs");
+  refused(WithInput(kNvfp4, kMxfp4Input), "nvfp4 weights with inputs of another kind");
+  refused(WithInput(kMxfp4, kMxfp8Input), "mxfp4 weights with inputs of another kind");
+  refused(Int8(kNvfp4Input), "integer weights with inputs of FP4");
+  refused(Fp8(kMxfp8Input), "one alone has scales that are powers of two");
+  refused(Fp8(kNoInput, 1, 16, DType::kF8E8M0), "other groups than 32");
+  refused(Fp8(kNoInput, 1, 32, DType::kF8E8M0), "scales of type F8_E8M0");
   refused({4, true, 32, DType::kF16, CodeType::kInt, 2}, "scales that rows share");
 }
 
@@ -202,8 +218,8 @@ void ExpectBad(const QuantScheme& scheme, const TensorEdit& edit,
 
 TEST(CompressedTensorsLayouts, EveryTensorIsMissed) {
   Random random(14);
-  for (const QuantScheme& scheme :
-       {kNvfp4, kMxfp4, Int8(kInt8StaticAsymmetric), Fp8(kFp8Static, kAllRows), Fp8(kNoInput)}) {
+  for (const QuantScheme& scheme : {kNvfp4, kNvfp4Inputs, kMxfp4, Int8(kInt8StaticAsymmetric),
+                                    Fp8(kFp8Static, kAllRows), Fp8(kNoInput)}) {
     const int64_t in = scheme.group_size > 0 ? 2 * scheme.group_size : 5;
     for (const TensorDeclaration& tensor :
          CompressedTensorsFormat().Declare({"m.l", scheme, 3, in})) {
@@ -282,6 +298,120 @@ TEST(CompressedTensorsLayouts, WrongFp4Tensors) {
   ExpectBad(kNvfp4, Floats(global, {1, 1}, {1}), {"expected F32 [1]"});
   ExpectBad(kMxfp4, Floats(global, {1}, {1}), {"not part of"});
   ExpectBad(kMxfp4, Floats("m.l.weight", {1}, {1}), {"not part of"});
+  const std::string inputs = "m.l.input_global_scale";
+  ExpectBad(kNvfp4Inputs, Floats(inputs, {1}, {0}), {"zero"});
+  ExpectBad(kNvfp4Inputs, Floats(inputs, {1}, {kInfinity}), {"infinite"});
+  ExpectBad(kNvfp4Inputs, Floats(inputs, {2}, {1, 2}), {"expected F32 [1]"});
+  ExpectBad(kNvfp4, Floats(inputs, {1}, {1}), {"not part of"});
+}
+
+// A file of another tool: tensors and configuration as given.
+void WriteForeign(const std::filesystem::path& folder, const std::vector<TensorEdit>& tensors,
+                  const std::string& format, const nlohmann::json& weights,
+                  const nlohmann::json& inputs) {
+  const QuantizedLinear any{kMxfp4, 1, 32, std::vector<int8_t>(32, 7), {4}, {}};
+  WriteArtifact(folder, {{"l", any}}, CompressedTensorsFormat());
+  EditTensors(folder, {{.name = "l.weight_packed", .remove = true},
+                       {.name = "l.weight_scale", .remove = true}});
+  EditTensors(folder, tensors);
+  nlohmann::json config = nlohmann::json::parse(ReadFile(folder / "config.json"));
+  nlohmann::json& quantization = config["quantization_config"];
+  quantization["format"] = format;
+  quantization["config_groups"] = {
+      {"group_0", {{"targets", {"Linear"}}, {"weights", weights}, {"input_activations", inputs}}}};
+  WriteFile(folder / "config.json", config.dump());
+}
+
+const nlohmann::json kTokenInt8 = {
+    {"num_bits", 8}, {"type", "int"}, {"strategy", "token"}, {"dynamic", true}};
+const nlohmann::json kTokenFp8 = {
+    {"num_bits", 8}, {"type", "float"}, {"strategy", "token"}, {"dynamic", true}};
+
+// llm-compressor's W4A8: groups, and a byte for each code.
+TEST(CompressedTensorsLayouts, ReadsFourBitCodesInBytes) {
+  const nlohmann::json weights = {
+      {"num_bits", 4}, {"type", "int"}, {"strategy", "group"}, {"group_size", 2}};
+  const std::string codes = {-8, 7, 0, 1, 2, -3, 4, 5};
+  const TensorEdit scales = Floats("l.weight_scale", {2, 2}, {0.5f, 1, -2, 0.25f});
+  for (const auto& [inputs, type] : {std::pair(kTokenInt8, InputScheme::Type::kInt8),
+                                     std::pair(kTokenFp8, InputScheme::Type::kFp8)}) {
+    TempFolder temp;
+    WriteForeign(temp / "m", {Bytes("l.weight", "I8", {2, 4}, codes), scales}, "int-quantized",
+                 weights, inputs);
+    const Checkpoint checkpoint = Checkpoint::Open((temp / "m").string());
+    const auto reader = OpenArtifactReader(checkpoint);
+    EXPECT_THAT(reader->CheckTensors(), IsEmpty());
+    const QuantizedLinear linear = reader->Read("l");
+    EXPECT_EQ(linear.scheme.input.type, type);
+    EXPECT_EQ(linear.codes, std::vector<int8_t>(codes.begin(), codes.end()));
+    EXPECT_EQ(linear.EffectiveScale(1, 0), -2);
+  }
+  TempFolder temp;
+  WriteForeign(temp / "m", {Bytes("l.weight", "I8", {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8}), scales},
+               "int-quantized", weights, kTokenInt8);
+  const Checkpoint checkpoint = Checkpoint::Open((temp / "m").string());
+  ExpectError(ErrorCode::kBadInput, {"l.weight", "element [1, 3] is 8", "4 bits"},
+              [&] { OpenArtifactReader(checkpoint)->Read("l"); });
+}
+
+TEST(CompressedTensorsLayouts, ReadsZeroPointsOfGroupsInBytes) {
+  TempFolder temp;
+  WriteForeign(temp / "m",
+               {Bytes("l.weight", "I8", {2, 4}, {1, 2, 3, 4, 5, 6, 7, 0}),
+                Floats("l.weight_scale", {2, 2}, {1, 2, 3, 4}),
+                Bytes("l.weight_zero_point", "I8", {2, 2}, {-8, 1, 2, 7})},
+               "int-quantized",
+               {{"num_bits", 4},
+                {"type", "int"},
+                {"strategy", "group"},
+                {"group_size", 2},
+                {"symmetric", false}},
+               kTokenInt8);
+  const Checkpoint checkpoint = Checkpoint::Open((temp / "m").string());
+  EXPECT_EQ(OpenArtifactReader(checkpoint)->Read("l").zero_points,
+            (std::vector<int8_t>{-8, 1, 2, 7}));
+}
+
+// W4AFP8 as servers take it.
+TEST(CompressedTensorsLayouts, ReadsPackedCodesBesideRoundedInputs) {
+  TempFolder temp;
+  WriteForeign(temp / "m",
+               {Bytes("l.weight_packed", "I32", {1, 1}, {0x78, 0x56, 0x34, 0x12}),
+                Floats("l.weight_scale", {1, 1}, {2}),
+                {"l.weight_shape", "I64", {2}, AsText(std::vector<int64_t>{1, 8})}},
+               "pack-quantized", {{"num_bits", 4}, {"type", "int"}, {"strategy", "channel"}},
+               kTokenFp8);
+  const Checkpoint checkpoint = Checkpoint::Open((temp / "m").string());
+  const auto reader = OpenArtifactReader(checkpoint);
+  EXPECT_THAT(reader->CheckTensors(), IsEmpty());
+  const QuantizedLinear linear = reader->Read("l");
+  EXPECT_EQ(linear.codes, (std::vector<int8_t>{0, -1, -2, -3, -4, -5, -6, -7}));
+  EXPECT_EQ(linear.scheme.input.type, InputScheme::Type::kFp8);
+}
+
+TEST(CompressedTensorsLayouts, ReadsMxfp8) {
+  const nlohmann::json groups = {{"num_bits", 8},       {"type", "float"},
+                                 {"strategy", "group"}, {"group_size", 32},
+                                 {"dynamic", false},    {"scale_dtype", "torch.uint8"}};
+  nlohmann::json inputs = groups;
+  inputs["dynamic"] = true;
+  std::string codes(64, '\x38');  // 1
+  codes[33] = '\x40';             // 2
+  TempFolder temp;
+  WriteForeign(temp / "m",
+               {Bytes("l.weight", "F8_E4M3", {1, 64}, codes),
+                Bytes("l.weight_scale", "U8", {1, 2}, {127, 126})},
+               "mxfp8-quantized", groups, inputs);
+  const Checkpoint checkpoint = Checkpoint::Open((temp / "m").string());
+  const auto reader = OpenArtifactReader(checkpoint);
+  EXPECT_THAT(reader->CheckTensors(), IsEmpty());
+  const QuantizedLinear linear = reader->Read("l");
+  EXPECT_EQ(linear.scheme, WithInput(Fp8({}, 1, 32, DType::kF8E8M0), kMxfp8Input));
+  const Tensor weight = HostTensor(DType::kF32, 1, 64);
+  Dequantize(linear, weight);
+  EXPECT_EQ(weight.Row<float>(0)[31], 1);
+  EXPECT_EQ(weight.Row<float>(0)[32], 0.5f);
+  EXPECT_EQ(weight.Row<float>(0)[33], 1);
 }
 
 // A scale for the whole tensor is one number, and a few powers of two are soon equal.

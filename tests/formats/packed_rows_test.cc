@@ -48,9 +48,11 @@ std::vector<Case> Cases() {
   }
   const QuantScheme nvfp4 = {4, true, 16, DType::kF8E4M3, CodeType::kFp4};
   const QuantScheme mxfp4 = {4, true, 32, DType::kF8E8M0, CodeType::kFp4};
+  QuantScheme nvfp4_inputs = nvfp4;
+  nvfp4_inputs.input = {InputScheme::Type::kFp4, true, true, 16, DType::kF8E4M3};
   for (const QuantScheme& scheme :
-       {nvfp4, mxfp4, Fp8(kFp8Token, 1, kPerChannel), Fp8(kFp8Static, kAllRows, kPerChannel),
-        Fp8({}, 48, 32),
+       {nvfp4, nvfp4_inputs, mxfp4, Fp8(kFp8Token, 1, kPerChannel),
+        Fp8(kFp8Static, kAllRows, kPerChannel), Fp8({}, 48, 32),
         QuantScheme{8, true, kPerChannel, DType::kF16, CodeType::kInt, kAllRows, kInt8Static}}) {
     cases.push_back({CompressedTensorsFormat(), scheme, any});
   }

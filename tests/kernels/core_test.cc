@@ -269,6 +269,8 @@ TEST(SchemeTest, DescriptionsAndSizes) {
   scheme = {
       .bits = 4, .group_size = 16, .scale_dtype = DType::kF8E4M3, .code_type = CodeType::kFp4};
   EXPECT_EQ(Describe(scheme), "nvfp4 g16");
+  scheme.input = {InputScheme::Type::kFp4, true, true, 16, DType::kF8E4M3};
+  EXPECT_EQ(Describe(scheme), "nvfp4 g16, inputs nvfp4 per 16");
   EXPECT_DOUBLE_EQ(scheme.BitsPerWeight(1, 32), 4 + 16.0 / 32 + 1);
   EXPECT_EQ(scheme.half_range(), 6);
 }

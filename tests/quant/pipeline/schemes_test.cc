@@ -43,6 +43,9 @@ TEST(Schemes, WhatServersCallThemIsWhatTheyAre) {
   EXPECT_EQ(Scheme("mxfp4").scale_dtype, DType::kF8E8M0);
   EXPECT_TRUE(Scheme("nvfp4").has_global_scale());
   EXPECT_EQ(Scheme("nvfp4").input.type, InputScheme::Type::kNone);
+  EXPECT_EQ(Scheme("nvfp4a4").input.type, InputScheme::Type::kFp4);
+  EXPECT_TRUE(Scheme("nvfp4a4").input.has_global_scale());
+  EXPECT_EQ(SchemeText(Scheme("nvfp4a4")), "nvfp4a4");
   EXPECT_EQ(Scheme("w8a8").input.type, InputScheme::Type::kInt8);
   EXPECT_FALSE(Scheme("w8a8-static-asym").input.symmetric);
 }

@@ -91,6 +91,15 @@ TEST(StaticInputsTest, ScalesCoverTheRange) {
   EXPECT_EQ(linear.input_zero_point, 127);
 }
 
+TEST(StaticInputsTest, TheGlobalScaleGivesTheLargestGroupTheLargestScale) {
+  QuantizedLinear linear;
+  linear.scheme.input = {InputScheme::Type::kFp4, true, true, 16, DType::kF8E4M3};
+  SetStaticInput({-448 * 3, 1}, linear);
+  EXPECT_EQ(linear.input_scale, 2);
+  SetStaticInput({0, 0}, linear);
+  EXPECT_EQ(linear.input_scale, 1);
+}
+
 TEST(StaticInputsTest, InputsThatAreAlwaysZero) {
   for (const bool symmetric : {true, false}) {
     QuantizedLinear linear = WithInputs(InputScheme::Type::kInt8, symmetric);

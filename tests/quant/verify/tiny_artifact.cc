@@ -146,7 +146,7 @@ QuantizedLinear RoundToNearest(const StoredTensor& weight, const QuantScheme& sc
   const bool integers = scheme.code_type == CodeType::kInt;
   const float largest_code = integers ? static_cast<float>(scheme.max_code()) : scheme.half_range();
   if (scheme.has_global_scale()) linear.global_scale = 512;
-  if (scheme.input.type != InputScheme::Type::kNone && !scheme.input.dynamic) {
+  if (scheme.input.has_stored_scale()) {
     linear.input_scale = 0.01f;
   }
   const int64_t block = scheme.RowBlockFor(linear.out);
