@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -164,6 +165,12 @@ void OutputFile::Finish() {
   if (calls::Sync(fd_) != 0) ThrowOutput(path_, "sync", errno);
   // EINTR too leaves the descriptor closed on Linux.
   if (close(std::exchange(fd_, -1)) != 0 && errno != EINTR) ThrowOutput(path_, "close", errno);
+}
+
+std::optional<uint64_t> FreeBytes(const std::filesystem::path& path) {
+  struct statvfs info {};
+  if (statvfs(path.c_str(), &info) != 0) return std::nullopt;
+  return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
 }
 
 std::string ReadTextFile(const std::filesystem::path& path, uint64_t max_bytes) {

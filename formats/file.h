@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -80,6 +81,9 @@ class OutputFile {
 inline std::span<const std::byte> BytesOf(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
+
+// Bytes that the file system of `path` has left for us; nullopt where it does not tell.
+std::optional<uint64_t> FreeBytes(const std::filesystem::path& path);
 
 // The whole content. Throws Error(kBadInput) if the file is missing, unreadable or longer than
 // `max_bytes` (no file of text is read without a bound).

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -86,13 +85,11 @@ OutputFolder::~OutputFolder() {
 }
 
 void OutputFolder::RequireSpace(uint64_t bytes) const {
-  struct statvfs info {};
-  if (statvfs(partial_.c_str(), &info) != 0) return;  // unknown: writing will tell
-  const uint64_t free = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
-  if (free >= bytes) return;
+  const std::optional<uint64_t> free = FreeBytes(partial_);
+  if (!free || *free >= bytes) return;  // unknown: writing will tell
   throw Error(ErrorCode::kEnvironment, final_.parent_path().string(),
               "the output needs " + std::to_string(bytes) + " bytes, but only " +
-                  std::to_string(free) + " are free: free some space or choose another disk");
+                  std::to_string(*free) + " are free: free some space or choose another disk");
 }
 
 void OutputFolder::WriteText(std::string_view name, std::string_view text) const {

@@ -33,6 +33,8 @@ const char* KindOf(ErrorCode code) {
       return "bad_input";
     case ErrorCode::kEnvironment:
       return "environment";
+    case ErrorCode::kResumable:
+      return "resumable";
     case ErrorCode::kInterrupted:
       return "interrupted";
   }

@@ -12,6 +12,7 @@
 #include "quant/model/rotated_model.h"
 #include "quant/pipeline/budget.h"
 #include "quant/pipeline/budget_search.h"
+#include "quant/pipeline/savepoints.h"
 #include "quant/pipeline/sensitivity.h"
 #include "tools/command.h"
 #include "tools/leftovers.h"
@@ -37,6 +38,8 @@ class QuantizeCommand : public Command {
   std::string model_;
   std::string output_;
   bool force_ = false;
+  bool resume_ = false;
+  bool no_savepoints_ = false;
   RecipeFlags recipe_;
 };
 
@@ -47,6 +50,10 @@ FlagSet QuantizeCommand::Register(CLI::App& app) {
       .ValueName("");
   command.Add("-o,--output", output_, "folder to make").Required().ValueName("OUT");
   command.AddSwitch("--force", force_, "replace OUT if it is there");
+  command.AddSwitch("--resume", resume_,
+                    "go on from the blocks that an interrupted run finished, if there are any");
+  command.AddSwitch("--no-savepoints", no_savepoints_,
+                    "do not keep finished blocks beside OUT while it is made");
   recipe_.Register(command);
   AddCommonFlags(command);
   command.Footer(
@@ -57,7 +64,9 @@ FlagSet QuantizeCommand::Register(CLI::App& app) {
 }
 
 void QuantizeCommand::CheckOutput(const Recipe& recipe) const {
-  if (force_ || !(recipe.rotate || recipe.budget) || !std::filesystem::exists(output_)) return;
+  if (force_ || !(recipe.rotate || recipe.budget)) return;
+  if (!resume_) CheckNoSavepoints(output_);
+  if (!std::filesystem::exists(output_)) return;
   throw Error(ErrorCode::kUsage, "--output",
               output_ + " exists already; choose another name, or --force");
 }
@@ -93,6 +102,9 @@ Recipe QuantizeCommand::ChooseBits(Session& session, const ModelSource& source,
 }
 
 int QuantizeCommand::Run(Console& console) {
+  if (resume_ && no_savepoints_) {
+    throw Error(ErrorCode::kUsage, "--resume", "goes on from savepoints: not with --no-savepoints");
+  }
   Recipe recipe = recipe_.Resolve();
   Session session(common());
   const ModelSource original = ModelSource::Open(model_, {.codes = false});
@@ -121,10 +133,12 @@ int QuantizeCommand::Run(Console& console) {
     plan_shown = true;
     line.Update({p.phase, p.done, p.total, p.tokens_per_second, p.layer});
   };
+  callbacks.on_note = [&](const std::string& text) { console.Note("note: " + text + "\n"); };
   callbacks.interrupted = Interrupted;
   if (recipe.budget) recipe = ChooseBits(session, source, recipe, callbacks, line, console);
   const QuantizeReport report =
-      Quantize(session.backend(), session.exec(), source, recipe, output_, force_, callbacks);
+      Quantize(session.backend(), session.exec(), source, recipe, output_,
+               {.force = force_, .savepoints = !no_savepoints_, .resume = resume_}, callbacks);
   line.Clear();
   if (!console.json()) {
     console.WriteReport(report);

@@ -17,6 +17,7 @@ enum class ErrorCode {
   kUsage = 2,         // flags or recipe
   kBadInput = 3,      // a file's content; `where` names file, tensor, byte offset
   kEnvironment = 4,   // disk full, no GPU, out of the memory budget
+  kResumable = 75,    // kInterrupted, but what is finished is kept for the next run
   kInterrupted = 130  // SIGINT or SIGTERM
 };
 

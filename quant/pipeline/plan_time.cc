@@ -28,7 +28,7 @@ PhaseSeconds EstimateSeconds(Backend& backend, Exec& exec, const ModelSource& so
   QuantizePlan sample = plan;
   sample.recipe.calibration.samples = SampleWindows(plan.recipe);
   QuantizeReport report;
-  QuantizeRun run(backend, exec, source, sample, callbacks, nullptr, report);
+  QuantizeRun run(backend, exec, source, sample, callbacks, nullptr, nullptr, report);
   double token_ratio = 1;
   if (plan.recipe.calibrated()) {
     run.CalibrateAndSolve(1);

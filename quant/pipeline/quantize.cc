@@ -7,12 +7,15 @@
 #include <memory>
 #include <utility>
 
+#include "formats/file.h"
 #include "kernels/core/error.h"
 #include "quant/pipeline/artifact_output.h"
 #include "quant/pipeline/gguf_output.h"
 #include "quant/pipeline/plan_report.h"
 #include "quant/pipeline/quantize_run.h"
+#include "quant/pipeline/savepoints.h"
 #include "quant/pipeline/stopwatch.h"
+#include "quant/report/units.h"
 
 namespace quantmill {
 namespace {
@@ -43,6 +46,70 @@ void CheckFallbacks(const QuantizeReport& report, int64_t allowed) {
   throw Error(ErrorCode::kVerification, first->where,
               fmt::format("{} ({} fallbacks in all, --max-fallbacks allows {}; nothing was kept)",
                           first->what, fallbacks, allowed));
+}
+
+// Null where the recipe gives nothing that is worth keeping, or the disk has no room for it.
+std::unique_ptr<Savepoints> OpenSavepoints(const ModelSource& source, const QuantizePlan& plan,
+                                           const std::string& output, uint64_t output_bytes,
+                                           const OutputOptions& options,
+                                           const QuantizeCallbacks& callbacks) {
+  if (!options.savepoints || !plan.recipe.calibrated()) return nullptr;
+  const auto note = [&](const std::string& text) {
+    if (callbacks.on_note) callbacks.on_note(text);
+  };
+  using Earlier = Savepoints::Earlier;
+  const Earlier earlier = options.resume  ? Earlier::kResume
+                          : options.force ? Earlier::kDiscard
+                                          : Earlier::kRefuse;
+  auto savepoints = std::make_unique<Savepoints>(output, earlier);
+  if (savepoints->blocks() > 0) {
+    note(fmt::format("going on after {} of {} blocks that an earlier run finished",
+                     savepoints->blocks(), source.spec().blocks.size()));
+    return savepoints;
+  }
+  uint64_t needed = output_bytes;
+  for (const QuantizedModule& module : plan.modules.all()) {
+    needed += SavedBytes({module, plan.BlocksOf(module.name)});
+  }
+  const std::optional<uint64_t> free = FreeBytes(savepoints->path());
+  if (!free || *free >= needed) return savepoints;
+  note(
+      fmt::format("the disk has no room for the output and savepoints ({} needed, {} free): if "
+                  "this run is interrupted, the next one begins again",
+                  FormatBytes(needed), FormatBytes(*free)));
+  return nullptr;
+}
+
+// After a failure: finished blocks serve the next run, unless the same would fail there.
+void KeepOrRemove(Savepoints& savepoints, const Error& error) {
+  const bool interrupted = error.code() == ErrorCode::kInterrupted;
+  if (savepoints.blocks() == 0 || (!interrupted && error.code() != ErrorCode::kEnvironment)) {
+    savepoints.Remove();
+    return;
+  }
+  throw Error(interrupted ? ErrorCode::kResumable : error.code(), error.where(),
+              fmt::format("{}; {} finished block{} kept in {}: the same command with --resume goes "
+                          "on from there",
+                          interrupted ? "interrupted" : error.message(), savepoints.blocks(),
+                          savepoints.blocks() == 1 ? " is" : "s are", savepoints.path().string()));
+}
+
+void Make(QuantizeRun& run, const ModelSource& source, const Recipe& recipe, QuantizedOutput& made,
+          int threads, const QuantizeCallbacks& callbacks, QuantizeReport& report) {
+  const size_t blocks = source.spec().blocks.size();
+  std::string calibration;
+  if (!recipe.calibrated()) {
+    run.RoundBlocks(blocks);
+  } else {
+    calibration = run.CalibrateAndSolve(blocks);
+  }
+  CheckFallbacks(report, recipe.max_fallbacks);
+  {
+    const Stopwatch watch(report.seconds.write);
+    made.Finish(calibration, report);
+  }
+  VerifyOutput(made, threads, callbacks, report);
+  made.Commit();
 }
 
 QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
@@ -95,8 +162,8 @@ int64_t PeakResidentBytes() {
 }
 
 QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
-                        const Recipe& recipe, const std::string& output, bool force,
-                        const QuantizeCallbacks& callbacks) {
+                        const Recipe& recipe, const std::string& output,
+                        const OutputOptions& options, const QuantizeCallbacks& callbacks) {
   CheckOutputPath(source, output);
   Check(recipe.rotate == (source.derivation() != nullptr), "Quantize: a model rotated or not");
   const QuantizePlan plan = PlanQuantization(source, recipe, backend.Info());
@@ -106,22 +173,17 @@ QuantizeReport Quantize(Backend& backend, Exec& exec, const ModelSource& source,
   {
     const Stopwatch total(report.seconds.total);
     const std::unique_ptr<QuantizedOutput> made =
-        OpenOutput(source, plan, output, force, backend.Info().threads);
-    QuantizeRun run(backend, exec, source, plan, callbacks, made.get(), report);
-    const size_t blocks = source.spec().blocks.size();
-    std::string calibration;
-    if (!recipe.calibrated()) {
-      run.RoundBlocks(blocks);
-    } else {
-      calibration = run.CalibrateAndSolve(blocks);
+        OpenOutput(source, plan, output, options.force, backend.Info().threads);
+    const std::unique_ptr<Savepoints> savepoints =
+        OpenSavepoints(source, plan, output, made->weight_bytes(), options, callbacks);
+    QuantizeRun run(backend, exec, source, plan, callbacks, made.get(), savepoints.get(), report);
+    try {
+      Make(run, source, recipe, *made, backend.Info().threads, callbacks, report);
+    } catch (const Error& error) {
+      if (savepoints != nullptr) KeepOrRemove(*savepoints, error);
+      throw;
     }
-    CheckFallbacks(report, recipe.max_fallbacks);
-    {
-      const Stopwatch watch(report.seconds.write);
-      made->Finish(calibration, report);
-    }
-    VerifyOutput(*made, backend.Info().threads, callbacks, report);
-    made->Commit();
+    if (savepoints != nullptr) savepoints->Remove();
     report.output_bytes = made->weight_bytes();
   }
   report.peak_rss_bytes = PeakResidentBytes();

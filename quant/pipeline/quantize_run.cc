@@ -20,6 +20,14 @@
 #include "quant/verify/verify_artifact.h"
 
 namespace quantmill {
+namespace {
+
+// `linear` is solved.
+SavedLayer SavedLayerOf(const QuantizePlan& plan, const LinearSpec& linear) {
+  return {*plan.Find(linear.name), plan.BlocksOf(linear.name)};
+}
+
+}  // namespace
 
 // The activations of the calibration text on their way through the model.
 struct QuantizeRun::Streams {
@@ -59,9 +67,12 @@ void QuantizeRun::Progress(int64_t done, int64_t total, const std::string& layer
 void QuantizeRun::Record(const LinearSpec& linear, ConstMatrix dense,
                          const LayerSolution& solution) {
   const SolveResult& solved = solution.solved;
-  if (output_ != nullptr) {
+  {
     const Stopwatch watch(report_.seconds.write);
-    output_->Write(linear.name, solution);
+    if (output_ != nullptr) output_->Write(linear.name, solution);
+    if (savepoints_ != nullptr && savepoints_->started()) {
+      savepoints_->Add(SavedLayerOf(plan_, linear), solution);
+    }
   }
   const Stopwatch watch(report_.seconds.solve);
   LayerResult result;
@@ -320,12 +331,13 @@ void QuantizeRun::ReportCoverage(Streams& streams, const BlockInWork& block) {
   report_.mixtures.push_back(std::move(coverage));
 }
 
-void QuantizeRun::QuantizeBlock(size_t index, Streams& streams) {
+void QuantizeRun::QuantizeBlock(size_t index, Streams& streams, BlockRecord& record) {
   const DecoderSpec& spec = source_.spec();
   const BlockSpec& block_spec = spec.blocks[index];
   const auto total = static_cast<int64_t>(spec.blocks.size() * kSites.size());
   auto done = static_cast<int64_t>(index * kSites.size());
   BlockInWork block = OpenBlock(index, streams);
+  record.folding = block.source.folding();
   block.weights = std::make_unique<WeightsAhead>(backend_, streams.loader, block.source,
                                                  SolvedLinears(block_spec));
   for (const Site site : kSites) {
@@ -338,31 +350,90 @@ void QuantizeRun::QuantizeBlock(size_t index, Streams& streams) {
   }
 }
 
-void QuantizeRun::QuantizeBlockAndCache(size_t index, Streams& streams) {
+void QuantizeRun::QuantizeBlockAndCache(size_t index, Streams& streams, BlockRecord& record) {
   const DecoderSpec& spec = source_.spec();
+  if (plan_.recipe.kv.type == KvScheme::Type::kNone) return QuantizeBlock(index, streams, record);
   KeyValueRange range(backend_, exec_, spec.kv_heads, spec.head_dim);
   streams.quantized.ObserveKeysValues(
       [&](ConstMatrix keys, ConstMatrix values) { range.Add(keys, values); });
-  QuantizeBlock(index, streams);
+  QuantizeBlock(index, streams, record);
   streams.quantized.ObserveKeysValues({});
-  if (output_ == nullptr) return;
   const bool per_head = plan_.recipe.kv.per_head;
-  output_->WriteKv(spec.blocks[index], {Fp8CacheScales(range.KeyAbsMax(), per_head),
-                                        Fp8CacheScales(range.ValueAbsMax(), per_head)});
+  record.kv = {Fp8CacheScales(range.KeyAbsMax(), per_head),
+               Fp8CacheScales(range.ValueAbsMax(), per_head)};
+  if (output_ != nullptr) output_->WriteKv(spec.blocks[index], *record.kv);
+}
+
+void QuantizeRun::QuantizeAndSave(size_t index, Streams& streams) {
+  BlockRecord record;
+  if (savepoints_ == nullptr) return QuantizeBlockAndCache(index, streams, record);
+  const ReportMark before = MarkOf(report_);
+  std::vector<SavedLayer> layers;
+  for (const LinearSpec* linear : SolvedLinears(source_.spec().blocks[index])) {
+    layers.push_back(SavedLayerOf(plan_, *linear));
+  }
+  savepoints_->Start(layers);
+  QuantizeBlockAndCache(index, streams, record);
+  const Stopwatch watch(report_.seconds.write);
+  savepoints_->Finish(RecordJson(report_, before, record));
+}
+
+BlockWeights QuantizeRun::ReplayedWeights(const SavedBlock& saved, const BlockSource& block) {
+  BlockWeights weights = LoadBlockExceptWeights(backend_, exec_, block, plan_.stream.compute);
+  for (const LinearSpec* linear : block.block().Linears()) {
+    std::unique_ptr<PackedLinear>& weight =
+        weights.linears[BlockWeights::IndexOf(block.block(), *linear)].weight;
+    if (plan_.Find(linear->name) == nullptr) {
+      weight = backend_.PackDense(exec_, block.Weight(*linear), plan_.stream.compute);
+      continue;
+    }
+    const LayerSolution solution = saved.Read(SavedLayerOf(plan_, *linear));
+    if (output_ != nullptr) output_->Write(linear->name, solution);
+    weight = PackSolution(*linear, solution);
+  }
+  return weights;
+}
+
+void QuantizeRun::ReplayBlock(size_t index, Streams& streams) {
+  const DecoderSpec& spec = source_.spec();
+  const BlockSpec& block = spec.blocks[index];
+  const SavedBlock saved = savepoints_->Open(index);
+  const BlockRecord record =
+      ReadRecord(saved.record(), spec, block, savepoints_->path().string(), report_);
+  const BlockSource folded(source_, block, record.folding);
+  if (output_ != nullptr) {
+    output_->WriteFolding(folded);
+    if (record.kv) output_->WriteKv(block, *record.kv);
+  }
+  const auto advance = [&](CalibrationStream& stream, const BlockWeights& weights) {
+    if (index + 1 == spec.blocks.size()) return;  // nobody reads the output of the last layer
+    const Stopwatch watch(report_.seconds.forward);
+    for (const Site site : kSites) stream.Advance(block, weights, site);
+  };
+  advance(streams.quantized, ReplayedWeights(saved, folded));
+  if (!streams.full) return;
+  advance(*streams.full, LoadBlock(backend_, exec_, folded, plan_.stream.compute));
 }
 
 std::string QuantizeRun::CalibrateAndSolve(size_t blocks) {
   const TokenWindows windows = ReadCalibration();
+  const std::string hash = HashTokens(windows.ids);
   report_.calibration_tokens = windows.tokens();
+  if (savepoints_ != nullptr) {
+    savepoints_->Begin(RunIdentity(source_, plan_, report_.backend_isa, hash));
+  }
+  const size_t finished = savepoints_ == nullptr ? 0 : savepoints_->blocks();
   if (std::optional<Event> event = ShortCalibration(plan_)) AddEvent(std::move(*event));
   const DecoderSpec& spec = source_.spec();
   std::optional<Streams> streams(std::in_place, backend_, exec_, source_, windows, plan_, blocks);
-  for (size_t index = 0; index < blocks; ++index) {
-    if (plan_.recipe.kv.type == KvScheme::Type::kNone) {
-      QuantizeBlock(index, *streams);
-    } else {
-      QuantizeBlockAndCache(index, *streams);
-    }
+  for (size_t index = 0; index < finished; ++index) {
+    Progress(static_cast<int64_t>(index * kSites.size()),
+             static_cast<int64_t>(blocks * kSites.size()),
+             spec.blocks[index].prefix + ": finished by an earlier run");
+    ReplayBlock(index, *streams);
+  }
+  for (size_t index = finished; index < blocks; ++index) {
+    QuantizeAndSave(index, *streams);
     const PhaseSeconds& s = report_.seconds;
     const double so_far = s.fold + s.forward + s.statistics + s.solve + s.write;
     tokens_per_second_ =
@@ -372,7 +443,7 @@ std::string QuantizeRun::CalibrateAndSolve(size_t blocks) {
   exec_.workspace.Trim();
   // Its error reaches no other layer, and 8 bits leave nothing to compensate.
   if (blocks == spec.blocks.size()) RoundLayer(spec.lm_head);
-  return HashTokens(windows.ids);
+  return hash;
 }
 
 }  // namespace quantmill

@@ -13,22 +13,28 @@
 #include "quant/calib/token_stream.h"
 #include "quant/pipeline/quantize.h"
 #include "quant/pipeline/quantized_output.h"
+#include "quant/pipeline/resume.h"
+#include "quant/pipeline/savepoints.h"
 #include "quant/pipeline/site_solver.h"
 
 namespace quantmill {
 
-// Borrows everything; `output` may be null: nothing is written then (a sample of a run). Fills
-// layers, events, seconds and calibration tokens of `report`. Throws Error. Not thread-safe.
+// Borrows everything; `output` may be null: nothing is written then (a sample of a run).
+// `savepoints` may be null; otherwise calibrated blocks that are finished there are taken from
+// there, and the others put there. Fills layers, events, seconds and calibration tokens of
+// `report`. Throws Error. Not thread-safe.
 class QuantizeRun {
  public:
   QuantizeRun(Backend& backend, Exec& exec, const ModelSource& source, const QuantizePlan& plan,
-              const QuantizeCallbacks& callbacks, QuantizedOutput* output, QuantizeReport& report)
+              const QuantizeCallbacks& callbacks, QuantizedOutput* output, Savepoints* savepoints,
+              QuantizeReport& report)
       : backend_(backend),
         exec_(exec),
         source_(source),
         plan_(plan),
         callbacks_(callbacks),
         output_(output),
+        savepoints_(savepoints),
         report_(report),
         pool_(backend.Info().threads) {}
 
@@ -46,9 +52,14 @@ class QuantizeRun {
   TokenWindows ReadCalibration();
   // Chooses the block's folding first.
   BlockInWork OpenBlock(size_t index, Streams& streams);
-  void QuantizeBlock(size_t index, Streams& streams);
+  void QuantizeBlock(size_t index, Streams& streams, BlockRecord& record);
   // With the scales of the block's keys and values.
-  void QuantizeBlockAndCache(size_t index, Streams& streams);
+  void QuantizeBlockAndCache(size_t index, Streams& streams, BlockRecord& record);
+  // The same, kept for a later run.
+  void QuantizeAndSave(size_t index, Streams& streams);
+  // What an earlier run made of the block: written again, and the streams sent through it.
+  void ReplayBlock(size_t index, Streams& streams);
+  BlockWeights ReplayedWeights(const SavedBlock& saved, const BlockSource& block);
   // Solves the linears that read `input`.
   void QuantizeInput(const SharedInput& input, Streams& streams, BlockInWork& block);
   void QuantizeSite(Site site, Streams& streams, BlockInWork& block);
@@ -77,6 +88,7 @@ class QuantizeRun {
   const QuantizePlan& plan_;
   const QuantizeCallbacks& callbacks_;
   QuantizedOutput* output_;
+  Savepoints* savepoints_;
   QuantizeReport& report_;
   ThreadPool pool_;  // for what the host does between ops
   double tokens_per_second_ = 0;

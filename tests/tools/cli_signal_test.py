@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from cli_case import BINARY, CliCase, main
+from cli_case import BINARY, CliCase, hashes, main, run
 
 
 class SignalTest(CliCase):
@@ -44,6 +44,47 @@ class SignalTest(CliCase):
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)
         self.assertEqual(os.listdir(self.folder), [])
+
+    def start_and_finish_blocks(self):
+        """A run that has finished a block, or several, and is at work on the next."""
+        process = subprocess.Popen([BINARY, *self.long_run()], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        deadline = time.time() + 120
+        while not glob.glob(self.path(".out.savepoints/block-00000.json")):
+            self.assertLess(time.time(), deadline)
+            self.assertIsNone(process.poll(), "ended before it could be interrupted")
+            time.sleep(0.01)
+        return process
+
+    def long_run(self, out="out"):
+        return ["quantize", self.model, "-o", self.path(out), "--group-size", "64", "--samples",
+                "64", "--effort", "fast", "--threads", "1"]
+
+    def assert_resumed_as_whole(self):
+        code, _, err = run(*self.long_run(), "--resume")
+        self.assertEqual(code, 0, err)
+        self.assertIn("going on after", err)
+        code, _, err = run(*self.long_run("whole"))
+        self.assertEqual(code, 0, err)
+        self.assertEqual(hashes(self.path("out")), hashes(self.path("whole")))
+
+    def test_what_was_finished_serves_the_next_run(self):
+        process = self.start_and_finish_blocks()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, err)
+        self.assertIn(b"the same command with --resume goes on from there", err)
+        self.assertEqual(os.listdir(self.folder), [".out.savepoints"])
+        self.assert_fails(2, ["--resume goes on from there", "--force begins again"],
+                          *self.long_run())
+        self.assert_resumed_as_whole()
+        self.assertEqual(sorted(os.listdir(self.folder)), ["out", "whole"])
+
+    def test_a_killed_run_is_resumed(self):
+        process = self.start_and_finish_blocks()
+        process.kill()
+        process.communicate(timeout=60)
+        self.assert_resumed_as_whole()
 
     def test_an_abort_exits_70(self):
         process = self.start_long_run()

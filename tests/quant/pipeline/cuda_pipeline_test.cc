@@ -20,7 +20,7 @@ QuantizeReport Quantized(const std::string& backend, const std::string& model, c
                          const std::string& output) {
   BackendRun run(MakeBackend(backend, 2));
   const ModelSource source = ModelSource::Open(model);
-  return Quantize(run.backend(), run.exec(), source, recipe, output, true, {});
+  return Quantize(run.backend(), run.exec(), source, recipe, output, {.force = true}, {});
 }
 
 // The errors of all layers' outputs. Sums in another order move a weight across the middle between

@@ -78,7 +78,7 @@ TEST_P(FamiliesArtifact, EveryFormatHoldsTheModel) {
     recipe.format = format;
     recipe.scheme = MakeScheme(ParseScheme(scheme, "test"), "test");
     const std::string artifact = Path(format + "_" + scheme);
-    Quantize(run_.backend(), run_.exec(), source, recipe, artifact, false, {});
+    Quantize(run_.backend(), run_.exec(), source, recipe, artifact, {}, {});
     const std::vector<float> logits = Logits(artifact, expected.ids);
     const double difference = RelativeDifference(logits, expected.logits);
     EXPECT_LT(difference, tolerance);

@@ -76,7 +76,7 @@ class GgufFamilies : public testing::TestWithParam<Golden> {
       recipe.rules.push_back({linear->name, std::nullopt, "--keep-dense"});
     }
     const std::string artifact = Path(scheme.substr(0, 2));
-    Quantize(run_.backend(), run_.exec(), source, recipe, artifact, false, {});
+    Quantize(run_.backend(), run_.exec(), source, recipe, artifact, {}, {});
     return artifact;
   }
   std::vector<float> Logits(const std::string& model) {
@@ -148,7 +148,7 @@ TEST_P(GgufFamilies, QuantizedLayerByLayer) {
   recipe.calibration.samples = 4;
   recipe.calibration.sequence_length = 32;
   Quantize(run_.backend(), run_.exec(), ModelSource::Open(Path("model")), recipe, Path("q.gguf"),
-           false, {});
+           {}, {});
   const std::vector<float> logits = Logits(Path("q.gguf"));
   const std::vector<float> wanted = Logits(Path("model"));
   double difference = 0;

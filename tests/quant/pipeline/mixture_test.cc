@@ -58,7 +58,7 @@ class MixtureTest : public testing::TestWithParam<const char*> {
   QuantizeReport Run(const Recipe& recipe, const std::string& name, int threads = 1) const {
     BackendRun run(CpuBackend(AvailableIsas().front(), threads));
     const ModelSource source = ModelSource::Open(Model());
-    return Quantize(run.backend(), run.exec(), source, recipe, Output(name), false, {});
+    return Quantize(run.backend(), run.exec(), source, recipe, Output(name), {}, {});
   }
   VerifyReport Verify(const std::string& name) const {
     ThreadPool pool(1);

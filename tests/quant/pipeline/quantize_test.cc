@@ -47,8 +47,8 @@ class QuantizeTest : public testing::Test {
                      bool force = false) {
     BackendRun run(CpuBackend(AvailableIsas().front(), threads));
     const ModelSource source = ModelSource::Open(model);
-    return Quantize(run.backend(), run.exec(), source, recipe, (folder_ / name).string(), force,
-                    callbacks);
+    return Quantize(run.backend(), run.exec(), source, recipe, (folder_ / name).string(),
+                    {.force = force}, callbacks);
   }
   std::set<std::string> Entries() const {
     std::set<std::string> names;
