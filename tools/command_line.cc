@@ -81,7 +81,8 @@ CommandLine::CommandLine()
   app_->footer(
       "'quantmill COMMAND --help' shows the flags of a command and an example.\n\n"
       "Exit codes: 0 done, 1 verification failed, 2 usage, 3 bad input,\n"
-      "4 environment (disk, memory, device), 70 bug, 130 interrupted.");
+      "4 environment (disk, memory, device), 70 bug, 75 interrupted but\n"
+      "quantize --resume goes on, 130 interrupted.");
   commands_.push_back(MakeInspectCommand());
   commands_.push_back(MakePlanCommand());
   commands_.push_back(MakeRecipesCommand());

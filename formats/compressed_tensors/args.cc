@@ -217,7 +217,7 @@ bool ParseActOrder(const ConfigField& field) {
 
 InputScheme ParseInputArgs(const ConfigField& field) {
   const Args args = ParseCommon(field);
-  if (args.is_float && (args.bits == 4 || HasPowerScales(field, args))) {
+  if (args.is_float && (args.bits == 4 || (args.bits == 8 && HasPowerScales(field, args)))) {
     return ParseBlockScaledInputs(field, args);
   }
   if (args.bits != 8) {

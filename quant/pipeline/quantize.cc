@@ -80,13 +80,19 @@ std::unique_ptr<Savepoints> OpenSavepoints(const ModelSource& source, const Quan
   return nullptr;
 }
 
-// After a failure: finished blocks serve the next run, unless the same would fail there.
+// Whether the next run would fail in the same way, whatever is kept. Not for what is wrong with the
+// savepoints themselves.
+bool WouldFailAgain(const Error& error, const Savepoints& savepoints) {
+  return error.code() == ErrorCode::kVerification ||
+         (error.code() == ErrorCode::kBadInput &&
+          !error.where().starts_with(savepoints.path().string()));
+}
+
+// After a failure. Throws an error that tells of --resume where finished blocks serve the next run.
 void KeepOrRemove(Savepoints& savepoints, const Error& error) {
+  if (savepoints.blocks() == 0 || WouldFailAgain(error, savepoints)) return savepoints.Remove();
   const bool interrupted = error.code() == ErrorCode::kInterrupted;
-  if (savepoints.blocks() == 0 || (!interrupted && error.code() != ErrorCode::kEnvironment)) {
-    savepoints.Remove();
-    return;
-  }
+  if (!interrupted && error.code() != ErrorCode::kEnvironment) return;
   throw Error(interrupted ? ErrorCode::kResumable : error.code(), error.where(),
               fmt::format("{}; {} finished block{} kept in {}: the same command with --resume goes "
                           "on from there",

@@ -244,7 +244,8 @@ SiteSolver QuantizeRun::MakeSolver(const SharedInput& input, SiteStatistics stat
 std::unique_ptr<PackedLinear> QuantizeRun::PackSolution(const LinearSpec& linear,
                                                         const LayerSolution& solution) {
   const std::optional<GgmlType> blocks = plan_.BlocksOf(linear.name);
-  if (!blocks || HasOwnScales(*blocks)) {
+  // Of those that HasOwnScales the codes say the same; they are not kept for a later run.
+  if (!blocks || (HasOwnScales(*blocks) && !solution.solved.linear.codes.empty())) {
     return backend_.PackQuantized(exec_, solution.solved.linear, plan_.stream.compute);
   }
   const Tensor values = DecodeRows(*blocks, solution.rows, linear.out, linear.in);

@@ -93,7 +93,7 @@ TEST(CompressedTensorsConfig, RefusesFeaturesByName) {
     return config;
   };
   ExpectBad(with("format", "int-quantized"), {"format", "'int-quantized'", "'pack-quantized'"});
-  ExpectBad(with("format", "mxfp8-quantized"), {"format", "'mxfp8-quantized'", "known:"});
+  ExpectBad(with("format", "mxfp6-pack-quantized"), {"format", "'mxfp6-pack-quantized'", "known:"});
   ExpectBad(with("format", nullptr), {"'dense'"});
   ExpectBad(with("quantization_status", "frozen"), {"'frozen'", "not compressed"});
   ExpectBad(with("sparsity_config", {{"format", "sparse-24"}}), {"sparsity"});

@@ -235,6 +235,7 @@ TEST_F(ResumeTest, DamageIsToldAndNamed) {
         Failure([&] { Run(recipe, Output(), {.savepoints = true, .resume = true}); });
     EXPECT_EQ(error.code(), ErrorCode::kBadInput) << name;
     EXPECT_THAT(error.what(), HasSubstr(".out.savepoints"));
+    EXPECT_TRUE(fs::exists(Kept())) << "not ours to throw away";
     fs::remove_all(Kept());
   };
   damaged("identity.json", "[]");
