@@ -71,7 +71,7 @@ const ArtifactWriterFormat& FindArtifactFormat(std::string_view name) {
     known += (known.empty() ? "" : ", ") + std::string(format->name());
   }
   throw Error(ErrorCode::kUsage, "--format",
-              "unknown format '" + std::string(name) + "'; known: " + known);
+              "unknown format '" + std::string(name) + "'; known: " + known + ", gguf");
 }
 
 }  // namespace quantmill

@@ -25,7 +25,9 @@ constexpr std::string_view kIndexName = "model.safetensors.index.json";
 
 bool IsFile(const fs::path& path) {
   std::error_code error;
-  return fs::is_regular_file(path, error);
+  const bool is_file = fs::is_regular_file(path, error);
+  if (error == std::errc::permission_denied) ThrowBad(path, "cannot be read: permission denied");
+  return is_file;
 }
 
 // The model's folder, from what the user gave.

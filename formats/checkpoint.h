@@ -104,6 +104,8 @@ std::filesystem::path HubCacheFolder();
 // Index (row-major, r * cols + c) of the first NaN or infinity of an F32, F16 or BF16 matrix.
 // Reads at memory speed.
 std::optional<int64_t> FindNonFinite(ConstMatrix matrix);
+// The same of a tensor of any shape; nothing for other types. Reads it piece by piece.
+std::optional<int64_t> FindNonFinite(const Checkpoint& checkpoint, const std::string& tensor);
 
 }  // namespace quantmill
 

@@ -76,6 +76,7 @@ MappedFile MappedFile::Open(const std::filesystem::path& path) {
   const ScopedDescriptor closer{fd};
   if (size == 0) return MappedFile(path, {});
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (data == MAP_FAILED && errno == ENOMEM) ThrowOutput(path, "map", errno);
   if (data == MAP_FAILED) ThrowInput(path, std::string("cannot map: ") + std::strerror(errno));
   return MappedFile(path, {static_cast<const std::byte*>(data), size});
 }

@@ -28,6 +28,17 @@ bool IsConstant(std::span<const std::byte> bytes, size_t element_bytes) {
   return std::memcmp(bytes.data(), bytes.data() + element_bytes, bytes.size() - element_bytes) == 0;
 }
 
+std::optional<int64_t> FindNonFinite(const Checkpoint& checkpoint, const std::string& tensor) {
+  const std::optional<DType> dtype = checkpoint.Info(tensor).type();
+  if (!dtype || !IsDenseFloat(*dtype)) return std::nullopt;
+  std::optional<int64_t> found;
+  checkpoint.ForEachPiece(tensor, [&](uint64_t at, std::span<const std::byte> piece) {
+    if (found || !(found = FindNonFiniteBytes(piece, *dtype))) return;
+    *found += static_cast<int64_t>(at) / SizeOf(*dtype);
+  });
+  return found;
+}
+
 void CheckDenseTensor(const Checkpoint& checkpoint, const std::string& name,
                       std::vector<TensorProblem>& problems) {
   const TensorInfo& info = checkpoint.Info(name);

@@ -50,7 +50,11 @@ std::string MessageOf(const CLI::ParseError& error) {
 [[noreturn]] void ThrowUnexpected(const std::string& word, const CLI::App& command,
                                   const std::string& where) {
   const bool is_flag = word.starts_with("-");
-  const std::string hint = is_flag ? Suggestion(word, FlagNames(command)) : "";
+  const std::vector<std::string> flags = FlagNames(command);
+  if (std::ranges::find(flags, word) != flags.end()) {
+    throw Error(ErrorCode::kUsage, where, fmt::format("'{}' belongs behind the command", word));
+  }
+  const std::string hint = is_flag ? Suggestion(word, flags) : "";
   throw Error(
       ErrorCode::kUsage, where,
       fmt::format("{} '{}'{}", is_flag ? "unknown flag" : "unexpected argument", word, hint));
@@ -63,7 +67,7 @@ void Command::AddCommonFlags(const FlagSet& command) {
   command.AddSwitch("--json", common_.json, "print JSON on stdout and nothing else").Group(group);
   command.AddSwitch("--quiet", common_.quiet, "no progress and no notes on stderr").Group(group);
   command.Add("--threads", common_.threads, "default: all CPUs of this process")
-      .IntegerIn(1, 4096)
+      .IntegerIn(1, 1024)
       .Group(group);
   command.Add("--device", common_.device, "default: auto")
       .OneOf({"auto", "cpu", "cuda"})

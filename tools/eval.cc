@@ -3,13 +3,14 @@
 #include <chrono>
 #include <deque>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "formats/file.h"
 #include "formats/sha256.h"
+#include "formats/single_file_output.h"
 #include "quant/calib/token_stream.h"
 #include "quant/model/model_source.h"
 #include "quant/pipeline/quantize.h"
@@ -140,14 +141,24 @@ EvaluatedModel ResultOf(const ModelSource& source, const ModelScores& scores) {
   return model;
 }
 
-void WriteLogProbs(const std::string& path, const std::vector<ModelScores>& scores, size_t models) {
-  nlohmann::json arrays = nlohmann::json::array();
-  for (size_t i = 0; i < models; ++i) arrays.push_back(scores[i].log_probs);
-  std::ofstream file(path);
-  file << arrays << '\n';
-  file.close();
-  if (!file) throw Error(ErrorCode::kEnvironment, path, "cannot be written");
-}
+// The file of --log-probs: replaces an older one of its kind alone, and is tried before the work.
+class LogProbsFile {
+ public:
+  explicit LogProbsFile(const std::string& path)
+      : output_(path, true, "[["), file_(OutputFile::Create(output_.path())) {}
+
+  void Write(const std::vector<ModelScores>& scores, size_t models) {
+    nlohmann::json arrays = nlohmann::json::array();
+    for (size_t i = 0; i < models; ++i) arrays.push_back(scores[i].log_probs);
+    file_.WriteAt(0, BytesOf(arrays.dump() + "\n"));
+    file_.Finish();
+    output_.Commit();
+  }
+
+ private:
+  SingleFileOutput output_;
+  OutputFile file_;
+};
 
 class EvalCommand : public Command {
  public:
@@ -239,8 +250,10 @@ int EvalCommand::Run(Console& console) {
   const TextTokens tokens = ReadTokens(contest);
   const EvaluationOptions options = OptionsOf(flags_, contest, tokens);
   const std::vector<EvaluationWindow> windows = CutWindows(tokens.ids, options);
+  std::optional<LogProbsFile> log_probs;
+  if (!flags_.log_probs.empty()) log_probs.emplace(flags_.log_probs);
   const std::vector<ModelScores> scores = Score(session, contest, compute, windows, console);
-  if (!flags_.log_probs.empty()) WriteLogProbs(flags_.log_probs, scores, flags_.models.size());
+  if (log_probs) log_probs->Write(scores, flags_.models.size());
 
   EvalReport report;
   report.protocol =

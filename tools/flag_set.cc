@@ -93,7 +93,11 @@ FlagSet::FlagSet(CLI::App& app, const std::string& name, const std::string& desc
 
 template <typename T>
 Flag FlagSet::Add(const std::string& name, T& value, const std::string& help) const {
-  return Flag(app_->add_option(name, value, help));
+  CLI::Option* option = app_->add_option(name, value, help);
+  // An unset variable of a script must not mean "as if the flag were not there".
+  option->check(CLI::Validator(
+      [](std::string& text) -> std::string { return text.empty() ? "needs a value" : ""; }, ""));
+  return Flag(option);
 }
 
 template Flag FlagSet::Add(const std::string&, int&, const std::string&) const;

@@ -46,7 +46,7 @@ class FlagSet {
 
   // Parsing puts what is given into `value`, which must outlive `app`; left alone otherwise. T: an
   // int, int64_t, uint64_t, double or string, a vector of strings, or optional of int64_t, double
-  // or string.
+  // or string. An empty value is refused.
   template <typename T>
   Flag Add(const std::string& name, T& value, const std::string& help) const;
   // A flag without a value.

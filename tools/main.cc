@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <new>
 #include <string_view>
+#include <system_error>
 
 #include "kernels/core/error.h"
 #include "tools/command_line.h"
@@ -68,6 +69,10 @@ int Main(int argc, const char* const* argv) {
   } catch (const std::filesystem::filesystem_error& error) {
     return Report(console,
                   Error(ErrorCode::kEnvironment, error.path1().string(), error.code().message()));
+  } catch (const std::system_error& error) {  // a thread that the system does not allow
+    return Report(console, Error(ErrorCode::kEnvironment, "",
+                                 std::string(error.what()) +
+                                     "; a limit of this process or machine is too low (ulimit)"));
   } catch (const std::exception& error) {
     console.WriteBug(error.what());
     return kExitBug;

@@ -51,9 +51,9 @@ FlagSet QuantizeCommand::Register(CLI::App& app) {
   command.Add("-o,--output", output_, "folder to make").Required().ValueName("OUT");
   command.AddSwitch("--force", force_, "replace OUT if it is there");
   command.AddSwitch("--resume", resume_,
-                    "go on from the blocks that an interrupted run finished, if there are any");
+                    "go on from the blocks that an interrupted\nrun finished, if there are any");
   command.AddSwitch("--no-savepoints", no_savepoints_,
-                    "do not keep finished blocks beside OUT while it is made");
+                    "do not keep finished blocks beside OUT while\nit is made");
   recipe_.Register(command);
   AddCommonFlags(command);
   command.Footer(

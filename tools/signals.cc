@@ -59,6 +59,7 @@ void Handle(int signal, void (*handler)(int)) {
 
 void InstallSignalHandling() {
   Handle(SIGPIPE, SIG_IGN);
+  Handle(SIGXFSZ, SIG_IGN);  // writing says EFBIG
   Handle(SIGABRT, OnAbort);
   Handle(SIGBUS, OnBusError);
   sigset_t signals;

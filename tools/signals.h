@@ -8,7 +8,7 @@ namespace quantmill {
 // Call first in main: threads made before would not have the signals blocked.
 //   SIGINT, SIGTERM, SIGHUP  set Interrupted(); the second removes partial outputs and exits 130.
 //                            Those that the parent process ignores (nohup, `&`) stay ignored.
-//   SIGPIPE                  ignored: writing says EPIPE.
+//   SIGPIPE, SIGXFSZ         ignored: writing says EPIPE, EFBIG.
 //   SIGABRT                  exits 70: a failed Check.
 //   SIGBUS                   exits 4: a mapped input file shrank, or its disk failed.
 void InstallSignalHandling();

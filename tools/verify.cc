@@ -42,6 +42,9 @@ class VerifyCommand : public Command {
     ProgressLine line(console.shows_progress());
     VerifyOptions options;
     if (!target_.empty()) options.target.stack = StackNamed(target_, "--target");
+    if (target_.empty() && tensor_parallel_ != 1) {
+      throw Error(ErrorCode::kUsage, "--tp", "needs --target");
+    }
     options.target.tensor_parallel = tensor_parallel_;
     options.progress = [&](int64_t done, int64_t total, const std::string& layer) {
       line.Update({"verifying", done, total, 0, layer});

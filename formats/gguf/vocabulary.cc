@@ -70,7 +70,9 @@ class Vocabulary {
   }
 
   void CheckModel() const;
-  std::string FindPre() const;
+  // The name to write: `given`, or if that is "" the one that is found.
+  std::string FindPre(const std::string& given) const;
+  void CheckPre(const std::string& given, std::string_view found) const;
   void ListTokens();
   void AddTokens();
   void AddByteLevel(const std::string& pre);
@@ -108,13 +110,33 @@ void Vocabulary::CheckModel() const {
   }
 }
 
-std::string Vocabulary::FindPre() const {
+std::string Vocabulary::FindPre(const std::string& given) const {
   const json& pre = Part("pre_tokenizer");
   const std::string_view name = PreTokenizerName(pre, Part("model").value("ignore_merges", false));
+  if (!given.empty()) {
+    CheckPre(given, name);
+    return given;
+  }
   if (!name.empty()) return std::string(name);
   Refuse("pre_tokenizer: " + pre.dump(-1, ' ', false, json::error_handler_t::replace) +
          " is not one of those known to be built into llama.cpp; if you know the name that stands "
          "for it there, give it with --gguf-pre");
+}
+
+// A name that llama.cpp might have; where the patterns are known, one that stands for them.
+void Vocabulary::CheckPre(const std::string& given, std::string_view found) const {
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::kUsage, "--gguf-pre", "'" + given + "' " + why);
+  };
+  const bool is_name = std::ranges::all_of(given, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+  });
+  if (!is_name) refuse("is no name of a pre-tokenizer");
+  if (found.empty() || given == found) return;
+  const std::optional<NamedPreTokenizer> named = PreTokenizerNamed(given);
+  if (named && PreTokenizerName(named->pre_tokenizer, named->ignore_merges) == found) return;
+  refuse("does not stand for the patterns of " + where_ + ", which are those of '" +
+         std::string(found) + "'; leave it out");
 }
 
 void Vocabulary::ListTokens() {
@@ -145,7 +167,7 @@ void Vocabulary::AddByteLevel(const std::string& pre) {
            " to byte-level BPE");
   }
   Add("tokenizer.ggml.model", std::string("gpt2"));
-  Add("tokenizer.ggml.pre", pre.empty() ? FindPre() : pre);
+  Add("tokenizer.ggml.pre", FindPre(pre));
   AddTokens();
   AddMerges();
   Add("tokenizer.ggml.add_space_prefix", false);

@@ -56,7 +56,7 @@ DecoderSpec LlamaLayout(const ConfigReader& config, const LlamaVariation& variat
   spec.tied = config.BoolOr("tie_word_embeddings", false);
   spec.lm_head = {"lm_head", spec.vocab, spec.hidden, false};
   const int64_t layers = config.Size("num_hidden_layers");
-  if (layers > 10000) config.Fail("num_hidden_layers", "out of range");
+  if (layers > 10000) config.Fail("num_hidden_layers", std::to_string(layers) + " is out of range");
   for (int64_t i = 0; i < layers; ++i) spec.blocks.push_back(LlamaBlock(spec, variation, i));
   return spec;
 }

@@ -70,7 +70,21 @@ ArtifactOutput::ArtifactOutput(const ModelSource& source, const QuantizePlan& pl
       plan_(plan),
       format_(FindArtifactFormat(plan.recipe.format)),
       folder_(output, force),
-      writer_(folder_, Declarations()) {}
+      writer_(folder_, Declarations()) {
+  CheckCopiedTensors();
+}
+
+// What nothing of the run reads, such as the embedding's other rows, would fail at its end.
+void ArtifactOutput::CheckCopiedTensors() const {
+  for (const std::string& name : copied_tensors_) {
+    const std::optional<int64_t> bad = FindNonFinite(source_.checkpoint(), name);
+    if (!bad) continue;
+    throw Error(ErrorCode::kBadInput, source_.checkpoint().Location(name),
+                fmt::format("element {} of {} is NaN or infinite; the checkpoint is damaged or "
+                            "overflowed when it was saved",
+                            *bad, ShapeString(source_.checkpoint().Info(name).shape)));
+  }
+}
 
 std::vector<TensorDeclaration> ArtifactOutput::Declarations() {
   const auto modules = ByWeightName(plan_);
@@ -117,7 +131,7 @@ void ArtifactOutput::Verify(
   if (verified.passed()) return;
   const Problem& first = verified.problems.front();
   throw Error(ErrorCode::kVerification, first.where,
-              fmt::format("{} ({} problems in all; the output was not kept. This is a bug of "
+              fmt::format("{} ({} in all; the output was not kept. This is a bug of "
                           "quantmill or of the disk)",
                           first.what, verified.problems.size()));
 }

@@ -47,6 +47,7 @@ class ArtifactOutput : public QuantizedOutput {
 
  private:
   std::vector<TensorDeclaration> Declarations();
+  void CheckCopiedTensors() const;
   void CopyDenseTensors();
   void WriteConfig();
   void WriteSideFiles();

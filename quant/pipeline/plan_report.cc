@@ -141,6 +141,7 @@ PlanReport DescribePlan(const ModelSource& source, const QuantizePlan& plan) {
   report.memory = plan.memory;
   report.input_bytes = static_cast<int64_t>(source.checkpoint().total_bytes());
   report.output_bytes = report.input_bytes;
+  if (auto event = DroppedHead(source)) report.events.push_back(std::move(*event));
   if (auto event = UntiedHead(source, plan.recipe)) {
     report.output_bytes += HeadBytes(source);
     report.events.push_back(std::move(*event));
@@ -188,6 +189,21 @@ SensitivityTable DescribeSensitivity(const Sensitivity& sensitivity) {
     }
   }
   return table;
+}
+
+std::optional<Event> DroppedHead(const ModelSource& source) {
+  const Checkpoint& checkpoint = source.original().checkpoint();
+  const DecoderSpec& spec = source.original().spec();
+  const std::string head = spec.lm_head.name + ".weight";
+  if (!spec.tied || checkpoint.is_image() || !checkpoint.Has(head)) return std::nullopt;
+  const bool same_type = checkpoint.Info(head).dtype == checkpoint.Info(spec.embedding).dtype;
+  if (same_type && std::ranges::equal(checkpoint.Bytes(head), checkpoint.Bytes(spec.embedding))) {
+    return std::nullopt;
+  }
+  return Event{"dropped_head", head,
+               "differs from the embedding, to which config.json ties it: readers take the "
+               "embedding, so this tensor is left out",
+               false};
 }
 
 std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe) {

@@ -21,6 +21,9 @@ std::optional<Event> ShortCalibration(const QuantizePlan& plan);
 // Empty where there are none.
 std::optional<Event> UnreachedExperts(const MixtureCoverage& coverage);
 
+// A head that is stored beside the embedding, though tied to it, and differs from it: an event.
+std::optional<Event> DroppedHead(const ModelSource& source);
+
 // A rotation makes a head that was tied to the embedding a tensor of its own: an event with its
 // size. `source`: the dense checkpoint, or its rotated stand-in.
 std::optional<Event> UntiedHead(const ModelSource& source, const Recipe& recipe);

@@ -137,6 +137,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
                                  " that quantmill knows: copied as it is",
                              false});
   }
+  if (std::optional<Event> event = DroppedHead(source)) report.events.push_back(std::move(*event));
   if (std::optional<Event> event = UntiedHead(source, plan.recipe)) {
     report.events.push_back(std::move(*event));
   }

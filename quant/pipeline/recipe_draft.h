@@ -27,7 +27,8 @@ struct RuleDraft {
   std::string where;
 };
 
-// Fields are the keys of a recipe file (docs/recipes.md) and the flags of the same names.
+// Fields are the keys of a recipe file (docs/methods.md, "Recipes") and the flags of the same
+// names.
 struct RecipeDraft {
   Maybe<std::string> scheme;
   Maybe<std::string> group_size;

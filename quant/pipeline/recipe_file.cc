@@ -207,7 +207,7 @@ class Loader {
     const Place place{file, ""};
     const YAML::Node root = ParseYaml(yaml, place);
     RecipeDraft draft;
-    if (root.IsNull()) return draft;
+    if (root.IsNull()) Refuse(place, root.Mark(), "holds no recipe");
     if (!root.IsMap()) Refuse(place, root.Mark(), "a recipe is a list of 'key: value' lines");
     std::vector<std::string> known;
     known.reserve(std::size(kKeys));

@@ -1,4 +1,4 @@
-// Recipes as YAML (docs/recipes.md).
+// Recipes as YAML (docs/methods.md, "Recipes").
 #ifndef QUANTMILL_QUANT_PIPELINE_RECIPE_FILE_H_
 #define QUANTMILL_QUANT_PIPELINE_RECIPE_FILE_H_
 

@@ -213,11 +213,18 @@ Json ToJson(const VerifyReport& r) {
 }
 
 Json ToJson(const EvalReport& r) {
+  const auto model_json = [&](const EvaluatedModel& model) {
+    Json json = ToJson(model);
+    if (r.protocol.windows > 1) return json;
+    // One window tells nothing of how others differ.
+    for (const char* key : {"perplexity_ci95", "kl_ci95", "delta_nll_ci95"}) json[key] = Json();
+    return json;
+  };
   return {{"protocol", ToJson(r.protocol)},
           {"backend", r.backend},
           {"reference", NullIfEmpty(r.reference)},
-          {"reference_scores", r.reference_scores ? ToJson(*r.reference_scores) : Json()},
-          {"models", Array(r.models, [](const auto& model) { return ToJson(model); })},
+          {"reference_scores", r.reference_scores ? model_json(*r.reference_scores) : Json()},
+          {"models", Array(r.models, model_json)},
           {"seconds", r.seconds},
           {"peak_rss_bytes", r.peak_rss_bytes}};
 }

@@ -17,7 +17,7 @@ struct Event {
                       // "dead_columns", "bundled_calibration", "carried_tensor",
                       // "outlier_channels", "folding_kept_identity", "double_precision",
                       // "short_calibration", "serving_target", "block_fallback",
-                      // "unreached_experts"
+                      // "unreached_experts", "dropped_head"
   std::string where;  // layer, tensor or file
   std::string what;
   bool is_fallback = false;  // counts against max_fallbacks

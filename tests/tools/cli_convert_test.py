@@ -146,6 +146,11 @@ class ConvertTest(CliCase):
             json.dump(tokenizer, file)
         self.assert_fails(3, ["pre_tokenizer", "--gguf-pre"], "convert", copy, *flags)
         self.assertEqual(run("convert", copy, *flags, "--gguf-pre", "gpt-2")[0], 0)
+        # Where the patterns are known, another name would be another tokenizer.
+        other = ["-o", self.path("other.gguf"), "--format", "gguf", "--gguf-pre"]
+        self.assert_fails(2, ["--gguf-pre", "'smollm' does not stand for"], "convert", self.model,
+                          *other, "smollm")
+        self.assert_fails(2, ["--gguf-pre", "no name"], "convert", self.model, *other, "bad name")
         self.assert_fails(2, ["exists already", "--force"], "convert", copy, *flags)
         with open(output, "w", encoding="utf-8") as file:
             file.write("a text")

@@ -91,6 +91,30 @@ class EvalTest(CliCase):
         self.assert_fails(3, ["--window"], "eval", self.model, "--tokens-file", ids, "--window",
                           "64")
 
+    def test_log_probs_replace_nothing_but_log_probs(self):
+        command = ["eval", self.model, "--text", self.text, "--window", "64", "--max-windows", "1",
+                   "--log-probs"]
+        precious = self.path("precious.json")
+        with open(precious, "w", encoding="utf-8") as file:
+            file.write("[1, 2]")
+        self.assert_fails(2, [precious], *command, precious)
+        with open(precious, encoding="utf-8") as file:
+            self.assertEqual(file.read(), "[1, 2]")
+        self.assert_fails(4, ["none"], *command, self.path("none/scores.json"))
+        scores = self.path("scores.json")
+        for _ in range(2):
+            code, _, err = run(*command, scores)
+            self.assertEqual(code, 0, err)
+            with open(scores, encoding="utf-8") as file:
+                self.assertEqual([len(model) for model in json.load(file)], [63])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["precious.json", "scores.json"])
+
+    def test_one_window_has_no_interval(self):
+        code, out, err = run("eval", self.model, "--text", self.text, "--window", "64",
+                             "--max-windows", "1", "--json")
+        self.assertEqual(code, 0, err)
+        self.assertIsNone(json.loads(out)["models"][0]["perplexity_ci95"])
+
     def test_eval_refuses_another_tokenizer(self):
         other = self.path("other")
         shutil.copytree(self.model, other)

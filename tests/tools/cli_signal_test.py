@@ -58,7 +58,7 @@ class SignalTest(CliCase):
 
     def long_run(self, out="out"):
         return ["quantize", self.model, "-o", self.path(out), "--group-size", "64", "--samples",
-                "64", "--effort", "fast", "--threads", "1"]
+                "32", "--sequence-length", "256", "--effort", "fast", "--threads", "1"]
 
     def assert_resumed_as_whole(self):
         code, _, err = run(*self.long_run(), "--resume")

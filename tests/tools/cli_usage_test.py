@@ -61,6 +61,22 @@ class UsageTest(CliCase):
         self.assert_fails(2, ["--window"], "eval", self.model, "--text", self.text, "--window",
                           "1000000")
 
+    def test_an_empty_value_is_no_missing_flag(self):
+        """An unset variable of a script must not switch a gate off."""
+        out = ["-o", self.path("out")]
+        for flag, *command in (("--reference", "verify", self.model),
+                               ("--target", "verify", self.model),
+                               ("--reference", "eval", self.model, "--text", self.text),
+                               ("--calib", "quantize", self.model, *out),
+                               ("--recipe", "quantize", self.model, *out),
+                               ("--imatrix", "convert", self.model, *out)):
+            self.assert_fails(2, [flag, "needs a value"], *command, flag, "")
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_flags_before_the_command(self):
+        self.assert_fails(2, ["'--quiet' belongs behind the command"], "--quiet", "inspect",
+                          self.model)
+
     def test_groups_that_do_not_fit_are_named(self):
         self.assert_fails(2, ["--group-size", "q_proj", "group sizes that fit"], "quantize",
                           self.model, "-o", self.path("o"), "--group-size", "100")

@@ -202,18 +202,22 @@ TEST_F(QuantizeTest, GroupsThatDoNotDivideAreRefusedBeforeWork) {
   EXPECT_TRUE(Entries().empty());
 }
 
+// Overwrites elements of a tensor from element `first` on. F16.
+void Overwrite(const std::string& model, const std::string& tensor, int64_t first,
+               const std::string& bytes) {
+  const uint64_t begin = ModelSource::Open(model).checkpoint().Info(tensor).begin;
+  std::fstream file(model + "/model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+  uint64_t header_size = 0;
+  file.read(reinterpret_cast<char*>(&header_size), 8);
+  file.seekp(static_cast<std::streamoff>(8 + header_size + begin) + 2 * first);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+const std::string kNaN16("\x00\x7E", 2);
+
 TEST_F(QuantizeTest, NaNWeightIsNamed) {
   const std::string model = CopyOfSample();
-  const ModelSource source = ModelSource::Open(model);
-  const std::string name = source.spec().blocks[2].up.name + ".weight";
-  const TensorInfo& info = source.checkpoint().Info(name);
-  std::ifstream header(model + "/model.safetensors", std::ios::binary);
-  uint64_t header_size = 0;
-  header.read(reinterpret_cast<char*>(&header_size), 8);
-  std::fstream file(model + "/model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
-  file.seekp(static_cast<std::streamoff>(8 + header_size + info.begin + 2 * 5));
-  file.write("\x00\x7E", 2);
-  file.close();
+  const std::string name = ModelSource::Open(model).spec().blocks[2].up.name + ".weight";
+  Overwrite(model, name, 5, kNaN16);
   for (const Method method : {Method::kRtn, Method::kGptq}) {
     try {
       Run(SmallRecipe(method), "out", 2, {}, model);
@@ -225,6 +229,43 @@ TEST_F(QuantizeTest, NaNWeightIsNamed) {
     }
     EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
   }
+}
+
+TEST_F(QuantizeTest, NaNOutsideOfLayersIsNamedBeforeWork) {
+  const std::string model = CopyOfSample();
+  Overwrite(model, "model.norm.weight", 5, kNaN16);
+  QuantizeCallbacks callbacks;
+  callbacks.on_progress = [](const QuantizeProgress&) { FAIL() << "work began"; };
+  try {
+    Run(SmallRecipe(), "out", 2, callbacks, model);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+    EXPECT_NE(error.where().find(model), std::string::npos) << error.what();
+    EXPECT_NE(error.where().find("model.norm.weight"), std::string::npos) << error.what();
+    EXPECT_NE(error.message().find("element 5"), std::string::npos) << error.what();
+  }
+}
+
+// As pruned models have them. Without a reference the record vouches for it.
+TEST_F(QuantizeTest, ALayerOfZeros) {
+  const std::string model = CopyOfSample();
+  const LinearSpec up = ModelSource::Open(model).spec().blocks[1].up;
+  Overwrite(model, up.name + ".weight", 0,
+            std::string(static_cast<size_t>(2 * up.out * up.in), '\0'));
+  const ModelSource source = ModelSource::Open(model);
+  ThreadPool pool(2);
+  for (const char* scheme : {"w4a16:g64", "w4a16:g64:asym", "w8a8", "fp8", "nvfp4"}) {
+    Recipe recipe = SmallRecipe(Method::kRtn);
+    recipe.scheme = MakeScheme(ParseScheme(scheme, "test"), "test");
+    Run(recipe, "out", 2, {}, model, true);
+    const std::string out = (folder_ / "out").string();
+    EXPECT_TRUE(VerifyArtifact(out, &source, pool, {}).passed()) << scheme;
+    EXPECT_TRUE(VerifyArtifact(out, nullptr, pool, {}).passed()) << scheme;
+  }
+  // Equal codes in a file of nobody knows whom are still told.
+  std::filesystem::remove(folder_ / "out" / "quantmill.json");
+  EXPECT_FALSE(VerifyArtifact((folder_ / "out").string(), nullptr, pool, {}).passed());
 }
 
 // "... too little; 87 MiB is the least ..."

@@ -69,10 +69,12 @@ TEST(RecipeFile, EveryKeyIsTaken) {
   EXPECT_EQ(recipe.max_fallbacks, 3);
 }
 
-TEST(RecipeFile, AnEmptyOneIsTheDefault) {
-  for (const char* yaml : {"", "\n", "# nothing\n", "---\n", "{}"}) {
-    EXPECT_EQ(RecipeYaml(Resolved(yaml), ""), RecipeYaml(ResolveRecipe({}), "")) << yaml;
+// As a command that failed leaves its output.
+TEST(RecipeFile, AnEmptyOneIsRefused) {
+  for (const char* yaml : {"", "\n", "# nothing\n", "---\n"}) {
+    EXPECT_THROW(Resolved(yaml), Error) << yaml;
   }
+  EXPECT_EQ(RecipeYaml(Resolved("{}"), ""), RecipeYaml(ResolveRecipe({}), ""));
 }
 
 TEST(RecipeFile, TheResolvedRecipeResolvesToItself) {

@@ -37,7 +37,7 @@ Recipe SmallRecipe(const std::string& scheme = "w4a16:g64") {
   recipe.transform = choice.transform;
   recipe.method = Method::kGptq;
   recipe.effort = Effort::kFast;
-  recipe.calibration.samples = 6;
+  recipe.calibration.samples = 3;
   recipe.calibration.sequence_length = 64;
   return recipe;
 }
