@@ -418,7 +418,7 @@ void QuantizeRun::ReplayBlock(size_t index, Streams& streams) {
 
 std::string QuantizeRun::CalibrateAndSolve(size_t blocks) {
   const TokenWindows windows = ReadCalibration();
-  const std::string hash = HashTokens(windows.ids);
+  std::string hash = HashTokens(windows.ids);
   report_.calibration_tokens = windows.tokens();
   if (savepoints_ != nullptr) {
     savepoints_->Begin(RunIdentity(source_, plan_, report_.backend_isa, hash));
