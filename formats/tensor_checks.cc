@@ -33,8 +33,9 @@ std::optional<int64_t> FindNonFinite(const Checkpoint& checkpoint, const std::st
   if (!dtype || !IsDenseFloat(*dtype)) return std::nullopt;
   std::optional<int64_t> found;
   checkpoint.ForEachPiece(tensor, [&](uint64_t at, std::span<const std::byte> piece) {
-    if (found || !(found = FindNonFiniteBytes(piece, *dtype))) return;
-    *found += static_cast<int64_t>(at) / SizeOf(*dtype);
+    if (found) return;
+    found = FindNonFiniteBytes(piece, *dtype);
+    if (found) *found += static_cast<int64_t>(at) / SizeOf(*dtype);
   });
   return found;
 }
