@@ -147,8 +147,7 @@ RopeSpec ReadRope(const ConfigReader& config, int64_t head_dim, int64_t max_posi
 
 RopeSpec MakeRope(const RopeScaling& scaling, int64_t rotary_dim, int64_t max_positions,
                   const ConfigReader& config) {
-  constexpr int64_t kWidest =
-      1 << 16;  // tables of any width would be made before shapes are checked
+  constexpr int64_t kWidest = 1 << 16;  // the table is made before shapes are checked
   if (rotary_dim > kWidest) {
     config.Fail("head_dim", std::to_string(rotary_dim) + " rotated elements are out of range");
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "formats/file.h"
+#include "formats/sha256.h"
 #include "kernels/core/error.h"
 
 namespace quantmill {
@@ -146,24 +147,24 @@ void Savepoints::Begin(const json& identity) {
     folder_.PutText(kIdentity, identity.dump(1) + "\n");
     return;
   }
-  const json kept = ReadJson(path() / kIdentity);
-  for (const auto& [key, value] : identity.items()) {
-    if (kept.contains(key) && kept[key] == value) continue;
-    // The whole of a recipe would say little.
-    const json difference = json::diff(kept.value(key, json()), value);
-    const std::string inside = difference.empty() ? "" : difference[0].value("path", "");
-    throw Error(
-        ErrorCode::kUsage, path().string(),
-        fmt::format("the finished blocks are of another run: '{}{}' differs; --force begins "
-                    "again",
-                    key, inside));
-  }
+  const json difference = json::diff(ReadJson(path() / kIdentity), identity);
+  if (difference.empty()) return;
+  const std::string where = difference[0].value("path", "/");
+  throw Error(ErrorCode::kUsage, path().string(),
+              fmt::format("the finished blocks are of another run: '{}' differs; --force begins "
+                          "again",
+                          where.substr(1)));
 }
 
 SavedBlock Savepoints::Open(size_t block) const {
   Check(block < blocks_, "Savepoints: the block is not finished");
-  return {SafetensorsFile::Open(path() / NameOf(block, "safetensors")),
-          ReadJson(path() / NameOf(block, "json"))};
+  const fs::path file = path() / NameOf(block, "safetensors");
+  const json finished = ReadJson(path() / NameOf(block, "json"));
+  if (!finished.contains("record") || finished.value("sha256", "") != HashFile(file)) {
+    throw Error(ErrorCode::kBadInput, file.string(),
+                "is not what an earlier run wrote; remove the folder and begin again");
+  }
+  return {SafetensorsFile::Open(file), finished["record"]};
 }
 
 void Savepoints::Start(std::span<const SavedLayer> layers) {
@@ -200,7 +201,9 @@ void Savepoints::Finish(const json& record) {
   Check(writer_.has_value(), "Savepoints: Start comes first");
   writer_->Finish();
   writer_.reset();
-  folder_.PutText(NameOf(blocks_, "json"), record.dump(1) + "\n");
+  const json finished = {{"sha256", HashFile(path() / NameOf(blocks_, "safetensors"))},
+                         {"record", record}};
+  folder_.PutText(NameOf(blocks_, "json"), finished.dump(1) + "\n");
   folder_.Keep();
   ++blocks_;
 }

@@ -48,7 +48,8 @@ class SavedBlock {
 //   identity.json            what the output depends on
 //   block-00000.safetensors  the layers of a block: <module>.codes, .scales, .zero_points and
 //                            .constants (global scale, scale and zero point of inputs); or .rows
-//   block-00000.json         its record, which is put there last: a block that has one is finished
+//   block-00000.json         its record and the SHA-256 of the layers; put there last: a block that
+//                            has one is finished
 // Not thread-safe.
 class Savepoints {
  public:

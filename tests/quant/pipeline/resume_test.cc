@@ -243,6 +243,21 @@ TEST_F(ResumeTest, DamageIsToldAndNamed) {
   damaged("block-00000.safetensors", "short");
 }
 
+TEST_F(ResumeTest, OneFlippedBitOfABlockIsFound) {
+  const Recipe recipe = SmallRecipe();
+  Stopped(recipe, 1);
+  const fs::path file = Kept() / "block-00000.safetensors";
+  std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
+  stream.seekg(-1, std::ios::end);
+  const auto last = static_cast<char>(stream.peek());
+  stream.seekp(-1, std::ios::end);
+  stream.put(static_cast<char>(last ^ 1));
+  stream.close();
+  const Error error = Failure([&] { Run(recipe, Output(), {.savepoints = true, .resume = true}); });
+  EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+  EXPECT_THAT(error.what(), HasSubstr("block-00000.safetensors: is not what an earlier run wrote"));
+}
+
 TEST_F(ResumeTest, AFullDiskIsNoReasonToBeginAgain) {
   const Recipe recipe = SmallRecipe();
   Run(recipe, (folder_ / "whole").string(), {});
