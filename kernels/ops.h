@@ -45,13 +45,25 @@ struct Exec {
   Workspace& workspace;
 };
 
-// The type in which MatMul multiplies: inputs and weights are rounded to it (RNE), products are
-// summed in F32. kBF16 exists where BackendInfo::compute_bf16 says so.
-enum class Compute : uint8_t { kF32, kBF16 };
+// How MatMul multiplies; products are summed in F32.
+//   kF32     F32 numbers.
+//   kBF16    inputs and weights are rounded to BF16 (RNE). It exists where
+//            BackendInfo::compute_bf16 says so.
+//   kBF16x3  F32 numbers, for many tokens at a time: where that is faster, each is taken as a sum
+//   of
+//            up to three BF16 numbers, whose products that matter are summed: a product is that of
+//            F32 to within 2^-23 (subnormal numbers count as zero), and a few tokens take longer.
+//            Elsewhere it is kF32.
+enum class Compute : uint8_t { kF32, kBF16, kBF16x3 };
+
+// What multiplies like `compute` when many tokens are taken at a time.
+constexpr Compute ForManyTokens(Compute compute) {
+  return compute == Compute::kF32 ? Compute::kBF16x3 : compute;
+}
 
 // The activation type that feeds MatMul under `compute`.
 constexpr DType ActivationType(Compute compute) {
-  return compute == Compute::kF32 ? DType::kF32 : DType::kBF16;
+  return compute == Compute::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
 // The weight of one linear layer in a backend's own layout. Immutable, owned by the caller, made by

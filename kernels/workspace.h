@@ -30,7 +30,7 @@ class Workspace {
 
    private:
     Workspace& workspace_;
-    size_t chunks_;
+    size_t filling_;
     int64_t used_;
     int64_t taken_;
   };
@@ -43,9 +43,15 @@ class Workspace {
  private:
   static constexpr int64_t kMinChunk = int64_t{1} << 16;
 
+  // Sees to it that chunks_[filling_] has room behind used_.
+  void MakeRoom(int64_t bytes);
+
   Allocate allocate_;
-  std::vector<Tensor> chunks_;      // filled in order; only the last one has room
-  int64_t used_ = 0;                // bytes used of the last chunk
+  // Filled in order. Those behind chunks_[filling_] are what inner scopes took: ops are called over
+  // and over inside of one scope, and find their memory again.
+  std::vector<Tensor> chunks_;
+  size_t filling_ = 0;
+  int64_t used_ = 0;                // bytes used of chunks_[filling_]
   int64_t taken_ = 0;               // bytes taken of all chunks
   int64_t peak_ = 0;                // most bytes taken at once, since Trim
   int64_t next_chunk_ = kMinChunk;  // least size of the next chunk

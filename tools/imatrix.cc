@@ -62,7 +62,8 @@ class ImatrixCommand : public Command {
         ReadTokenStream({calib_, false}, source, OpenTokenizer(source));
     const TokenWindows windows = CutCalibrationWindows(ids, samples_, length_, std::nullopt);
     ProgressLine line(console.shows_progress());
-    const Compute compute = session.backend().Info().compute_bf16 ? Compute::kBF16 : Compute::kF32;
+    const Compute compute =
+        session.backend().Info().compute_bf16 ? Compute::kBF16 : Compute::kBF16x3;
     ImportanceMatrix matrix =
         MeasureImportance(session.backend(), session.exec(), source, windows, compute,
                           [&](int64_t done, int64_t total, const std::string& layer) {

@@ -7,7 +7,7 @@
 #ifndef QUANTMILL_KERNELS_CPU_AMX_TILES_H_
 #define QUANTMILL_KERNELS_CPU_AMX_TILES_H_
 
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/dot_tile.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
 
@@ -118,29 +118,90 @@ inline void AmxStoreSums(float* sums, int64_t row_bytes) {
 // the nine products of two such numbers, the six largest hold the product to within 2^-23.
 inline constexpr int kAmxParts = 3;
 
-struct Parts {
-  Vec part[kAmxParts];  // BF16 numbers: the low halves of the lanes are zero
+// Where the parts of both factors are; strides in bytes.
+struct AmxPartOperands {
+  AmxOperands first;  // part 0 of 16 steps
+  int64_t x_part;     // to the next part
+  int64_t w_part;
 };
 
-// NaN and infinities are in their first part alone. So are numbers past 255/256 of the largest,
-// which become infinities.
-inline Parts SplitF32(Vec x) {
-  const __m512i high = _mm512_set1_epi32(-0x10000);
-  const auto round = [high](Vec v) {  // to nearest even; a NaN may become an infinity
-    const __m512i bits = _mm512_castps_si512(v);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_add_epi32(bits, up), high));
+// Adds 16 steps of x, of three parts, times w, of kWParts (numbers of at most 8, 16 or 24 bits):
+// all products of parts that F32 can tell from the whole.
+template <int kWParts, bool kTwo>
+inline void AmxAddParts(const AmxPartOperands& o) {
+  static_assert(kWParts >= 1 && kWParts <= kAmxParts);
+  const auto rows = [&o](int part) {
+    AmxLoadRows<kTwo>(o.first.x + part * o.x_part, o.first.x_row);
   };
-  Parts parts;
-  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-  parts.part[0] = _mm512_mask_mov_ps(round(x), nan, Set1(__builtin_nanf("")));
-  const Vec first = parts.part[0];
-  const __mmask16 finite = _mm512_cmp_ps_mask(first - first, Zero(), _CMP_EQ_OQ);
-  const Vec rest = _mm512_maskz_sub_ps(finite, x, first);
-  parts.part[1] = round(rest);
-  parts.part[2] = rest - parts.part[1];
+  const auto cols = [&o](int part) { AmxLoadCols(o.first.w + part * o.w_part, o.first.w_step); };
+  rows(0);
+  cols(0);
+  AmxMultiply<kTwo>();
+  if constexpr (kWParts > 1) {
+    cols(1);
+    AmxMultiply<kTwo>();
+    rows(1);
+    AmxMultiply<kTwo>();
+    cols(0);
+  } else {
+    rows(1);
+  }
+  AmxMultiply<kTwo>();
+  rows(2);
+  AmxMultiply<kTwo>();
+  if constexpr (kWParts > 2) {
+    rows(0);
+    cols(2);
+    AmxMultiply<kTwo>();
+  }
+}
+
+// The parts of two vectors: part p of `first` in the lower half of part[p], that of `second` in the
+// upper one.
+struct SplitVecs {
+  __m512i part[kAmxParts];
+};
+
+inline Vec WidenBF16(__m256i half) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+// x less its first part; zero where that is a NaN or an infinity, which are in their first part
+// alone. So are numbers past 255/256 of the largest: they become infinities.
+inline Vec RestOf(Vec x, Vec first_part) {
+  constexpr int kNotFinite = 0x99;  // quiet and signalling NaN, both infinities
+  const __mmask16 finite = _knot_mask16(_mm512_fpclass_ps_mask(first_part, kNotFinite));
+  return _mm512_maskz_sub_ps(finite, x, first_part);
+}
+
+// The first kParts parts.
+template <int kParts>
+inline SplitVecs Split(Vec first, Vec second) {
+  SplitVecs parts;
+  for (int p = 0; p < kParts; ++p) {
+    parts.part[p] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+    if (p + 1 == kParts) break;
+    first = RestOf(first, WidenBF16(_mm512_castsi512_si256(parts.part[p])));
+    second = RestOf(second, WidenBF16(_mm512_extracti64x4_epi64(parts.part[p], 1)));
+  }
   return parts;
+}
+
+// A part of two vectors as pairs: lane i has first[i] and second[i].
+inline __m512i Interleaved(__m512i part) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, part);
+}
+
+// Whether one of [rows][kTileCols] sums is NaN.
+inline bool HasNaN(const float* sums, int rows) {
+  __mmask16 nan = 0;
+  for (int64_t i = 0; i < int64_t{rows} * kTileCols; i += kLanes) {
+    const Vec sum = Load(sums + i);
+    nan |= _mm512_cmp_ps_mask(sum, sum, _CMP_UNORD_Q);
+  }
+  return nan != 0;
 }
 
 #endif

@@ -6,7 +6,9 @@
 // shape alone, and the order of a sum is fixed by the kernel (dot_tile.h), so neither threads nor
 // rows change a bit.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_linear.h"
@@ -28,20 +30,25 @@ struct Plan {
   int64_t input_blocks = 0;  // at least 1, so that results are stored even when in is 0
 };
 
-bool MultipliesPairs(const CpuLinear& w, const MatMulKernels& kernels) {
-  return w.compute() == Compute::kBF16 && kernels.pairs;
+const MatMulForm& FormOf(const CpuLinear& w, const MatMulKernels& kernels) {
+  if (w.compute() == Compute::kBF16 && kernels.bf16.tile != nullptr) return kernels.bf16;
+  if (w.compute() == Compute::kBF16x3 && kernels.bf16x3.tile != nullptr) return kernels.bf16x3;
+  return kernels.f32;
 }
 
-Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulKernels& kernels) {
-  const bool pairs = MultipliesPairs(w, kernels);
+Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulForm& form) {
   Plan plan;
   plan.tasks = PlanTasks({.tokens = tokens,
                           .panels = w.panels(),
                           .w_bytes = w.values().bytes(),
                           .x_bytes = tokens * w.in() * SizeOf(ActivationType(w.compute())),
-                          .tile_rows = pairs ? kernels.pair_rows : kernels.tile_rows});
-  plan.input_blocks = std::max<int64_t>(1, CeilDiv(w.in(), kMaxSteps * (pairs ? 2 : 1)));
-  plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), 2);
+                          .tile_rows = form.tile_rows,
+                          .max_rows = form.splits() ? kMaxPartsRows : kMaxRows});
+  // A step of parts is as large as its two inputs would be as floats, and half of that again.
+  const int64_t max_inputs = kMaxSteps * (form.splits() ? 1 : form.step_inputs);
+  const int64_t unit = form.step_unit * form.step_inputs;
+  plan.input_blocks = std::max<int64_t>(1, CeilDiv(w.in(), max_inputs));
+  plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), std::max<int64_t>(2, unit));
   return plan;
 }
 
@@ -54,14 +61,15 @@ class MatMulCall {
         x_(x),
         w_(w),
         output_{bias, mode, y},
-        pairs_(MultipliesPairs(w, kernels)),
-        tile_rows_(pairs_ ? kernels.pair_rows : kernels.tile_rows),
-        plan_(ChoosePlan(x.rows, w, kernels)),
+        form_(FormOf(w, kernels)),
+        pairs_(form_.step_inputs == 2 && !form_.splits()),
+        plan_(ChoosePlan(x.rows, w, form_)),
         // One cache line more than the block: rows whose distance is a power of two would share
         // the few places that L1 has for such addresses.
-        x_row_(plan_.inputs / (pairs_ ? 2 : 1) + 16) {}
+        x_row_(form_.Steps(plan_.inputs) * form_.parts + 16),
+        w_parts_(form_.splits() ? form_.weight_parts(w.PanelAt(0)) : 1) {}
 
-  void Run(Exec& exec) const {
+  void Run(Exec& exec) {
     if (Direct()) {
       RunDirect(exec);
     } else {
@@ -79,22 +87,23 @@ class MatMulCall {
     int64_t count = 0;
     bool first = false;  // of the K blocks
     bool last = false;
-    const void* x = nullptr;  // row r at x + r * x_row, in steps
-    int64_t x_row = 0;
+    const void* x = nullptr;         // row r at x + r * x_row
+    int64_t x_row = 0;               // in words
     const void* weights = nullptr;   // in the steps of the tile kernel
     const uint8_t* ahead = nullptr;  // the block that is needed next
     float* sums = nullptr;
   };
 
   bool InPlace() const {
-    return w_.type() == PanelType::kF32 || w_.type() == PanelType::kBF16Pairs;
+    return (w_.type() == PanelType::kF32 && !form_.splits()) || w_.type() == PanelType::kBF16Pairs;
   }
 
-  // x has the steps of the tile kernel already, and its rows do not compete for the same places of
-  // the caches (as they do at a distance of whole pages).
+  // x has the steps of the tile kernel already (parts: as split_), and its rows do not compete for
+  // the same places of the caches (as they do at a distance of whole pages).
   bool XInPlace() const {
+    if (form_.splits()) return true;
     const int64_t row_bytes = x_.stride * SizeOf(x_.dtype);
-    if (row_bytes % 4096 == 0 && x_.rows > tile_rows_) return false;
+    if (row_bytes % 4096 == 0 && x_.rows > form_.tile_rows) return false;
     if (x_.dtype == DType::kF32) return true;
     return pairs_ && x_.cols % 2 == 0 && x_.stride % 2 == 0 &&
            reinterpret_cast<uintptr_t>(x_.data) % 4 == 0;
@@ -103,10 +112,9 @@ class MatMulCall {
   // A few rows: no K blocks and no unpacked panel. The sums are the same chains. In F32, reading a
   // panel twice is still faster than unpacking it.
   bool Direct() const {
-    if (InPlace() || w_.round_to_bf16() != pairs_) return false;
+    if (form_.direct == nullptr || InPlace() || w_.round_to_bf16() != pairs_) return false;
     if (!pairs_) return x_.rows <= 2 * kernels_.direct_rows;
-    return kernels_.direct_pairs != nullptr && x_.rows <= kernels_.direct_rows &&
-           w_.in() % 2 == 0 && w_.group_size() % 2 == 0;
+    return x_.rows <= kernels_.direct_rows && w_.in() % 2 == 0 && w_.group_size() % 2 == 0;
   }
 
   void RunDirect(Exec& exec) const {
@@ -128,23 +136,24 @@ class MatMulCall {
       for (int64_t panel = task * plan_.tasks.panels; panel < end; ++panel) {
         for (int64_t r = 0; r < x.rows; r += direct_rows) {
           const int rows = static_cast<int>(std::min(direct_rows, x.rows - r));
-          (pairs_ ? kernels_.direct_pairs : kernels_.direct)(
-              w_.PanelAt(panel), w_.in(), rows, x.Rows(r, rows).data, x.stride, panel_sums);
+          form_.direct(w_.PanelAt(panel), w_.in(), rows, x.Rows(r, rows).data, x.stride,
+                       panel_sums);
           output_.Store(kernels_, r, rows, panel, panel_sums);
         }
       }
     });
   }
 
-  void RunBlocked(Exec& exec) const {
+  void RunBlocked(Exec& exec) {
     Workspace::Scope scope(exec.workspace);
     ThreadPool& pool = PoolOf(exec);
+    if (form_.splits()) SplitRows(scope, pool);
     const int64_t panel_cols = kernels_.panel_cols;
     const int64_t threads = pool.threads();
     const Matrix x_blocks =
-        scope.Take(DType::kF32, threads, RoundUp(plan_.tasks.rows * x_row_, 16));
-    const Matrix w_blocks =
-        scope.Take(DType::kF32, threads, InPlace() ? 0 : plan_.inputs * panel_cols);
+        scope.Take(DType::kF32, threads, XInPlace() ? 0 : RoundUp(plan_.tasks.rows * x_row_, 16));
+    const Matrix w_blocks = scope.Take(
+        DType::kF32, threads, InPlace() ? 0 : form_.Steps(plan_.inputs) * w_parts_ * panel_cols);
     const Matrix sums =
         scope.Take(DType::kF32, threads, plan_.tasks.panels * plan_.tasks.rows * panel_cols);
     pool.ParallelFor(plan_.tasks.row_blocks * plan_.tasks.panel_blocks,
@@ -153,6 +162,21 @@ class MatMulCall {
                        RunTask(blocks.row_block, blocks.panel_block, x_blocks.Row<float>(thread),
                                w_blocks.Row<float>(thread), sums.Row<float>(thread));
                      });
+  }
+
+  // All of x in parts: each row is multiplied by several tasks.
+  void SplitRows(Workspace::Scope& scope, ThreadPool& pool) {
+    const int64_t row_words = form_.Steps(x_.cols) * form_.parts;
+    split_ =
+        scope.Take(DType::kF32, CeilDiv(x_.rows, form_.tile_rows), form_.tile_rows * row_words);
+    pool.ParallelFor(split_.rows, [&](int64_t block, int) {
+      const int64_t first = block * form_.tile_rows;
+      const int64_t end = std::min<int64_t>(x_.rows, first + form_.tile_rows);
+      for (int64_t t = first; t < end; ++t) {
+        form_.split_row(x_.Row<float>(t), x_.cols,
+                        split_.Row<float>(block) + (t - first) * form_.step_unit);
+      }
+    });
   }
 
   void RunTask(int64_t row_block, int64_t panel_block, float* x_block, float* w_block,
@@ -169,7 +193,11 @@ class MatMulCall {
       b.last = block + 1 == plan_.input_blocks;
       b.begin = block * plan_.inputs;
       b.count = std::min(plan_.inputs, w_.in() - b.begin);
-      if (XInPlace()) {
+      if (form_.splits()) {
+        b.x = split_.Row<float>(b.first_row / form_.tile_rows) +
+              form_.Steps(b.begin) * form_.parts * form_.tile_rows;
+        b.x_row = split_.stride / form_.tile_rows;
+      } else if (XInPlace()) {
         b.x = static_cast<const std::byte*>(x_.data) +
               (b.first_row * x_.stride + b.begin) * SizeOf(x_.dtype);
         b.x_row = x_.stride * SizeOf(x_.dtype) / 4;
@@ -211,26 +239,22 @@ class MatMulCall {
   // The panel's K block in the steps of the tile kernel: in place, or unpacked into w_block.
   const void* PanelBlock(const Block& b, float* w_block) const {
     if (InPlace()) return PanelAddress(b.panel, b.begin);
-    if (pairs_) {
-      kernels_.unpack_pairs(w_.PanelAt(b.panel), b.begin, b.count,
-                            reinterpret_cast<uint16_t*>(w_block));
-    } else {
-      kernels_.unpack(w_.PanelAt(b.panel), b.begin, b.count, w_block);
-    }
+    form_.unpack(w_.PanelAt(b.panel), b.begin, b.count, w_block);
     return w_block;
   }
 
   // All rows of the task times one K block of a panel; the last block stores the results.
   void MultiplyPanel(const Block& b) const {
-    const int64_t steps = pairs_ ? CeilDiv(b.count, 2) : b.count;
+    const int64_t steps = form_.Steps(b.count);
     const int64_t ahead_bytes = InputBytes(w_.type(), b.count, kernels_.panel_cols);
     int64_t ahead = 0;
-    for (int64_t r = 0; r < b.rows; r += tile_rows_) {
+    for (int64_t r = 0; r < b.rows; r += form_.tile_rows) {
       TileArgs tile;
-      tile.rows = static_cast<int>(std::min(tile_rows_, b.rows - r));
+      tile.rows = static_cast<int>(std::min<int64_t>(form_.tile_rows, b.rows - r));
       tile.x = static_cast<const std::byte*>(b.x) + r * b.x_row * 4;
       tile.x_row = b.x_row;
       tile.w = b.weights;
+      tile.w_parts = w_parts_;
       tile.steps = steps;
       tile.resume = !b.first;
       // The first tiles fetch the next block; the others its begin again, which costs nothing.
@@ -238,12 +262,26 @@ class MatMulCall {
       ahead = ahead + 2 * steps * 64 <= ahead_bytes ? ahead + steps * 64 : 0;
       // With a single K block the sums are consumed at once and need not leave L1.
       tile.sums = b.first && b.last ? b.sums : b.sums + r * kernels_.panel_cols;
-      if (pairs_) {
-        kernels_.tile_pairs(tile);
-      } else {
-        kernels_.tile(tile);
+      form_.tile(tile);
+      if (!b.last) continue;
+      if (form_.has_nan != nullptr && form_.has_nan(tile.sums, tile.rows)) {
+        SumNaNsAgain(b.first_row + r, b.panel, tile);
       }
-      if (b.last) output_.Store(kernels_, b.first_row + r, tile.rows, b.panel, tile.sums);
+      output_.Store(kernels_, b.first_row + r, tile.rows, b.panel, tile.sums);
+    }
+  }
+
+  // Sums of parts that are NaN, by the arithmetic of F32: an infinity times a part that is zero is
+  // NaN even where its product with the number is not.
+  void SumNaNsAgain(int64_t first_row, int64_t panel, const TileArgs& tile) const {
+    std::vector<float> sums(static_cast<size_t>(kernels_.panel_cols));
+    for (int r = 0; r < tile.rows; ++r) {
+      kernels_.f32.direct(w_.PanelAt(panel), w_.in(), 1, x_.Row<float>(first_row + r), x_.stride,
+                          sums.data());
+      float* of_row = tile.sums + int64_t{r} * kernels_.panel_cols;
+      for (int c = 0; c < kernels_.panel_cols; ++c) {
+        if (std::isnan(of_row[c])) of_row[c] = sums[static_cast<size_t>(c)];
+      }
     }
   }
 
@@ -251,10 +289,12 @@ class MatMulCall {
   ConstMatrix x_;
   const CpuLinear& w_;
   MatMulOutput output_;
-  bool pairs_;
-  int64_t tile_rows_;
+  const MatMulForm& form_;
+  bool pairs_;  // BF16 as it is, two in a step
   Plan plan_;
-  int64_t x_row_;  // steps (4 bytes) between copied rows
+  int64_t x_row_;  // words (of 4 bytes) between copied rows
+  Matrix split_;   // [tokens][steps][parts], words, where the form has parts; in the call's scratch
+  int w_parts_;    // of an unpacked step
 };
 
 }  // namespace

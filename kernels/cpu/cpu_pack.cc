@@ -244,7 +244,9 @@ std::unique_ptr<PackedLinear> CpuBackend::PackDense(Exec& exec, ConstMatrix weig
                                                     Compute compute) {
   const MatMulKernels& kernels = SelectMatMulKernels(isa_);
   PanelType type = DensePanelType(weight.dtype);
-  if (compute == Compute::kBF16) type = kernels.pairs ? PanelType::kBF16Pairs : PanelType::kBF16;
+  if (compute == Compute::kBF16) {
+    type = kernels.bf16.tile != nullptr ? PanelType::kBF16Pairs : PanelType::kBF16;
+  }
   const int64_t panel_cols = kernels.panel_cols;
   auto packed = std::make_unique<CpuLinear>(weight.rows, weight.cols, compute, type, panel_cols);
   PreferLargePages(packed->values());

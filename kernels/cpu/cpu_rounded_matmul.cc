@@ -17,7 +17,7 @@ namespace {
 StepType StepOf(const CpuRoundedLinear& w, const MatMulKernels& tiles,
                 const RoundedKernels& kernels) {
   if (w.integers()) return kernels.integer_step;
-  return tiles.pairs ? StepType::kPairs : StepType::kFloats;
+  return tiles.bf16.tile != nullptr ? StepType::kPairs : StepType::kFloats;
 }
 
 // Inputs in a step.
@@ -45,7 +45,7 @@ class RoundedCall {
         output_{bias, mode, y},
         segments_(w.segments()),
         step_(StepOf(w, tiles, kernels)),
-        tile_rows_(step_ == StepType::kPairs ? tiles.pair_rows : tiles.tile_rows),
+        tile_rows_(step_ == StepType::kPairs ? tiles.bf16.tile_rows : tiles.f32.tile_rows),
         step_inputs_(InputsOf(step_)),
         // Integers come in quads whatever the step.
         segment_steps_(w.integers() ? w.segment_quads() * (4 / step_inputs_)
@@ -181,11 +181,7 @@ class RoundedCall {
     const int64_t begin = b.segment * segments_.inputs + b.begin * step_inputs_;
     const int64_t end =
         std::min({w_.in(), (b.segment + 1) * segments_.inputs, begin + b.steps * step_inputs_});
-    if (step_ == StepType::kPairs) {
-      tiles_.unpack_pairs(panel, begin, end - begin, reinterpret_cast<uint16_t*>(to));
-    } else {
-      tiles_.unpack(panel, begin, end - begin, to);
-    }
+    (step_ == StepType::kPairs ? tiles_.bf16 : tiles_.f32).unpack(panel, begin, end - begin, to);
     return to;
   }
 
@@ -219,9 +215,9 @@ class RoundedCall {
       if (w_.integers()) {
         kernels_.tile(tile);
       } else if (step_ == StepType::kPairs) {
-        tiles_.tile_pairs(tile);
+        tiles_.bf16.tile(tile);
       } else {
-        tiles_.tile(tile);
+        tiles_.f32.tile(tile);
       }
       if (b.last) FoldTile(b, r, tile);
     }

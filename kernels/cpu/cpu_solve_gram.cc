@@ -61,7 +61,7 @@ void CpuBackend::SolveGram(Exec& exec, ConstMatrix factor, std::span<const int32
     for (int64_t begin = 0; begin < n; begin += kPanel) {
       const int64_t rows = std::min(kPanel, n - begin);
       copy(begin, panel.Rows(0, rows));
-      const auto packed = PackDense(exec, panel.Rows(0, rows), Compute::kF32);
+      const auto packed = PackDense(exec, panel.Rows(0, rows), Compute::kBF16x3);
       MatMul(exec, from, *packed, {}, MatMulMode::kStore, to.Cols(begin, rows));
     }
   };

@@ -77,24 +77,19 @@ Vec LoadPair(const GramPackArgs& a, int64_t token, int c) {
 constexpr int64_t kPartFloats = kAmxSteps * kCols;
 
 // The pairs of one step, a vector for each part.
-struct PairParts {
-  Vec part[kAmxParts];
-};
-
 struct BF16Pairs {
   static constexpr int kParts = 1;
-  static PairParts Load(const GramPackArgs& a, int64_t token, int c) {
-    return {{LoadPair(a, token, c)}};
+  static SplitVecs Load(const GramPackArgs& a, int64_t token, int c) {
+    return {{_mm512_castps_si512(LoadPair(a, token, c))}};
   }
 };
 
 struct F32Parts {
   static constexpr int kParts = kAmxParts;
-  static PairParts Load(const GramPackArgs& a, int64_t token, int c) {
-    const Parts first = SplitF32(LoadToken<false>(a, token, c));
-    const Parts second = SplitF32(LoadToken<false>(a, token + 1, c));
-    PairParts pairs;
-    for (int p = 0; p < kAmxParts; ++p) pairs.part[p] = PairOf(first.part[p], second.part[p]);
+  static SplitVecs Load(const GramPackArgs& a, int64_t token, int c) {
+    SplitVecs pairs =
+        Split<kParts>(LoadToken<false>(a, token, c), LoadToken<false>(a, token + 1, c));
+    for (__m512i& part : pairs.part) part = Interleaved(part);
     return pairs;
   }
 };
@@ -108,11 +103,12 @@ void PackTiles(const GramPackArgs& a) {
     const int64_t group = t / (2 * kAmxSteps) * kGroup;
     for (int c = 0; c < kCols; c += kLanes) {
       for (int step = 0; step < kAmxSteps; ++step) {
-        const PairParts pairs = Pairs::Load(a, t + 2 * step, c);
+        const SplitVecs pairs = Pairs::Load(a, t + 2 * step, c);
         for (int p = 0; p < Pairs::kParts; ++p) {
-          Store(block[p] + step * kLanes, pairs.part[p]);
+          const Vec part = _mm512_castsi512_ps(pairs.part[p]);
+          Store(block[p] + step * kLanes, part);
           if (a.right == nullptr) continue;
-          Store(a.right + group + p * kPartFloats + step * kCols + c, pairs.part[p]);
+          Store(a.right + group + p * kPartFloats + step * kCols + c, part);
         }
       }
       for (int p = 0; p < Pairs::kParts && a.left != nullptr; ++p) {
@@ -190,30 +186,16 @@ void AddBlock(const GramBlockArgs& a) {
 }
 
 #if defined(__AMX_BF16__)
-// The block's 16 steps at a and b: all products of parts that F32 can tell from the whole.
+// The block's 16 steps at a and b.
 template <int kParts>
 void AddSteps(const float* a, const float* b) {
-  const auto rows = [a](int part) {
-    AmxLoadRows<true>(reinterpret_cast<const char*>(a + part * kPartFloats), kAmxSteps * 4);
-  };
-  const auto cols = [b](int part) {
-    AmxLoadCols(reinterpret_cast<const char*>(b + part * kPartFloats), kCols * 4);
-  };
-  rows(0);
-  cols(0);
-  AmxMultiply<true>();
-  if constexpr (kParts == 1) return;
-  cols(1);
-  AmxMultiply<true>();
-  rows(1);
-  AmxMultiply<true>();
-  cols(0);
-  AmxMultiply<true>();
-  rows(2);
-  AmxMultiply<true>();
-  rows(0);
-  cols(2);
-  AmxMultiply<true>();
+  const AmxOperands first{reinterpret_cast<const char*>(a), kAmxSteps * 4,
+                          reinterpret_cast<const char*>(b), kCols * 4};
+  if constexpr (kParts == 1) {
+    AmxStep<true>(first, 0);
+  } else {
+    AmxAddParts<kParts, true>({first, kPartFloats * 4, kPartFloats * 4});
+  }
 }
 
 // One of the two numbers of a pair, the sum of its parts; `step` lies `stride` floats from the
@@ -234,6 +216,7 @@ float WholeNumber(const float* steps, int64_t step, int64_t stride, int odd) {
 // Sums that are NaN, again from whole numbers: an infinity times a part that is zero is NaN even
 // where its product with the number is not.
 void SumNaNsAgain(const GramBlockArgs& a) {
+  if (!HasNaN(a.sums, a.rows)) return;
   for (int i = 0; i < a.rows; ++i) {
     for (int j = a.diagonal ? i : 0; j < a.cols; ++j) {
       float& sum = a.sums[i * kCols + j];

@@ -3,7 +3,8 @@
 #include <new>
 
 #include "kernels/cpu/amx_tiles.h"
-#include "kernels/cpu/e4m3.h"
+#include "kernels/cpu/matmul_parts.h"
+#include "kernels/cpu/panel_reader.h"
 #include "kernels/cpu/row_tiles.h"
 
 namespace quantmill::cpu::QUANTMILL_ISA {
@@ -62,175 +63,6 @@ void TilePairs(const TileArgs& a) {
 }
 #endif
 
-// ---- reading panels ----
-
-Vec LoadI8(const int8_t* p) {
-#if defined(__AVX512F__)
-  return _mm512_cvtepi32_ps(
-      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#elif defined(__AVX2__)
-  return _mm256_cvtepi32_ps(
-      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-#else
-  float out[kLanes];
-  for (int i = 0; i < kLanes; ++i) out[i] = p[i];
-  return Load(out);
-#endif
-}
-
-// The codes of kLanes bytes: low halves, or high ones.
-Vec LoadNibbles(const uint8_t* p, bool high) {
-#if defined(__AVX512F__)
-  // A permutation looks at the low four bits of its index alone: no mask, and no conversion.
-  const __m512 codes = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  return _mm512_permutexvar_ps(high ? _mm512_srli_epi32(bytes, 4) : bytes, codes);
-#elif defined(__AVX2__)
-  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  const __m256i half =
-      high ? _mm256_srli_epi32(bytes, 4) : _mm256_and_si256(bytes, _mm256_set1_epi32(15));
-  return _mm256_cvtepi32_ps(_mm256_sub_epi32(half, _mm256_set1_epi32(8)));
-#else
-  float out[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    out[i] = static_cast<float>((high ? p[i] >> 4 : p[i] & 15) - 8);
-  }
-  return Load(out);
-#endif
-}
-
-// The E2M1 numbers of kLanes bytes: low halves, or high ones.
-Vec LoadE2M1(const uint8_t* p, bool high) {
-#if defined(__AVX512F__)
-  const __m512 numbers =
-      _mm512_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
-  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  return _mm512_permutexvar_ps(high ? _mm512_srli_epi32(bytes, 4) : bytes, numbers);
-#elif defined(__AVX2__)
-  // A permutation looks at the low three bits of its index alone.
-  const __m256 magnitudes = _mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6);
-  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  const __m256i half = high ? _mm256_srli_epi32(bytes, 4) : bytes;
-  const __m256i sign = _mm256_slli_epi32(_mm256_srli_epi32(half, 3), 31);
-  return _mm256_xor_ps(_mm256_permutevar8x32_ps(magnitudes, half), _mm256_castsi256_ps(sign));
-#else
-  constexpr float kMagnitudes[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
-  float out[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    const int code = high ? p[i] >> 4 : p[i] & 15;
-    out[i] = (code & 8) != 0 ? -kMagnitudes[code & 7] : kMagnitudes[code & 7];
-  }
-  return Load(out);
-#endif
-}
-
-Vec LoadFloats(PanelType type, const void* values, int64_t at) {
-  switch (type) {
-    case PanelType::kF16:
-      return LoadF16(static_cast<const uint16_t*>(values) + at);
-    case PanelType::kBF16:
-      return LoadBF16(static_cast<const uint16_t*>(values) + at);
-    default:
-      return Load(static_cast<const float*>(values) + at);
-  }
-}
-
-Vec RoundToBF16(Vec v) {
-  uint16_t half[kLanes];
-  StoreBF16(half, v);
-  return LoadBF16(half);
-}
-
-// Reads the weights of one input as F32 vectors; Group() comes before the first input of a group.
-template <PanelType kType, bool kZeros>
-struct Reader {
-  static constexpr bool kCodes = kType == PanelType::kI8 || kType == PanelType::kI4 ||
-                                 kType == PanelType::kF8 || kType == PanelType::kF4;
-  const Panel& panel;
-  Vec scale[kTileVectors];
-  Vec zero[kTileVectors];
-
-  explicit Reader(const Panel& p) : panel(p) {}
-
-  void Group(int64_t group) {
-    for (int v = 0; v < kTileVectors; ++v) {
-      const int64_t at = group * kCols + v * kLanes;
-      scale[v] = LoadFloats(panel.scale_type, panel.scales, at);
-      if constexpr (kZeros) zero[v] = LoadI8(panel.zeros + at);
-    }
-  }
-
-  Vec Code(int64_t k, int v) const {
-    constexpr int kHalf = kTileVectors / 2;
-    const int64_t nibbles = k * (kCols / 2) + v % kHalf * kLanes;
-    if constexpr (kType == PanelType::kI8) {
-      return LoadI8(static_cast<const int8_t*>(panel.values) + k * kCols + v * kLanes);
-    } else if constexpr (kType == PanelType::kF8) {
-      return LoadE4M3(static_cast<const uint8_t*>(panel.values) + k * kCols + v * kLanes);
-    } else if constexpr (kType == PanelType::kF4) {
-      return LoadE2M1(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
-    } else {
-      return LoadNibbles(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
-    }
-  }
-
-  Vec Weight(int64_t k, int v) const {
-    if constexpr (kType == PanelType::kF16) {
-      return LoadF16(static_cast<const uint16_t*>(panel.values) + k * kCols + v * kLanes);
-    } else if constexpr (kType == PanelType::kBF16) {
-      return LoadBF16(static_cast<const uint16_t*>(panel.values) + k * kCols + v * kLanes);
-    } else if constexpr (kZeros) {
-      // code - zero is a small integer, exact in F32: the product equals that of Dequantize.
-      return (Code(k, v) - zero[v]) * scale[v];
-    } else {
-      return Code(k, v) * scale[v];
-    }
-  }
-};
-
-// Calls use(reader) with the panel's kind of reader; F32 and pairs are read in place and have none.
-template <typename Use>
-void WithReader(const Panel& panel, const Use& use) {
-  const bool zeros = panel.zeros != nullptr;
-  switch (panel.type) {
-    case PanelType::kF16:
-      return use(Reader<PanelType::kF16, false>(panel));
-    case PanelType::kBF16:
-      return use(Reader<PanelType::kBF16, false>(panel));
-    case PanelType::kI8:
-      if (zeros) return use(Reader<PanelType::kI8, true>(panel));
-      return use(Reader<PanelType::kI8, false>(panel));
-    case PanelType::kI4:
-      if (zeros) return use(Reader<PanelType::kI4, true>(panel));
-      return use(Reader<PanelType::kI4, false>(panel));
-    case PanelType::kF8:
-      return use(Reader<PanelType::kF8, false>(panel));
-    case PanelType::kF4:
-      return use(Reader<PanelType::kF4, false>(panel));
-    case PanelType::kF32:
-    case PanelType::kBF16Pairs:
-      return;
-  }
-}
-
-// Calls body(begin, end) for each run of inputs of [begin, end) within one group.
-template <typename AnyReader, typename Body>
-void ForEachGroup(AnyReader& reader, int64_t begin, int64_t end, const Body& body) {
-  if constexpr (!AnyReader::kCodes) {
-    body(begin, end);
-  } else {
-    const int64_t group_size = reader.panel.group_size;
-    while (begin < end) {
-      const int64_t group = begin / group_size;
-      const int64_t group_end = (group + 1) * group_size;
-      const int64_t run_end = group_end < end ? group_end : end;
-      reader.Group(group);
-      body(begin, run_end);
-      begin = run_end;
-    }
-  }
-}
-
 // ---- unpacking a block of a panel ----
 
 template <bool kRound, typename AnyReader>
@@ -245,12 +77,13 @@ void UnpackFrom(AnyReader reader, int64_t begin, int64_t count, float* w) {
   });
 }
 
-void Unpack(const Panel& panel, int64_t begin, int64_t count, float* w) {
+void Unpack(const Panel& panel, int64_t begin, int64_t count, void* w) {
+  auto* to = static_cast<float*>(w);
   WithReader(panel, [&](const auto& reader) {
     if (panel.round_to_bf16) {
-      UnpackFrom<true>(reader, begin, count, w);
+      UnpackFrom<true>(reader, begin, count, to);
     } else {
-      UnpackFrom<false>(reader, begin, count, w);
+      UnpackFrom<false>(reader, begin, count, to);
     }
   });
 }
@@ -267,34 +100,14 @@ __m512bh Pairs(Vec even, Vec odd) {
       _mm512_permutexvar_epi16(interleave, reinterpret_cast<__m512i>(words)));
 }
 
-template <typename AnyReader>
-void UnpackPairsFrom(AnyReader reader, int64_t begin, int64_t count, uint16_t* w) {
-  Vec waiting[kTileVectors];  // the even input of a pair that straddles two groups
-  const auto store = [&](int64_t k, int v, Vec even, Vec odd) {
-    const __m512bh pairs = Pairs(even, odd);
-    std::memcpy(w + ((k - begin) / 2 * kTileVectors + v) * kLanes * 2, &pairs, sizeof(pairs));
-  };
-  ForEachGroup(reader, begin, begin + count, [&](int64_t first, int64_t end) {
-    int64_t k = first;
-    if ((k - begin) % 2 != 0) {
-      for (int v = 0; v < kTileVectors; ++v) store(k, v, waiting[v], reader.Weight(k, v));
-      ++k;
-    }
-    for (; k + 1 < end; k += 2) {
-      for (int v = 0; v < kTileVectors; ++v) {
-        store(k, v, reader.Weight(k, v), reader.Weight(k + 1, v));
-      }
-    }
-    if (k == end) return;
-    for (int v = 0; v < kTileVectors; ++v) {
-      waiting[v] = reader.Weight(k, v);
-      store(k, v, waiting[v], Zero());
-    }
+void UnpackPairs(const Panel& panel, int64_t begin, int64_t count, void* w) {
+  WithReader(panel, [&](const auto& reader) {
+    ForEachPair(reader, begin, count, [w](int64_t step, int v, Vec even, Vec odd) {
+      const __m512bh pairs = Pairs(even, odd);
+      std::memcpy(static_cast<uint32_t*>(w) + (step * kTileVectors + v) * kLanes, &pairs,
+                  sizeof(pairs));
+    });
   });
-}
-
-void UnpackPairs(const Panel& panel, int64_t begin, int64_t count, uint16_t* w) {
-  WithReader(panel, [&](const auto& reader) { UnpackPairsFrom(reader, begin, count, w); });
 }
 #endif
 
@@ -436,42 +249,42 @@ void Widen(PanelType type, const void* row, float scale, int64_t count, float* o
   std::memcpy(out + i, tail, rest * sizeof(float));
 }
 
+constexpr MatMulForm kFormF32{
+    .tile_rows = kTileRows, .tile = Tile<StepF32>, .unpack = Unpack, .direct = Direct<DirectF32>};
 #if defined(__AMX_BF16__)
 // No direct path: its sums would be others than the tiles'.
-constexpr int kPairRows = kAmxSide;
-constexpr bool kPairs = true;
-constexpr auto* kTilePairs = TilePairs;
-constexpr auto* kUnpackPairs = UnpackPairs;
-constexpr std::nullptr_t kDirectPairs = nullptr;
+constexpr MatMulForm kFormBF16{
+    .tile_rows = kAmxSide, .step_inputs = 2, .tile = TilePairs, .unpack = UnpackPairs};
+constexpr MatMulForm kFormBF16x3{.tile_rows = kAmxSide,
+                                 .step_inputs = 2,
+                                 .step_unit = kAmxSteps,
+                                 .parts = kAmxParts,
+                                 .tile = TileParts,
+                                 .unpack = UnpackParts,
+                                 .weight_parts = WeightParts,
+                                 .split_row = SplitRow,
+                                 .has_nan = HasNaN};
 #elif defined(__AVX512BF16__)
-constexpr int kPairRows = kTileRows;
-constexpr bool kPairs = true;
-constexpr auto* kTilePairs = Tile<StepPairs>;
-constexpr auto* kUnpackPairs = UnpackPairs;
-constexpr auto* kDirectPairs = Direct<DirectPairs>;
+constexpr MatMulForm kFormBF16{.tile_rows = kTileRows,
+                               .step_inputs = 2,
+                               .tile = Tile<StepPairs>,
+                               .unpack = UnpackPairs,
+                               .direct = Direct<DirectPairs>};
+constexpr MatMulForm kFormBF16x3{};
 #else
-constexpr int kPairRows = 0;
-constexpr bool kPairs = false;
-constexpr std::nullptr_t kTilePairs = nullptr;
-constexpr std::nullptr_t kUnpackPairs = nullptr;
-constexpr std::nullptr_t kDirectPairs = nullptr;
+constexpr MatMulForm kFormBF16{};
+constexpr MatMulForm kFormBF16x3{};
 #endif
 
 }  // namespace
 
 extern const MatMulKernels kMatMulKernels;
 const MatMulKernels kMatMulKernels = {
-    .tile_rows = kTileRows,
-    .pair_rows = kPairRows,
     .panel_cols = kTileCols,
     .direct_rows = kDirectRows,
-    .pairs = kPairs,
-    .tile = Tile<StepF32>,
-    .tile_pairs = kTilePairs,
-    .unpack = Unpack,
-    .unpack_pairs = kUnpackPairs,
-    .direct = Direct<DirectF32>,
-    .direct_pairs = kDirectPairs,
+    .f32 = kFormF32,
+    .bf16 = kFormBF16,
+    .bf16x3 = kFormBF16x3,
     .store = StoreTile,
     .widen = Widen,
 };

@@ -32,11 +32,13 @@ struct Panel {
 
 // sums[r, c] (+)= sum_k x[r, k] * w[k, c], one chain per element with k ascending.
 struct TileArgs {
-  int rows = 0;                 // 1 .. tile_rows, or pair_rows
-  const void* x = nullptr;      // row r at x + r * x_row, in steps of 4 bytes
-  int64_t x_row = 0;            // in steps
-  const void* w = nullptr;      // [steps][panel_cols], in steps of 4 bytes
-  int64_t steps = 0;            // F32: k; pairs: ceil(k / 2)
+  int rows = 0;  // 1 .. tile_rows
+  const void* x =
+      nullptr;        // row r at x + r * x_row, in words of 4 bytes; or as split_row writes it
+  int64_t x_row = 0;  // in words
+  const void* w = nullptr;  // [steps][panel_cols], in words; as `unpack` writes it
+  int w_parts = 1;          // of it, where the form has parts
+  int64_t steps = 0;
   bool resume = false;          // continue from sums; otherwise from zero
   float* sums = nullptr;        // [rows][panel_cols]
   const void* ahead = nullptr;  // `steps` cache lines that will be needed soon
@@ -54,31 +56,50 @@ struct StoreArgs {
   int64_t y_row = 0;  // in elements
 };
 
-// Functions named after pairs are null unless `pairs`.
-struct MatMulKernels {
-  int tile_rows = 0;  // of x that `tile` takes at a time
-  int pair_rows = 0;  // that `tile_pairs` does
-  int panel_cols = 0;
-  int direct_rows = 0;
-  bool pairs = false;  // otherwise Compute::kBF16 runs as F32 on BF16 values
+// How one Compute multiplies. A step is one word of 4 bytes per row of x and column of w: a float,
+// or a pair of BF16 numbers; or as many words as the number has parts.
+struct MatMulForm {
+  int tile_rows = 0;    // of x that `tile` takes at a time
+  int step_inputs = 1;  // 1: floats; 2: pairs
+  int step_unit = 1;    // steps come in multiples of it, the last ones zero
+  int parts = 1;        // words of a step of x
 
-  void (*tile)(const TileArgs& args);
-  void (*tile_pairs)(const TileArgs& args);
-
-  // Inputs [begin, begin + count) of a panel as w of `tile`: F32 [count][panel_cols].
-  void (*unpack)(const Panel& panel, int64_t begin, int64_t count, float* w);
-  // As w of `tile_pairs`; begin is even, an odd count is padded with a zero. Codes alone.
-  void (*unpack_pairs)(const Panel& panel, int64_t begin, int64_t count, uint16_t* w);
-
+  // Null: the instruction set does not have the form.
+  void (*tile)(const TileArgs& args) = nullptr;
+  // Inputs [begin, begin + count) of a panel as w of `tile`; begin is even, and what a last step
+  // lacks is zero. Not of kBF16Pairs.
+  void (*unpack)(const Panel& panel, int64_t begin, int64_t count, void* w) = nullptr;
   // `tile` on all inputs of a panel that would have to be unpacked, widened in registers instead:
   // for a few rows the detour through memory costs more than it saves. rows <= direct_rows; x is
-  // F32, x_row in elements.
+  // F32 or BF16, x_row in elements; of pairs, in and group_size are even. Null where it would sum
+  // in another order.
   void (*direct)(const Panel& panel, int64_t in, int rows, const void* x, int64_t x_row,
-                 float* sums);
-  // Likewise for `tile_pairs`: x is BF16; in and group_size are even. Null where it would sum in
-  // another order.
-  void (*direct_pairs)(const Panel& panel, int64_t in, int rows, const void* x, int64_t x_row,
-                       float* sums);
+                 float* sums) = nullptr;
+
+  // Where numbers are split into parts (null otherwise):
+  // as many as hold all weights of the panel;
+  int (*weight_parts)(const Panel& panel) = nullptr;
+  // x, [count] F32, as the words that `tile` reads, [ceil(count /
+  // 32)][parts][tile_rows][step_unit], those of the row at words[0] being its first ones; zero past
+  // the end;
+  void (*split_row)(const float* x, int64_t count, float* words) = nullptr;
+  // whether one of [rows][panel_cols] sums is NaN, as it may be although F32 arithmetic gives an
+  // infinity or a number.
+  bool (*has_nan)(const float* sums, int rows) = nullptr;
+
+  bool splits() const { return split_row != nullptr; }
+  int64_t Steps(int64_t inputs) const {
+    const int64_t steps = (inputs + step_inputs - 1) / step_inputs;
+    return (steps + step_unit - 1) / step_unit * step_unit;
+  }
+};
+
+struct MatMulKernels {
+  int panel_cols = 0;
+  int direct_rows = 0;
+  MatMulForm f32;
+  MatMulForm bf16;    // without it, Compute::kBF16 runs as F32 on BF16 values
+  MatMulForm bf16x3;  // without it, Compute::kBF16x3 runs as F32
 
   void (*store)(const StoreArgs& args);
 

@@ -5,7 +5,6 @@
 namespace quantmill::cpu {
 namespace {
 
-constexpr int64_t kMaxRows = 96;  // see kMaxSteps
 constexpr int64_t kMaxPanels = 16;
 constexpr int64_t kMinPanels = 4;  // fewer, and copying the rows of x is felt
 constexpr int64_t kTasks = 24;     // at least, where kMinPanels allows: threads end together
@@ -17,7 +16,7 @@ constexpr int64_t kInlineBytes = int64_t{1} << 18;  // takes less time than waki
 
 TaskPlan PlanTasks(const TaskShape& shape) {
   TaskPlan plan;
-  plan.row_blocks = CeilDiv(shape.tokens, kMaxRows);
+  plan.row_blocks = CeilDiv(shape.tokens, shape.max_rows);
   plan.rows = RoundUp(CeilDiv(shape.tokens, plan.row_blocks), shape.tile_rows);
   plan.row_blocks = CeilDiv(shape.tokens, plan.rows);
   if (shape.tokens <= 2 * shape.tile_rows) {

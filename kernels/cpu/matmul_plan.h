@@ -13,6 +13,9 @@ constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
 // one K block (288 KB), its panel and the next one (192 KB each) and its sums (24 KB per panel).
 // Within that, measured on Zen 5, larger is better.
 inline constexpr int64_t kMaxSteps = 768;
+inline constexpr int64_t kMaxRows = 96;  // of x, per task
+// Unpacking a panel into parts takes longer, and machines that multiply them have 2 MB of L2.
+inline constexpr int64_t kMaxPartsRows = 192;
 
 struct TaskShape {
   int64_t tokens = 0;  // at least 1
@@ -20,6 +23,7 @@ struct TaskShape {
   int64_t w_bytes = 0;
   int64_t x_bytes = 0;
   int64_t tile_rows = 0;
+  int64_t max_rows = kMaxRows;
 };
 
 struct TaskPlan {

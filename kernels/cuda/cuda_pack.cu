@@ -75,7 +75,7 @@ ConstMatrix CodesLinear::Rows(Exec& exec, Workspace::Scope& scope, int64_t first
     Launch(exec, DecodeKernel<T>, Elementwise(decoded.rows, decoded.cols),
            codes_.Rows(first, count), Out<T>(decoded));
   };
-  compute_ == Compute::kF32 ? decode(float{}) : decode(BF16{});
+  compute_ == Compute::kBF16 ? decode(BF16{}) : decode(float{});
   return decoded;
 }
 
@@ -83,7 +83,7 @@ std::unique_ptr<PackedLinear> CudaBackend::PackDense(Exec& exec, ConstMatrix wei
                                                      Compute compute) {
   Check(IsDenseFloat(weight.dtype), "PackDense: a float type");
   Tensor stored =
-      Empty(compute == Compute::kF32 ? weight.dtype : DType::kBF16, weight.rows, weight.cols);
+      Empty(compute == Compute::kBF16 ? DType::kBF16 : weight.dtype, weight.rows, weight.cols);
   if (stored.dtype() == weight.dtype) {
     UploadRows(exec, weight, stored);
   } else {

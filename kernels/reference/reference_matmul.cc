@@ -24,7 +24,7 @@ class ReferenceLinear : public PackedLinear {
 };
 
 void RoundToCompute(Compute compute, Matrix weight) {
-  if (compute == Compute::kF32) return;
+  if (compute != Compute::kBF16) return;
   for (int64_t o = 0; o < weight.rows; ++o) {
     float* row = weight.Row<float>(o);
     for (int64_t i = 0; i < weight.cols; ++i) row[i] = RoundTo(DType::kBF16, row[i]);

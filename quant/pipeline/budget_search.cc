@@ -22,8 +22,8 @@ constexpr double kCloseBits = 0.02;
 double Measure(Backend& backend, Exec& exec, const ModelSource& source, const std::string& artifact,
                const TokenWindows& held, const Recipe& recipe) {
   const ModelSource quantized = ModelSource::Open(artifact);
-  const Compute compute =
-      recipe.compute.value_or(backend.Info().compute_bf16 ? Compute::kBF16 : Compute::kF32);
+  const Compute compute = ForManyTokens(
+      recipe.compute.value_or(backend.Info().compute_bf16 ? Compute::kBF16 : Compute::kF32));
   DecoderModel original(backend, exec, source, compute);
   DecoderModel model(backend, exec, quantized, compute);
   EvaluationOptions windows;

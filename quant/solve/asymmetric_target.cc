@@ -18,7 +18,7 @@ Tensor TimesCross(Backend& backend, Exec& exec, ConstMatrix weight, ConstMatrix 
     const int64_t count = std::min(kPanel, cross.rows - begin);
     const Matrix panel = host.view().Rows(0, count);
     backend.Download(exec, cross.Rows(begin, count), panel);
-    const auto packed = backend.PackDense(exec, panel, Compute::kF32);
+    const auto packed = backend.PackDense(exec, panel, Compute::kBF16x3);
     backend.MatMul(exec, weight, *packed, {}, MatMulMode::kStore,
                    product.view().Cols(begin, count));
     exec.stream.Synchronize();  // `packed` is read until then

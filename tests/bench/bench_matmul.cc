@@ -82,31 +82,46 @@ cpu::Isa IsaOf(const std::string& name) {
   return cpu::Isa::kGeneric;
 }
 
-// GFLOP/s of one thread's tile kernel, all operands in L1.
-double TilePeak(const Options& options, bool pairs) {
+const char* NameOf(Compute compute) {
+  switch (compute) {
+    case Compute::kF32:
+      return "F32";
+    case Compute::kBF16:
+      return "BF16";
+    case Compute::kBF16x3:
+      return "BF16x3";
+  }
+  return "?";
+}
+
+// GFLOP/s of one thread's tile kernel, all operands in L1; of parts, with weights of F32.
+double TilePeak(const Options& options, Compute compute) {
   const cpu::MatMulKernels& kernels = cpu::SelectMatMulKernels(IsaOf(options.isa));
-  if (pairs && !kernels.pairs) return TilePeak(options, false);
-  const int rows = pairs ? kernels.pair_rows : kernels.tile_rows;
-  constexpr int64_t kSteps = 64;
+  const cpu::MatMulForm& wanted = compute == Compute::kBF16     ? kernels.bf16
+                                  : compute == Compute::kBF16x3 ? kernels.bf16x3
+                                                                : kernels.f32;
+  const cpu::MatMulForm& form = wanted.tile != nullptr ? wanted : kernels.f32;
+  const int64_t steps = 64 / form.parts / form.step_unit * form.step_unit;
   constexpr int kCalls = 2000;
-  const Tensor x = HostTensor(DType::kF32, rows, kSteps);
-  const Tensor w = HostTensor(DType::kF32, kSteps, kernels.panel_cols);
-  const Tensor sums = HostTensor(DType::kF32, rows, kernels.panel_cols);
+  const Tensor x = HostTensor(DType::kF32, form.tile_rows, steps * form.parts);
+  const Tensor w = HostTensor(DType::kF32, steps * form.parts, kernels.panel_cols);
+  const Tensor sums = HostTensor(DType::kF32, form.tile_rows, kernels.panel_cols);
   Fill(x, 0);
   Fill(w, 0);
   cpu::TileArgs args;
-  args.rows = rows;
+  args.rows = form.tile_rows;
   args.x = x.view().data;
-  args.x_row = kSteps;
+  args.x_row = steps * form.parts;
   args.w = w.view().data;
+  args.w_parts = form.parts;
   args.ahead = args.w;
-  args.steps = kSteps;
+  args.steps = steps;
   args.sums = sums.Row<float>(0);
   const double seconds = Fastest(options, 1, [&] {
-    for (int i = 0; i < kCalls; ++i) (pairs ? kernels.tile_pairs : kernels.tile)(args);
+    for (int i = 0; i < kCalls; ++i) form.tile(args);
   });
-  const double flops = 2.0 * kCalls * rows * kernels.panel_cols * kSteps;
-  return flops * (pairs ? 2 : 1) / seconds / 1e9;
+  const auto products = static_cast<double>(kCalls * form.tile_rows * kernels.panel_cols * steps);
+  return 2.0 * products * form.step_inputs / seconds / 1e9;
 }
 
 // GB/s of all threads reading a block that no cache holds.
@@ -207,10 +222,10 @@ std::unique_ptr<PackedLinear> PackedWeight(BackendRun& run, const std::string& t
 
 void BenchGemm(const Options& options, BackendRun& run) {
   constexpr int64_t kTokens = 2048;
-  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+  for (const Compute compute : {Compute::kF32, Compute::kBF16x3, Compute::kBF16}) {
     const bool bf16 = compute == Compute::kBF16;
-    const double peak = TilePeak(options, bf16) * options.threads;
-    std::printf("\n%s compute, %lld tokens, peak %.0f GFLOP/s\n", bf16 ? "BF16" : "F32",
+    const double peak = TilePeak(options, compute) * options.threads;
+    std::printf("\n%s compute, %lld tokens, peak %.0f GFLOP/s\n", NameOf(compute),
                 static_cast<long long>(kTokens), peak);
     std::printf("%6s %6s %8s %10s %8s %10s\n", "in", "out", "weight", "GFLOP/s", "of peak",
                 "oneDNN");
@@ -268,10 +283,12 @@ void BenchGemv(const Options& options, BackendRun& run) {
   std::printf("%6s %6s %8s %7s %10s %10s %9s\n", "in", "out", "weight", "tokens", "us", "GB/s",
               "of stream");
   for (const Shape s : {Shape{576, 576}, Shape{1536, 576}, Shape{4096, 14336}}) {
-    for (const std::string type : {"f32", "f16", "bf16", "bf16c", "i8", "i4", "i4c"}) {
-      // A trailing c: Compute::kBF16.
-      const Compute compute = type.back() == 'c' ? Compute::kBF16 : Compute::kF32;
-      const std::string stored = compute == Compute::kBF16 ? type.substr(0, type.size() - 1) : type;
+    for (const std::string type : {"f32", "f16", "bf16", "bf16c", "i8", "i4", "i4c", "i4x"}) {
+      // A trailing c: Compute::kBF16; x: Compute::kBF16x3.
+      const Compute compute = type.back() == 'c'   ? Compute::kBF16
+                              : type.back() == 'x' ? Compute::kBF16x3
+                                                   : Compute::kF32;
+      const std::string stored = compute == Compute::kF32 ? type : type.substr(0, type.size() - 1);
       std::vector<std::unique_ptr<PackedLinear>> copies;
       int64_t bytes = 0;
       while (bytes < int64_t{96} << 20) {
@@ -300,7 +317,9 @@ void BenchGram(const Options& options, BackendRun& run) {
   std::printf("\nGram, tokens * in * (in + 1) flops\n");
   std::printf("%6s %7s %6s %10s %8s\n", "in", "tokens", "x", "GFLOP/s", "of peak");
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const double peak = TilePeak(options, dtype == DType::kBF16) * options.threads;
+    // In F32, sums of parts wherever MatMul has them.
+    const Compute compute = dtype == DType::kBF16 ? Compute::kBF16 : Compute::kBF16x3;
+    const double peak = TilePeak(options, compute) * options.threads;
     for (const int64_t in : {576, 1536, 4096}) {
       for (const int64_t tokens : {512, 8192}) {
         const Tensor x = run.Empty(dtype, tokens, in);

@@ -32,7 +32,17 @@ std::string Describe(const Shape& s) {
          std::to_string(s.out);
 }
 
-const char* NameOf(Compute compute) { return compute == Compute::kF32 ? "F32" : "BF16"; }
+const char* NameOf(Compute compute) {
+  switch (compute) {
+    case Compute::kF32:
+      return "F32";
+    case Compute::kBF16:
+      return "BF16";
+    case Compute::kBF16x3:
+      return "BF16x3";
+  }
+  return "?";
+}
 
 // Any code but NaN.
 int8_t RandomCode(Random& random, const QuantScheme& scheme) {
@@ -77,6 +87,12 @@ QuantizedLinear RandomLinear(Random& random, const QuantScheme& scheme, int64_t 
 
 class MatMulTest : public BackendTest {
  protected:
+  // Those that differ here: elsewhere than on AMX, kBF16x3 is kF32 (SumsOfPartsAreF32Elsewhere).
+  std::vector<Compute> Computes() {
+    if (backend().Info().isa != "amx") return {Compute::kF32, Compute::kBF16};
+    return {Compute::kF32, Compute::kBF16, Compute::kBF16x3};
+  }
+
   // Host result of one MatMul from host operands; y starts as `before`.
   static Tensor Multiply(BackendRun& run, ConstMatrix x, const PackedLinear& w, ConstMatrix bias,
                          MatMulMode mode, ConstMatrix before) {
@@ -95,14 +111,15 @@ class MatMulTest : public BackendTest {
   }
 
   // Bounds the error of x . w + bias (+ before), given |x| . |w|. The bound counts two roundings
-  // per term, for instruction sets without FMA.
+  // per term, for instruction sets without FMA; of sums of parts, one for each of six products and
+  // two for what the others would have added.
   Bound DotBoundOf(ConstMatrix x, ConstMatrix weight, Compute compute, DType y) {
     const Tensor magnitude_x = Magnitude(x);
     const Tensor magnitude_w = Magnitude(weight);
     const auto w = reference().PackDense(reference_exec(), magnitude_w, compute);
     auto sums = std::make_shared<Tensor>(HostTensor(DType::kF32, x.rows, weight.rows));
     reference().MatMul(reference_exec(), magnitude_x, *w, {}, MatMulMode::kStore, *sums);
-    const int64_t terms = 2 * x.cols + 2;
+    const int64_t terms = (compute == Compute::kBF16x3 ? 8 : 2) * x.cols + 2;
     return [sums, terms, y](int64_t r, int64_t c, double want) {
       // Bias and the former y are below 8 in size.
       const double abs_dot = sums->Row<float>(r)[c] + 16.0;
@@ -123,7 +140,7 @@ class MatMulTest : public BackendTest {
 
 TEST_P(MatMulTest, DenseMatchesReference) {
   for (const Shape& s : kShapes) {
-    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+    for (const Compute compute : Computes()) {
       for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
         SCOPED_TRACE(Describe(s) + ", " + NameOf(compute) + " of " +
                      std::string(quantmill::NameOf(dtype)));
@@ -145,7 +162,7 @@ TEST_P(MatMulTest, DenseMatchesReference) {
 
 TEST_P(MatMulTest, BiasModesAndOutputTypes) {
   for (const Shape& s : kShapes) {
-    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+    for (const Compute compute : Computes()) {
       SCOPED_TRACE(Describe(s) + ", " + NameOf(compute));
       const Tensor x = NormalMatrix(random_, ActivationType(compute), s.tokens, s.in);
       const Tensor weight = NormalMatrix(random_, DType::kF32, s.out, s.in, 0.1);
@@ -202,7 +219,7 @@ TEST_P(MatMulTest, QuantizedEqualsDenseOfDequantized) {
       {4, true, 32, DType::kF8E8M0, CodeType::kFp4}};
   for (const Case& c : cases) {
     for (const Shape& s : kShapes) {
-      for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+      for (const Compute compute : Computes()) {
         QuantScheme scheme;
         scheme.bits = c.bits;
         scheme.symmetric = c.symmetric;
@@ -237,7 +254,7 @@ TEST_P(MatMulTest, EveryFloatCode) {
     q.in = 1;
     q.scales.assign(static_cast<size_t>(q.out), -0.75f);
     for (int64_t code = 0; code < q.out; ++code) q.codes.push_back(static_cast<int8_t>(code));
-    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+    for (const Compute compute : Computes()) {
       for (const int64_t tokens : {1, 20}) {
         const Tensor x = HostTensor(ActivationType(compute), tokens, 1);
         Fill(x, 1);
@@ -260,7 +277,7 @@ TEST_P(MatMulTest, RowsAndThreadsDoNotChangeBits) {
   QuantScheme scheme;
   scheme.group_size = 64;
   const QuantizedLinear q = RandomLinear(random_, scheme, kOut, kIn);
-  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+  for (const Compute compute : Computes()) {
     const Tensor x = NormalMatrix(random_, ActivationType(compute), kTokens, kIn);
     for (const std::string type : {"F32", "F16", "BF16", "codes"}) {
       SCOPED_TRACE(std::string(NameOf(compute)) + " of " + type);
@@ -306,7 +323,7 @@ TEST_P(MatMulTest, StridedOperands) {
 
 // Rows of x may be read in place or copied, depending on where they lie.
 TEST_P(MatMulTest, PlacementOfRowsDoesNotChangeBits) {
-  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+  for (const Compute compute : Computes()) {
     for (const int64_t stride : {100, 101, 1024, 2048}) {
       const Tensor x = NormalMatrix(random_, ActivationType(compute), 14, stride);
       const Tensor device_x = OnDevice(x);
@@ -332,7 +349,7 @@ TEST_P(MatMulTest, PlacementOfRowsDoesNotChangeBits) {
 TEST_P(MatMulTest, NanAndInfinityStayInTheirRowsAndColumns) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
-  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+  for (const Compute compute : Computes()) {
     for (const int64_t tokens : {3, 14}) {
       const Tensor x = NormalMatrix(random_, ActivationType(compute), tokens, 66);
       const Tensor weight = NormalMatrix(random_, DType::kF32, 70, 66);
@@ -352,6 +369,50 @@ TEST_P(MatMulTest, NanAndInfinityStayInTheirRowsAndColumns) {
       }
     }
   }
+}
+
+// An infinity times the zero parts of a number is NaN, and so it is with parts of what BF16 cannot
+// hold; the products of the whole numbers are infinities and numbers.
+TEST_P(MatMulTest, WhatPartsCannotHoldIsMultipliedWhole) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float largest = std::numeric_limits<float>::max();
+  const Tensor x = HostTensor(DType::kF32, 3, 40);
+  Fill(x, 0);
+  const Tensor weight = HostTensor(DType::kF32, 2, 40);
+  Fill(weight, 0.5);
+  Set(weight, 1, 35, 1 / 3.0f);
+  Set(x, 0, 35, infinity);
+  Set(x, 1, 35, -infinity);
+  Set(x, 2, 35, largest);
+  const Tensor got = Product(tested(), x, *backend().PackDense(exec(), weight, Compute::kBF16x3));
+  EXPECT_EQ(got.Row<float>(0)[0], infinity);
+  EXPECT_EQ(got.Row<float>(0)[1], infinity);
+  EXPECT_EQ(got.Row<float>(1)[0], -infinity);
+  EXPECT_EQ(got.Row<float>(1)[1], -infinity);
+  EXPECT_GE(got.Row<float>(2)[1], largest / 3);
+}
+
+// The point of parts: products of F32, not of BF16.
+TEST_P(MatMulTest, SumsOfPartsAreAsGoodAsF32) {
+  const Tensor x = NormalMatrix(random_, DType::kF32, 40, 1);
+  const Tensor weight = NormalMatrix(random_, DType::kF32, 70, 1);
+  const Tensor got = Product(tested(), x, *backend().PackDense(exec(), weight, Compute::kBF16x3));
+  for (int64_t t = 0; t < x.rows(); ++t) {
+    for (int64_t o = 0; o < weight.rows(); ++o) {
+      const double want = At(x, t, 0) * At(weight, o, 0);
+      // 2^-23 of the product for the parts that are left out, and the roundings of six sums.
+      EXPECT_NEAR(got.Row<float>(t)[o], want, std::abs(want) * (0x1p-23 + 6 * 0x1p-24));
+    }
+  }
+}
+
+TEST_P(MatMulTest, SumsOfPartsAreF32Elsewhere) {
+  if (backend().Info().isa == "amx") GTEST_SKIP() << "AMX has them";
+  const Tensor x = NormalMatrix(random_, DType::kF32, 20, 66);
+  const Tensor weight = NormalMatrix(random_, DType::kF16, 70, 66);
+  const auto parts = backend().PackDense(exec(), weight, Compute::kBF16x3);
+  const auto f32 = backend().PackDense(exec(), weight, Compute::kF32);
+  EXPECT_TRUE(SameBits(Product(tested(), x, *parts), Product(tested(), x, *f32)));
 }
 
 TEST_P(MatMulTest, ZeroRowsGiveZeros) {
