@@ -60,6 +60,7 @@ endfunction()
 # quantmill_test(<name> SOURCES ... DEPS layers [INTERNAL paths] [LIBRARIES external] [BY_HAND])
 # INTERNAL: folders whose private headers the test may see. Registered with ctest as <name>; BY_HAND: neither
 # registered nor built unless asked for.
+file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/test_tmp")
 function(quantmill_test name)
   cmake_parse_arguments(ARG "BY_HAND" "" "SOURCES;DEPS;INTERNAL;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -75,5 +76,7 @@ function(quantmill_test name)
     set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)
   else()
     add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
+    # Of this build alone: tests of two builds may run at once.
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT "TEST_TMPDIR=${CMAKE_BINARY_DIR}/test_tmp/")
   endif()
 endfunction()

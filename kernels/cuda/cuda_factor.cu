@@ -141,8 +141,7 @@ FactorResult Factor(Exec& exec, ConstMatrix diagonal, float damp, Matrix gram) {
 
 // ---- QuadraticForm ----
 
-// result[o] = delta[o] . y[o], summed in F64: y's own errors are not added to. A block of 256
-// threads a row.
+// result[o] = delta[o] . y[o], summed in F64: y's own errors are not added to. A block a row.
 __global__ void RowDotKernel(View<const float> delta, View<const float> y, float* result) {
   SharedMemory memory;
   const SharedArray<double> scratch = memory.Take<double>(kWarp);
@@ -211,8 +210,8 @@ void CudaBackend::QuadraticForm(Exec& exec, ConstMatrix delta, ConstMatrix gram,
     const ConstMatrix rows = delta.Rows(first, std::min(kFormRows, delta.rows - first));
     const Matrix y = products.Rows(0, rows.rows);
     MultiplyUpper(exec, rows, Transpose::kNo, upper, y);
-    Launch(exec, RowDotKernel, {rows.rows, 1, 256, SharedBytes<double>(kWarp)}, In<float>(rows),
-           In<float>(y), Out<float>(result).data + first);
+    Launch(exec, RowDotKernel, {rows.rows, 1, ThreadsFor(rows.cols), SharedBytes<double>(kWarp)},
+           In<float>(rows), In<float>(y), Out<float>(result).data + first);
   }
 }
 

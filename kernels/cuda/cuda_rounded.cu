@@ -187,8 +187,9 @@ void RoundedLinear::Multiply(Exec& exec, ConstMatrix x, ConstMatrix bias, MatMul
     using T = decltype(type);
     constexpr int64_t kMostRows = 65535;
     Launch(exec, RoundInputsKernel<T>,
-           {groups, std::min(x.rows, kMostRows), 256, SharedBytes<float>(kWarp)}, In<T>(x),
-           rounding, Out<float>(numbers), Out<float>(scales));
+           {groups, std::min(x.rows, kMostRows), ThreadsFor(rounding.group_size),
+            SharedBytes<float>(kWarp)},
+           In<T>(x), rounding, Out<float>(numbers), Out<float>(scales));
   });
   const int64_t weight_group = GroupOf(codes_.scheme.group_size, x.cols);
   const RoundedInputs inputs = {In<float>(numbers), In<float>(scales), rounding.group_size,

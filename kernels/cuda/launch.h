@@ -18,14 +18,22 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
+// Threads of a block that goes over `elements` elements: whole warps, no more than have work.
+constexpr int ThreadsFor(int64_t elements) {
+  constexpr int64_t kMostThreads = 256;
+  const int64_t warps = std::max<int64_t>(1, (elements + kWarp - 1) / kWarp);
+  return static_cast<int>(std::min(warps * kWarp, kMostThreads));
+}
+
 // For kernels that visit each element of a matrix once (ForEachElement).
 constexpr LaunchShape Elementwise(int64_t rows, int64_t cols) {
-  constexpr int kThreads = 256;
   constexpr int64_t kMostBlocks = 1 << 16;
-  constexpr int64_t kColumnsOfBlock = 4 * kThreads;
   constexpr int64_t kMostColumnBlocks = 64;
+  const int threads = ThreadsFor(cols);
+  const int64_t columns_of_block = 4 * threads;
   return {std::min(rows, kMostBlocks),
-          std::min((cols + kColumnsOfBlock - 1) / kColumnsOfBlock, kMostColumnBlocks), kThreads, 0};
+          std::min((cols + columns_of_block - 1) / columns_of_block, kMostColumnBlocks), threads,
+          0};
 }
 
 // Enqueues kernel(args...) on the stream of `exec`. Arguments are copied, so views are taken, not
