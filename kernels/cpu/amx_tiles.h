@@ -166,23 +166,27 @@ inline Vec WidenBF16(__m256i half) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// x less its first part; zero where that is a NaN or an infinity, which are in their first part
-// alone. So are numbers past 255/256 of the largest: they become infinities.
-inline Vec RestOf(Vec x, Vec first_part) {
+// What the rest of a NaN or an infinity is: NaN, as it comes; or zero, so that the parts of any
+// number add up to it, for two instructions more.
+enum class RestOfInfinity : uint8_t { kNaN, kZero };
+
+template <RestOfInfinity kRest>
+inline Vec RestOf(Vec x, Vec part) {
+  if constexpr (kRest == RestOfInfinity::kNaN) return x - part;
   constexpr int kNotFinite = 0x99;  // quiet and signalling NaN, both infinities
-  const __mmask16 finite = _knot_mask16(_mm512_fpclass_ps_mask(first_part, kNotFinite));
-  return _mm512_maskz_sub_ps(finite, x, first_part);
+  const __mmask16 finite = _knot_mask16(_mm512_fpclass_ps_mask(part, kNotFinite));
+  return _mm512_maskz_sub_ps(finite, x, part);
 }
 
-// The first kParts parts.
-template <int kParts>
+// The first kParts parts. Numbers past 255/256 of the largest become infinities.
+template <int kParts, RestOfInfinity kRest>
 inline SplitVecs Split(Vec first, Vec second) {
   SplitVecs parts;
   for (int p = 0; p < kParts; ++p) {
     parts.part[p] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
     if (p + 1 == kParts) break;
-    first = RestOf(first, WidenBF16(_mm512_castsi512_si256(parts.part[p])));
-    second = RestOf(second, WidenBF16(_mm512_extracti64x4_epi64(parts.part[p], 1)));
+    first = RestOf<kRest>(first, WidenBF16(_mm512_castsi512_si256(parts.part[p])));
+    second = RestOf<kRest>(second, WidenBF16(_mm512_extracti64x4_epi64(parts.part[p], 1)));
   }
   return parts;
 }

@@ -87,8 +87,8 @@ struct BF16Pairs {
 struct F32Parts {
   static constexpr int kParts = kAmxParts;
   static SplitVecs Load(const GramPackArgs& a, int64_t token, int c) {
-    SplitVecs pairs =
-        Split<kParts>(LoadToken<false>(a, token, c), LoadToken<false>(a, token + 1, c));
+    SplitVecs pairs = Split<kParts, RestOfInfinity::kZero>(LoadToken<false>(a, token, c),
+                                                           LoadToken<false>(a, token + 1, c));
     for (__m512i& part : pairs.part) part = Interleaved(part);
     return pairs;
   }

@@ -57,7 +57,7 @@ inline void SplitRow(const float* x, int64_t count, float* words) {
       first = Load(tail);
       second = Load(tail + kLanes);
     }
-    const SplitVecs parts = Split<kAmxParts>(first, second);
+    const SplitVecs parts = Split<kAmxParts, RestOfInfinity::kNaN>(first, second);
     for (int p = 0; p < kAmxParts; ++p) {
       _mm512_storeu_si512(words + p * kXPart, parts.part[p]);
     }
@@ -72,7 +72,7 @@ void UnpackPartsFrom(const AnyReader& reader, int64_t begin, int64_t count, floa
     return w + group * kPartFloats + step % kAmxSteps * kTileCols;
   };
   ForEachPair(reader, begin, count, [&](int64_t step, int v, Vec even, Vec odd) {
-    const SplitVecs parts = Split<kParts>(even, odd);
+    const SplitVecs parts = Split<kParts, RestOfInfinity::kNaN>(even, odd);
     for (int p = 0; p < kParts; ++p) {
       _mm512_storeu_si512(at(step, p) + v * kLanes, Interleaved(parts.part[p]));
     }
