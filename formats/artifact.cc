@@ -1,6 +1,7 @@
 // The only file that knows all artifact formats.
 #include "formats/artifact.h"
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "formats/awq.h"
@@ -10,6 +11,13 @@
 #include "kernels/core/error.h"
 
 namespace quantmill {
+namespace {
+
+std::array<const ArtifactWriterFormat*, 5> Writers() {
+  return {&CompressedTensorsFormat(), &GptqFormat(), &GptqV2Format(), &AwqFormat(), &Fp8Format()};
+}
+
+}  // namespace
 
 std::string_view NameOf(TensorProblem::Kind kind) {
   switch (kind) {
@@ -63,15 +71,21 @@ std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint)
                   "' cannot be read, only compressed-tensors, gptq, awq and fp8");
 }
 
+std::vector<std::string> FormatNames() {
+  std::vector<std::string> names;
+  for (const ArtifactWriterFormat* format : Writers()) names.emplace_back(format->name());
+  names.emplace_back("gguf");
+  return names;
+}
+
 const ArtifactWriterFormat& FindArtifactFormat(std::string_view name) {
-  std::string known;
-  for (const ArtifactWriterFormat* format :
-       {&CompressedTensorsFormat(), &GptqFormat(), &GptqV2Format(), &AwqFormat(), &Fp8Format()}) {
+  for (const ArtifactWriterFormat* format : Writers()) {
     if (name == format->name()) return *format;
-    known += (known.empty() ? "" : ", ") + std::string(format->name());
   }
+  std::string known;
+  for (const std::string& format : FormatNames()) known += (known.empty() ? "" : ", ") + format;
   throw Error(ErrorCode::kUsage, "--format",
-              "unknown format '" + std::string(name) + "'; known: " + known + ", gguf");
+              "unknown format '" + std::string(name) + "'; known: " + known);
 }
 
 }  // namespace quantmill

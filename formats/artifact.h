@@ -125,6 +125,10 @@ class ArtifactReader {
 // quant_method or an option that this build cannot read.
 std::unique_ptr<ArtifactReader> OpenArtifactReader(const Checkpoint& checkpoint);
 
+// All that --format takes, as it is listed to people: the writers, and gguf, which is no artifact
+// folder (formats/gguf.h).
+std::vector<std::string> FormatNames();
+
 // The writer that --format names; the object is static. Throws Error(kUsage) listing the names.
 const ArtifactWriterFormat& FindArtifactFormat(std::string_view name);
 

@@ -8,7 +8,6 @@
 
 #include "kernels/core/error.h"
 #include "quant/report/spelling.h"
-#include "tools/version.h"
 
 namespace quantmill {
 namespace {
@@ -80,7 +79,8 @@ CommandLine::CommandLine()
           "quantmill")) {
   app_->get_formatter()->column_width(kFlagColumn);
   app_->get_formatter()->label("REQUIRED", "(required)");
-  app_->set_version_flag("--version", VersionText, "print version, build, CPU and formats");
+  // Its text is made by whoever knows whether it is to be JSON.
+  app_->set_version_flag("--version", "", "print version, build, CPU and formats");
   app_->set_help_flag("-h,--help", "print this help");
   app_->footer(
       "'quantmill COMMAND --help' shows the flags of a command and an example.\n\n"
@@ -123,11 +123,11 @@ Request CommandLine::Parse(int argc, const char* const* argv) {
   };
   try {
     app_->parse(argc, argv);
-    return {find_command(), ""};
+    return {find_command(), false, ""};
   } catch (const CLI::CallForHelp&) {
-    return {nullptr, HelpText(*app_)};
-  } catch (const CLI::CallForVersion& version) {
-    return {nullptr, version.what()};
+    return {nullptr, false, HelpText(*app_)};
+  } catch (const CLI::CallForVersion&) {
+    return {nullptr, true, ""};
   } catch (const CLI::ParseError& error) {
     find_command();
     const std::vector<std::string> rest = app_->remaining(true);

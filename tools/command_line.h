@@ -10,10 +10,11 @@
 
 namespace quantmill {
 
-// What argv asks for: a command to run, or a text to print.
+// What argv asks for: a command to run, what this binary is, or a text to print.
 struct Request {
   Command* command = nullptr;  // owned by the CommandLine
-  std::string text;            // --help, --version; without a command
+  bool version = false;        // --version
+  std::string text;            // --help; without a command
 };
 
 class CommandLine {

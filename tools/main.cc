@@ -11,6 +11,7 @@
 #include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/signals.h"
+#include "tools/version.h"
 
 namespace quantmill {
 namespace {
@@ -29,6 +30,11 @@ int RunRequest(const Request& request, const CommandLine& line, bool json) {
     return request.command->Run(console);
   }
   const Console console(false, false);
+  if (request.version) {
+    const VersionReport report = DescribeVersion();
+    console.Write(json ? JsonText(ToJson(report)) : ToText(report));
+    return 0;
+  }
   if (!request.text.empty()) {
     console.Write(request.text);
     return 0;

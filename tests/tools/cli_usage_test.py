@@ -27,6 +27,27 @@ class UsageTest(CliCase):
             for line in out.splitlines():
                 self.assertLessEqual(len(line), 80, line)
 
+    def test_version_lists_what_can_be_written(self):
+        """Each format that --format takes, and the same as JSON."""
+        code, out, err = run("--version")
+        self.assertEqual((code, err), (0, ""))
+        lines = dict(line.split(None, 1) for line in out.splitlines())
+        formats = lines["formats"].split(", ")
+        self.assertEqual(formats, ["compressed-tensors", "gptq", "gptq_v2", "awq", "fp8", "gguf"])
+        _, _, refusal = run("quantize", self.model, "-o", self.path("o"), "--format", "none")
+        self.assertIn(", ".join(formats), refusal)
+        for args in (("--version", "--json"), ("--json", "--version")):
+            code, text, err = run(*args)
+            self.assertEqual((code, err), (0, ""))
+            report = json.loads(text)
+            self.assertEqual(report["formats"], formats)
+            self.assertEqual(", ".join(report["families"]), lines["families"])
+            self.assertIn(report["version"], lines["quantmill"])
+            self.assertIn("llama", report["families"])
+            self.assertIn("cpu", report["backends"])
+            self.assertIn(report["isa"], report["isas"])
+        self.assertNotIn(ROOT, text)
+
     def test_no_command_prints_short_help(self):
         code, out, err = run()
         self.assertEqual((code, out), (2, ""))
