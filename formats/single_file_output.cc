@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 SingleFileOutput::SingleFileOutput(const fs::path& final_path, bool force, std::string magic)
     : final_(OutputPath(final_path)), magic_(std::move(magic)), force_(force) {
   if (Exists(final_)) {
+    CheckIsNoFolder();
     if (!force_) ThrowExists(final_);
     CheckReplaceable();
   }
@@ -30,6 +31,15 @@ SingleFileOutput::~SingleFileOutput() {
   std::error_code ignored;  // nothing can be reported from here
   fs::remove(partial_, ignored);
   ForgetPartial(partial_);
+}
+
+// Before --force is offered, which would not help.
+void SingleFileOutput::CheckIsNoFolder() const {
+  std::error_code error;
+  if (!fs::is_directory(final_, error)) return;
+  throw Error(ErrorCode::kUsage, final_.string(),
+              "is a folder, and the output is one file: name it too, such as " +
+                  (final_ / "NAME").string());
 }
 
 void SingleFileOutput::CheckReplaceable() const {

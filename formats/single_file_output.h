@@ -37,6 +37,7 @@ class SingleFileOutput {
   void Commit();
 
  private:
+  void CheckIsNoFolder() const;
   void CheckReplaceable() const;
 
   std::filesystem::path final_;

@@ -13,6 +13,7 @@
 #include "tools/command.h"
 #include "tools/flag_set.h"
 #include "tools/leftovers.h"
+#include "tools/output_name.h"
 #include "tools/progress.h"
 #include "tools/signals.h"
 
@@ -62,6 +63,11 @@ class ConvertCommand : public Command {
       if (gguf || !flag.given()) continue;
       if (from_gguf && flag.name() == "--gguf-pre") continue;
       throw Error(ErrorCode::kUsage, flag.name(), "is only for --format gguf");
+    }
+    if (!gguf) {
+      // A GGUF file is not written anew.
+      RefuseFolderNamedGguf(
+          output_, from_gguf ? "give the folder another name" : "--format gguf makes that file");
     }
     GgufReading reading;
     reading.codes = !to_folder;

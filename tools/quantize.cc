@@ -16,6 +16,7 @@
 #include "quant/pipeline/sensitivity.h"
 #include "tools/command.h"
 #include "tools/leftovers.h"
+#include "tools/output_name.h"
 #include "tools/progress.h"
 #include "tools/recipe_flags.h"
 #include "tools/session.h"
@@ -48,7 +49,7 @@ FlagSet QuantizeCommand::Register(CLI::App& app) {
   command.Add("MODEL", model_, "dense checkpoint: folder, or cached hub id")
       .Required()
       .ValueName("");
-  command.Add("-o,--output", output_, "folder to make").Required().ValueName("OUT");
+  command.Add("-o,--output", output_, "folder to make; for gguf, file").Required().ValueName("OUT");
   command.AddSwitch("--force", force_, "replace OUT if it is there");
   command.AddSwitch("--resume", resume_,
                     "go on from the blocks that an interrupted\nrun finished, if there are any");
@@ -106,6 +107,9 @@ int QuantizeCommand::Run(Console& console) {
     throw Error(ErrorCode::kUsage, "--resume", "goes on from savepoints: not with --no-savepoints");
   }
   Recipe recipe = recipe_.Resolve();
+  if (!recipe.gguf) {
+    RefuseFolderNamedGguf(output_, "add --format gguf, or give the folder another name");
+  }
   Session session(common());
   const ModelSource original = ModelSource::Open(model_, {.codes = false});
   recipe_.NoteUnused(recipe, console);

@@ -160,6 +160,15 @@ TEST(GgufVocabulary, OfByteLevelBpe) {
               [&] { DescribeVocabulary(model, 3, ""); });
 }
 
+// --force would not help: what is wrong is the name.
+TEST(SingleFileOutput, AFolderIsNoNameForAFile) {
+  const TempFolder folder;
+  for (const bool force : {false, true}) {
+    ExpectError(ErrorCode::kUsage, {"is a folder"},
+                [&] { SingleFileOutput(folder.path(), force, "GGUF"); });
+  }
+}
+
 TEST(SingleFileOutput, AppearsOnCommitOnly) {
   TempFolder folder;
   {

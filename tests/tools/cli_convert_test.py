@@ -158,6 +158,29 @@ class ConvertTest(CliCase):
         self.assertEqual(sorted(os.listdir(self.folder)),
                          ["artifact", "copy", "floats", "model.gguf", "zeros"])
 
+    def test_an_output_named_gguf_is_one(self):
+        """A folder of that name would be found out by llama.cpp alone."""
+        source, _ = self.artifact("rtn")
+        out = ["-o", self.path("x.gguf"), "--quiet"]
+        quantize = ["quantize", self.model, "--group-size", "64", "--method", "rtn"]
+        self.assert_fails(2, ["x.gguf", "add --format gguf"], *quantize, *out)
+        self.assert_fails(2, ["X.GGUF", "add --format gguf"], *quantize, "-o", self.path("X.GGUF"),
+                          "--quiet")
+        for more in (["--format", "gptq"], ["--dequantize", "f16"]):
+            self.assert_fails(2, ["x.gguf", "--format gguf"], "convert", source, *out, *more)
+        file = self.path("model.gguf")
+        self.assertEqual(run("convert", self.model, "-o", file, "--format", "gguf", "--quiet")[0],
+                         0)
+        self.assert_fails(2, ["x.gguf", "another name"], "convert", file, *out)
+        # And a file cannot have the name of a folder, with or without --force.
+        os.mkdir(self.path("folder"))
+        quantize = ["quantize", self.model, "--method", "rtn"]
+        for command in (["convert", self.model], quantize):
+            for more in ([], ["--force"]):
+                self.assert_fails(2, ["is a folder", "folder/NAME"], *command, "-o",
+                                  self.path("folder"), "--format", "gguf", "--quiet", *more)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["folder", "model.gguf"])
+
     def test_convert_refuses_what_it_cannot_keep(self):
         source, _ = self.artifact("rtn")
         out = ["-o", self.path("out"), "--quiet"]

@@ -5,6 +5,7 @@ usage: cli_gguf_input_test.py BINARY SOURCE_ROOT
 """
 import json
 import os
+import shutil
 
 from cli_case import CliCase, hashes, main, run
 
@@ -100,7 +101,9 @@ class GgufTest(CliCase):
         file = self.gguf("model.gguf", self.model)
         self.assert_fails(2, ["--imatrix", "only for --format gguf"], "convert", file, "-o",
                           self.path("out"), "--imatrix", "x")
-        self.assert_fails(2, ["is the input"], "convert", file, "-o", file, "--force")
+        plain = self.path("plain")  # a folder may have that name
+        shutil.copy(file, plain)
+        self.assert_fails(2, ["is the input"], "convert", plain, "-o", plain, "--force")
         with open(file, "rb") as whole:
             data = bytearray(whole.read())
         for size in (0, 3, 100, len(data) // 2, len(data) - 1000):
@@ -116,7 +119,7 @@ class GgufTest(CliCase):
         code, out, _ = run("verify", self.path("cut.gguf"))
         self.assertEqual(code, 1)
         self.assertIn("not finite", out)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["cut.gguf", "model.gguf"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["cut.gguf", "model.gguf", "plain"])
 
 
 if __name__ == "__main__":

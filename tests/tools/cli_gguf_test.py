@@ -51,7 +51,7 @@ class GgufTest(CliCase):
         self.assert_fails(2, ["--target vllm", "--target llama.cpp"], "quantize", self.model, *gguf,
                           "--target", "vllm")
         self.assert_fails(2, ["--target llama.cpp", "--format gguf --gguf-type q8_0"], "quantize",
-                          self.model, *flags, "--scheme", "w8a8", "--target", "llama.cpp")
+                          self.model, "-o", self.path("folder"), "--quiet", "--scheme", "w8a8", "--target", "llama.cpp")
         self.assert_fails(2, ["--target llama.cpp", "--tp"], "plan", self.model, "--format", "gguf",
                           "--target", "llama.cpp", "--tp", "2")
         self.assert_fails(2, ["--method", "gptq and rtn"], "quantize", self.model, *gguf,
