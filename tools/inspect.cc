@@ -36,7 +36,9 @@ class Grouping {
       quantized_bytes_ += bytes;
       quantized_weights_ += weights;
     } else {
-      AddTensor(what, source_.WeightName(linear));
+      const std::string weight = source_.WeightName(linear);
+      AddTensor(what, weight);
+      CountBlocks(weight);
     }
     AddTensor("biases", linear.name + ".bias");
   }
@@ -49,6 +51,16 @@ class Grouping {
   }
 
  private:
+  // Of GGUF types that no scheme says (Q4_K and so on): as the file holds them.
+  void CountBlocks(const std::string& weight) {
+    const Checkpoint& checkpoint = source_.checkpoint();
+    if (!checkpoint.is_image()) return;
+    const StoredTensor stored = checkpoint.Stored(weight);
+    if (DTypeFromName(stored.type)) return;
+    quantized_bytes_ += stored.bytes;
+    quantized_weights_ += checkpoint.Info(weight).elements();
+  }
+
   void Add(const std::string& what, const std::string& dtype, int64_t tensors, uint64_t bytes,
            int64_t parameters) {
     InspectedTensorGroup* group = nullptr;

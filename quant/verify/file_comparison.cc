@@ -147,6 +147,17 @@ DecodedComparison CompareDecodedTensor(const Checkpoint& file, const Checkpoint&
   return result;
 }
 
+std::vector<VerifiedLayer> LayersOfBlocks(const Checkpoint& file,
+                                          const std::set<std::string>& quantized) {
+  std::vector<VerifiedLayer> layers;
+  for (const std::string& name : file.names()) {
+    const std::string type = file.Stored(name).type;
+    if (quantized.contains(name) || DTypeFromName(type)) continue;
+    layers.push_back({name.substr(0, name.rfind('.')), type, std::nullopt, std::nullopt});
+  }
+  return layers;
+}
+
 std::vector<Problem> CompareSideFiles(const Checkpoint& artifact, const ArtifactRecord& record,
                                       const Checkpoint* reference) {
   std::vector<Problem> problems;

@@ -46,6 +46,11 @@ struct DecodedComparison {
 DecodedComparison CompareDecodedTensor(const Checkpoint& file, const Checkpoint& reference,
                                        const std::string& name);
 
+// Matrices of a GGUF file in blocks that no scheme says (Q4_K and so on), with their types.
+// quantized: QuantizedTensors of the file, which are not among them.
+std::vector<VerifiedLayer> LayersOfBlocks(const Checkpoint& file,
+                                          const std::set<std::string>& quantized);
+
 // Files that quantize wrote or copied are what they were then, and the copies are the reference's.
 // reference: null for none.
 std::vector<Problem> CompareSideFiles(const Checkpoint& artifact, const ArtifactRecord& record,

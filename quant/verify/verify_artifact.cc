@@ -222,9 +222,12 @@ void Verification::CheckWholeFiles() {
 
 // Against the reference: every tensor by name, and what is dense bit for bit.
 void Verification::CompareWithReference() {
-  if (reference_ == nullptr) return;
-  const Checkpoint& reference = reference_->checkpoint();
   const std::set<std::string> quantized = QuantizedTensors(*reader_, spec_);
+  if (reference_ == nullptr) {
+    if (checkpoint_.is_image()) report_.layers = LayersOfBlocks(checkpoint_, quantized);
+    return;
+  }
+  const Checkpoint& reference = reference_->checkpoint();
   if (checkpoint_.is_image()) {
     CompareDecoded(quantized);
   } else {

@@ -97,6 +97,32 @@ class GgufTest(CliCase):
         code, out, err = run("plan", file, "--group-size", "64")
         self.assertEqual(code, 0, err)
 
+    def test_blocks_are_counted(self):
+        """Bits of linear layers; every matrix in blocks, the embedding too, is a layer of verify."""
+        for kind, bits in (("q4_0", 4.5), ("q4_k", 4.5), ("q6_k", 6.5625), ("q8_0", 8.5),
+                           ("f16", None)):
+            file = self.gguf("model.gguf", self.model, "--gguf-type", kind, "--embedding-type",
+                             "f16", "--force")
+            self.assertEqual(self.report("inspect", file)["bits_per_weight"], bits, kind)
+            layers = self.report("verify", file)["layers"]
+            self.assertEqual(len(layers), 0 if bits is None else 28, kind)
+        file = self.gguf("model.gguf", self.model, "--gguf-type", "q4_k_m", "--force")
+        inspected = self.report("inspect", file)
+        linears = [group for group in inspected["groups"] if group["what"] in ("attention", "mlp")]
+        weights = {kind: sum(group["parameters"] for group in linears if group["dtype"] == kind)
+                   for kind in ("Q4_K", "Q6_K")}
+        self.assertGreater(weights["Q6_K"], 0)
+        self.assertAlmostEqual(inspected["bits_per_weight"],
+                               (4.5 * weights["Q4_K"] + 6.5625 * weights["Q6_K"]) /
+                               sum(weights.values()))
+        alone = self.report("verify", file)["layers"]
+        compared = self.report("verify", file, "--reference", self.model)["layers"]
+        for layer in alone:
+            self.assertIsNone(layer["weight_error"])
+        self.assertEqual(len(alone), 29)
+        self.assertEqual(sorted((layer["name"], layer["scheme"]) for layer in alone),
+                         sorted((layer["name"], layer["scheme"]) for layer in compared))
+
     def test_refusals(self):
         file = self.gguf("model.gguf", self.model)
         self.assert_fails(2, ["--imatrix", "only for --format gguf"], "convert", file, "-o",
