@@ -41,6 +41,15 @@ nlohmann::json MixturesJson(const QuantizeReport& report) {
   return mixtures;
 }
 
+nlohmann::json BudgetJson(const BudgetOutcome& budget) {
+  nlohmann::json json = {{"asked", budget.asked},
+                         {"limit", budget.limit},
+                         {"measured", nullptr},
+                         {"average_bits", budget.average_bits}};
+  if (budget.measured) json["measured"] = *budget.measured;
+  return json;
+}
+
 nlohmann::json EventsJson(const QuantizeReport& report) {
   nlohmann::json events = nlohmann::json::array();
   for (const Event& event : report.events) {
@@ -197,6 +206,7 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
       {"events", EventsJson(report)},
   };
   if (source_.derivation() != nullptr) manifest["rotation"] = *source_.derivation();
+  if (report.budget) manifest["budget"] = BudgetJson(*report.budget);
   if (!folding_.empty()) manifest["folding"] = folding_;
   if (!calibration_sha256.empty()) {
     manifest["calibration"] = {{"tokens", report.calibration_tokens},

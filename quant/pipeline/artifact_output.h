@@ -38,8 +38,8 @@ class ArtifactOutput : public QuantizedOutput {
 
   // Copies what was not quantized byte for byte, writes config.json, the side files,
   // recipe.yaml (the resolved recipe) and quantmill.json (inputs' and files' SHA-256, resolved
-  // recipe, calibration tokens' SHA-256, errors by layer, events; no times or paths, so that equal
-  // runs give equal bytes).
+  // recipe, what a budget came to, calibration tokens' SHA-256, errors by layer, events; no times
+  // or paths, so that equal runs give equal bytes).
   void Finish(const std::string& calibration_sha256, const QuantizeReport& report) override;
   void Verify(int threads,
               const std::function<void(int64_t, int64_t, const std::string&)>& progress) override;

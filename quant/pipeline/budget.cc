@@ -119,6 +119,10 @@ BitAllocation PredictAllocation(const Sensitivity& sensitivity, const Budget& bu
 Recipe Allocated(const Recipe& recipe, const Sensitivity& sensitivity,
                  const BitAllocation& allocation) {
   Recipe mixed = recipe;
+  if (recipe.budget) {
+    mixed.chosen_for = BudgetOutcome{BudgetText(*recipe.budget), recipe.budget->limit, std::nullopt,
+                                     allocation.average_bits};
+  }
   mixed.budget.reset();
   for (size_t g = 0; g < sensitivity.groups.size(); ++g) {
     const QuantScheme& scheme = sensitivity.candidates[allocation.candidates[g]];

@@ -31,7 +31,8 @@ double BitsForDivergence(const Sensitivity& sensitivity, double kl);
 // limit (a growth of the loss is taken to be as large as the divergence). Throws as AllocateBits.
 BitAllocation PredictAllocation(const Sensitivity& sensitivity, const Budget& budget);
 
-// `recipe` without its budget and with a rule for each group that differs from its scheme.
+// `recipe` with a rule for each group that differs from its scheme, and with what was chosen for
+// its budget (Recipe::chosen_for, not measured) instead of that.
 Recipe Allocated(const Recipe& recipe, const Sensitivity& sensitivity,
                  const BitAllocation& allocation);
 

@@ -53,11 +53,12 @@ Recipe SearchBudget(Backend& backend, Exec& exec, const ModelSource& source, con
   std::optional<Recipe> best;
   for (int trial = 0; trial < options.max_trials && high - low > kCloseBits; ++trial) {
     const BitAllocation allocation = AllocateBits(sensitivity, bits);
-    const Recipe mixed = Allocated(calibrated, sensitivity, allocation);
+    Recipe mixed = Allocated(calibrated, sensitivity, allocation);
     Quantize(backend, exec, source, mixed, trial_output, {.force = true}, callbacks);
     BudgetTrial done{allocation.average_bits, 0, false};
     done.measured = Measure(backend, exec, source, trial_output, held, recipe);
     done.kept = done.measured <= recipe.budget->limit;
+    mixed.chosen_for->measured = done.measured;
     if (done.kept) best = mixed;
     (done.kept ? high : low) = bits;
     if (options.on_trial) options.on_trial(done);

@@ -23,7 +23,8 @@ struct BudgetSearchOptions {
 
 // The recipe of the fewest bits that a trial has confirmed: quantizes with a prediction, measures
 // the artifact against the original on windows at the end of the calibration text, which the result
-// leaves out (CalibrationRecipe::held_out), and moves the target by bisection. Trials are written
+// leaves out (CalibrationRecipe::held_out), and moves the target by bisection. What the trial
+// measured is in the result's chosen_for. Trials are written
 // to a hidden sibling of `scratch`, a path that does not exist. Quantize with the result writes the
 // confirmed artifact again, byte for byte. Throws Error(kUsage) where no trial keeps the limit.
 Recipe SearchBudget(Backend& backend, Exec& exec, const ModelSource& source, const Recipe& recipe,

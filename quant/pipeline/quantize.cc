@@ -128,6 +128,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   report.backend_isa = backend.name + " " + backend.isa;
   report.backend = fmt::format("{}, {} thread{}", report.backend_isa, backend.threads,
                                backend.threads == 1 ? "" : "s");
+  report.budget = plan.recipe.chosen_for;
   report.planned_bytes = plan.memory.total_bytes;
   report.planned_gpu_bytes = plan.memory.gpu_bytes;
   report.input_bytes = source.original().checkpoint().total_bytes();

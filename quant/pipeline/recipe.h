@@ -12,6 +12,7 @@
 #include "kernels/ops.h"
 #include "quant/model/serving_target.h"
 #include "quant/pipeline/rules.h"
+#include "quant/report/results.h"
 
 namespace quantmill {
 
@@ -81,6 +82,9 @@ struct Recipe {
   // Bits are chosen for each layer that no rule names; `scheme` gives groups and zero points. The
   // choice becomes rules before anything is quantized.
   std::optional<Budget> budget;
+  // What that choice came to, once it was made: told beside the result, which does not depend on
+  // it.
+  std::optional<BudgetOutcome> chosen_for;
   bool rotate = false;         // the model is rotated first (quant/model/rotation.h)
   bool quantize_head = false;  // lm_head too, in kHeadScheme unless a rule says otherwise
   std::string format = "compressed-tensors";

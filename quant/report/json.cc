@@ -31,6 +31,14 @@ Json ToJson(const LayerResult& l) {
           {"weight_error", l.weight_error}};
 }
 
+Json ToJson(const std::optional<BudgetOutcome>& budget) {
+  if (!budget) return {};
+  return {{"asked", budget->asked},
+          {"limit", budget->limit},
+          {"measured", NullIfAbsent(budget->measured)},
+          {"average_bits", budget->average_bits}};
+}
+
 Json ToJson(const MixtureCoverage& m) {
   return {{"block", m.block}, {"top_k", m.top_k}, {"tokens", m.tokens}};
 }
@@ -179,6 +187,7 @@ Json ToJson(const QuantizeReport& r) {
           {"peak_gpu_bytes", r.peak_gpu_bytes},
           {"input_bytes", r.input_bytes},
           {"output_bytes", r.output_bytes},
+          {"budget", ToJson(r.budget)},
           {"seconds", ToJson(r.seconds)},
           {"fallbacks", fallbacks},
           {"layers", Array(r.layers, [](const auto& layer) { return ToJson(layer); })},

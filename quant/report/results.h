@@ -54,6 +54,16 @@ struct PhaseSeconds {
   double fold = 0;    // search for scales of inputs (AWQ, SmoothQuant)
 };
 
+// What a --budget came to.
+struct BudgetOutcome {
+  std::string asked;  // "kl<=0.05"
+  double limit = 0;   // of it, as `measured` counts; "4.5bits": bits a weight
+  // Of the trial that was kept: KL in nats a token, or the growth of the perplexity as a share.
+  // Nothing for bits, which are counted.
+  std::optional<double> measured;
+  double average_bits = 0;  // a weight, over the quantized layers of the blocks, scales counted
+};
+
 struct QuantizeReport {
   std::string output;
   std::string method;       // "gptq", "rtn"
@@ -68,6 +78,7 @@ struct QuantizeReport {
   int64_t peak_gpu_bytes = 0;
   uint64_t input_bytes = 0;  // of weights
   uint64_t output_bytes = 0;
+  std::optional<BudgetOutcome> budget;
   PhaseSeconds seconds;
   std::vector<LayerResult> layers;
   std::vector<MixtureCoverage> mixtures;  // calibrated ones

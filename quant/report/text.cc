@@ -54,6 +54,13 @@ bool WorseError(double a, double b) {
   return a > b;
 }
 
+// "kl<=0.05: 0.0486 measured, 4.312 bits a weight"
+std::string Spent(const BudgetOutcome& budget) {
+  std::string text = budget.asked + ": ";
+  if (budget.measured) text += fmt::format("{:.4g} measured, ", *budget.measured);
+  return text + fmt::format("{:.3f} bits a weight", budget.average_bits);
+}
+
 std::string SizeChange(uint64_t before, uint64_t after) {
   std::string text = FormatBytes(before) + " -> " + FormatBytes(after);
   if (after > 0) {
@@ -193,6 +200,7 @@ std::string ToText(const QuantizeReport& r, const TextStyle& style) {
   text += Fact("method", r.method + ", " + Schemes(r.layers));
   text += Fact("format", r.format);
   text += Fact("weights", SizeChange(r.input_bytes, r.output_bytes));
+  if (r.budget) text += Fact("budget", Spent(*r.budget));
   text += Fact("run on", r.backend);
   if (r.calibration_tokens > 0) {
     text +=

@@ -10,6 +10,11 @@ from cli_case import ROOT, CliCase, hashes, main, run
 
 
 class PlanTest(CliCase):
+    @staticmethod
+    def recorded(folder):
+        with open(os.path.join(folder, "quantmill.json"), encoding="utf-8") as file:
+            return json.load(file)
+
     def test_plan_measures_time_and_spends_a_budget(self):
         flags = ["plan", self.model, "--group-size", "64", "--samples", "8", "--sequence-length",
                  "128"]
@@ -69,7 +74,12 @@ class PlanTest(CliCase):
 
     def test_budget_of_bits(self):
         folder = self.path("out")
-        self.quantize(folder, "--budget", "4.5bits", "--method", "rtn")
+        report = self.quantize(folder, "--budget", "4.5bits", "--method", "rtn")
+        budget = report["budget"]
+        self.assertEqual((budget["asked"], budget["limit"], budget["measured"]),
+                         ("4.5bits", 4.5, None))
+        self.assertAlmostEqual(budget["average_bits"], self.average_bits(folder), places=2)
+        self.assertEqual(self.recorded(folder)["budget"], budget)
         self.assertLessEqual(self.average_bits(folder), 4.51)  # the shapes beside the codes, too
         self.assertGreater(self.average_bits(folder), 4.45)
         self.assertEqual(os.listdir(self.folder), ["out"])
@@ -80,7 +90,8 @@ class PlanTest(CliCase):
         folder = self.path("out")
         flags = ["--group-size", "64", "--samples", "16", "--sequence-length", "128", "--method",
                  "rtn", "--effort", "fast", "--calib", os.path.join(ROOT, "calib_data", "calibration.txt")]
-        code, out, err = run("quantize", self.model, "-o", folder, "--budget", "kl<=0.02", *flags)
+        code, out, err = run("quantize", self.model, "-o", folder, "--budget", "kl<=0.02", "--json",
+                             *flags)
         self.assertEqual(code, 0, err)
         trials = [line for line in err.splitlines() if "measure" in line]
         self.assertGreater(len(trials), 1, err)
@@ -90,15 +101,25 @@ class PlanTest(CliCase):
         for line in trials:
             measured = float(line.split("measure ")[1].split(":")[0])
             self.assertEqual(measured <= 0.02, line.endswith("kept"), line)
+        # That trial is in the report, and beside the weights.
+        budget = json.loads(out)["budget"]
+        self.assertEqual((budget["asked"], budget["limit"]), ("kl<=0.02", 0.02))
+        self.assertLessEqual(budget["measured"], 0.02)
+        told = [line for line in trials if f'{budget["measured"]:.4g}:' in line]
+        self.assertEqual(len(told), 1, err)
+        self.assertIn(f'{budget["average_bits"]:.3f} bits', told[0])
+        self.assertAlmostEqual(budget["average_bits"], min(kept), places=3)
         self.assertEqual(os.listdir(self.folder), ["out"])
-        with open(os.path.join(folder, "quantmill.json"), encoding="utf-8") as file:
-            self.assertEqual(json.load(file)["recipe"]["calibration"]["held_out"], 16)
+        record = self.recorded(folder)
+        self.assertEqual(record["budget"], budget)
+        self.assertEqual(record["recipe"]["calibration"]["held_out"], 16)
         # The recipe beside the weights makes the same ones again, without a search.
         again = self.path("again")
         code, _, err = run("quantize", self.model, "-o", again, "--recipe",
                            os.path.join(folder, "recipe.yaml"), "--quiet")
         self.assertEqual(code, 0, err)
         self.assertEqual(hashes(again)["model.safetensors"], hashes(folder)["model.safetensors"])
+        self.assertNotIn("budget", self.recorded(again))
 
     def test_budgets_that_cannot_be_kept_are_told(self):
         self.assert_fails(2, ["1 bits a weight cannot be reached", "is the least"], "quantize",

@@ -81,6 +81,10 @@ TEST(Budget, TheChoiceBecomesRulesThatNameLayersExactly) {
   recipe.budget = Budget{Budget::Kind::kBits, 4};
   const Recipe mixed = Allocated(recipe, s, {{2, 4}, 0, 0});
   EXPECT_FALSE(mixed.budget.has_value());
+  ASSERT_TRUE(mixed.chosen_for.has_value());
+  EXPECT_EQ(mixed.chosen_for->asked, "4bits");
+  EXPECT_EQ(mixed.chosen_for->limit, 4);
+  EXPECT_FALSE(mixed.chosen_for->measured.has_value()) << "bits are counted";
   ASSERT_EQ(mixed.rules.size(), 1u) << "the first has the recipe's own scheme";
   EXPECT_EQ(mixed.rules[0].scheme->bits, 6);
   RuleMatcher matcher(mixed.rules);

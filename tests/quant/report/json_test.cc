@@ -36,6 +36,21 @@ TEST(JsonTest, QuantizeHasTheKeysThatScriptsRelyOn) {
   EXPECT_EQ(json["events"][1]["is_fallback"], true);
 }
 
+TEST(JsonTest, QuantizeTellsWhatABudgetCameTo) {
+  QuantizeReport report = SampleQuantizeReport();
+  EXPECT_TRUE(Reparsed(report)["budget"].is_null());
+  report.budget = BudgetOutcome{"perplexity<=+1%", 0.01, 0.0085, 4.375};
+  const Json measured = Reparsed(report)["budget"];
+  EXPECT_EQ(measured["asked"], "perplexity<=+1%");
+  EXPECT_EQ(measured["limit"], 0.01);
+  EXPECT_EQ(measured["measured"], 0.0085);
+  EXPECT_EQ(measured["average_bits"], 4.375);
+  report.budget = BudgetOutcome{"4.5bits", 4.5, std::nullopt, 4.4921875};
+  const Json counted = Reparsed(report)["budget"];
+  EXPECT_EQ(counted["limit"], 4.5);
+  EXPECT_TRUE(counted["measured"].is_null());
+}
+
 TEST(JsonTest, EvalHasDivergenceOrNull) {
   const Json json = Reparsed(SampleEvalReport());
   EXPECT_EQ(json["protocol"]["name"], "windows");

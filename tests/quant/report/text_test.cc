@@ -54,6 +54,15 @@ largest errors of 7 layers, median 0.004
 )");
 }
 
+TEST(TextTest, QuantizeSaysWhatABudgetCameTo) {
+  QuantizeReport report = SampleQuantizeReport();
+  report.budget = BudgetOutcome{"kl<=0.05", 0.05, 0.04861, 4.3125};
+  EXPECT_NE(ToText(report).find("  budget      kl<=0.05: 0.04861 measured, 4.312 bits a weight\n"),
+            std::string::npos);
+  report.budget = BudgetOutcome{"4.5bits", 4.5, std::nullopt, 4.4921875};
+  EXPECT_NE(ToText(report).find("  budget      4.5bits: 4.492 bits a weight\n"), std::string::npos);
+}
+
 TEST(TextTest, EvalBeginsWithItsProtocol) {
   const std::string text = ToText(SampleEvalReport());
   ExpectReadable(text);
