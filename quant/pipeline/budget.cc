@@ -23,16 +23,27 @@ constexpr Form kForms[] = {{Budget::Kind::kBits, "", "bits", 1},
                            {Budget::Kind::kKl, "kl<=", "", 1},
                            {Budget::Kind::kPerplexity, "perplexity<=+", "%", 0.01}};
 
-double MostBits(const Sensitivity& sensitivity) {
+// With the last candidate of every group, or the first.
+int64_t MostBits(const Sensitivity& sensitivity) {
   int64_t bits = sensitivity.fixed_bits;
   for (const LayerGroup& group : sensitivity.groups) bits += group.bits.back();
+  return bits;
+}
+
+int64_t LeastBits(const Sensitivity& sensitivity) {
+  int64_t bits = sensitivity.fixed_bits;
+  for (const LayerGroup& group : sensitivity.groups) bits += group.bits.front();
+  return bits;
+}
+
+double Average(const Sensitivity& sensitivity, int64_t bits) {
   return static_cast<double>(bits) / static_cast<double>(sensitivity.total_weights());
 }
 
-double LeastBits(const Sensitivity& sensitivity) {
-  int64_t bits = sensitivity.fixed_bits;
-  for (const LayerGroup& group : sensitivity.groups) bits += group.bits.front();
-  return static_cast<double>(bits) / static_cast<double>(sensitivity.total_weights());
+// What `average_bits` come to.
+int64_t Capacity(const Sensitivity& sensitivity, double average_bits) {
+  const auto weights = static_cast<double>(sensitivity.total_weights());
+  return static_cast<int64_t>(std::floor(average_bits * weights + 0.5));
 }
 
 std::string Escaped(const std::string& name) {
@@ -71,7 +82,17 @@ std::string BudgetText(const Budget& budget) {
   return "?";
 }
 
+void CheckBits(const Sensitivity& sensitivity, double average_bits) {
+  const int64_t least = LeastBits(sensitivity);
+  if (least <= Capacity(sensitivity, average_bits)) return;
+  throw Error(ErrorCode::kUsage, "--budget",
+              fmt::format("{:.4g} bits a weight cannot be reached; {:.4g} is the least, scales "
+                          "counted",
+                          average_bits, std::ceil(Average(sensitivity, least) * 1000) / 1000));
+}
+
 BitAllocation AllocateBits(const Sensitivity& sensitivity, double average_bits) {
+  CheckBits(sensitivity, average_bits);
   std::vector<std::vector<KnapsackOption>> groups;
   groups.reserve(sensitivity.groups.size());
   for (const LayerGroup& group : sensitivity.groups) {
@@ -80,22 +101,15 @@ BitAllocation AllocateBits(const Sensitivity& sensitivity, double average_bits) 
       options.push_back({group.bits[i], sensitivity.Cost(group, i)});
     }
   }
-  const auto weights = static_cast<double>(sensitivity.total_weights());
-  const auto capacity = static_cast<int64_t>(std::floor(average_bits * weights + 0.5));
-  auto choice = SolveKnapsack(groups, capacity - sensitivity.fixed_bits);
-  if (!choice) {
-    throw Error(ErrorCode::kUsage, "--budget",
-                fmt::format("{:.4g} bits a weight cannot be reached; {:.4g} is the least, scales "
-                            "counted",
-                            average_bits, std::ceil(LeastBits(sensitivity) * 1000) / 1000));
-  }
-  return {std::move(choice->options),
-          static_cast<double>(choice->size + sensitivity.fixed_bits) / weights, choice->cost};
+  auto choice = SolveKnapsack(groups, Capacity(sensitivity, average_bits) - sensitivity.fixed_bits);
+  Check(choice.has_value(), "CheckBits: the least fits");
+  return {std::move(choice->options), Average(sensitivity, choice->size + sensitivity.fixed_bits),
+          choice->cost};
 }
 
 double BitsForDivergence(const Sensitivity& sensitivity, double kl) {
-  double low = LeastBits(sensitivity);
-  double high = MostBits(sensitivity);
+  double low = Average(sensitivity, LeastBits(sensitivity));
+  double high = Average(sensitivity, MostBits(sensitivity));
   if (AllocateBits(sensitivity, low).predicted_kl <= kl) return low;
   while (high - low > 0.001) {
     const double middle = (low + high) / 2;

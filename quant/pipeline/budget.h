@@ -19,8 +19,12 @@ struct BitAllocation {
   double predicted_kl = 0;         // nats a token
 };
 
-// The least predicted divergence within `average_bits`, exactly (SolveKnapsack). Throws
-// Error(kUsage) naming the least that is possible where nothing fits.
+// Throws Error(kUsage) naming the least that is possible where `average_bits` are fewer. Errors are
+// not looked at: CountBits is enough.
+void CheckBits(const Sensitivity& sensitivity, double average_bits);
+
+// The least predicted divergence within `average_bits`, exactly (SolveKnapsack). Throws as
+// CheckBits.
 BitAllocation AllocateBits(const Sensitivity& sensitivity, double average_bits);
 
 // The least average bits whose predicted divergence is at most `kl` (to a thousandth of a bit), or

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "quant/pipeline/budget.h"
 #include "quant/pipeline/memory_estimate.h"
+#include "quant/pipeline/sensitivity.h"
 #include "quant/runtime/kv_precision.h"
 
 namespace quantmill {
@@ -103,6 +105,15 @@ void SpendTheRest(const ModelSource& source, const BackendInfo& backend, Quantiz
   Estimate(source, backend, plan);
 }
 
+// Before minutes of rotating or measuring, after which the choice would refuse it.
+void CheckBudgetOfBits(const ModelSource& source, const QuantizePlan& plan) {
+  const std::optional<Budget>& budget = plan.recipe.budget;
+  if (!budget || budget->kind != Budget::Kind::kBits) return;
+  if (!HasCandidates(plan.recipe.scheme)) return;  // told where they are measured
+  const Sensitivity counted = CountBits(source, plan);
+  if (!counted.groups.empty()) CheckBits(counted, budget->limit);
+}
+
 }  // namespace
 
 QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
@@ -121,6 +132,7 @@ QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
                 "the run is on " + backend.name +
                     ", which has the host's memory: --max-host-mem is its budget");
   }
+  CheckBudgetOfBits(source, plan);
   plan.backend_budget = BudgetOf(plan.recipe, backend);
   FitBudget(source, backend, plan);
   SpendTheRest(source, backend, plan);

@@ -69,7 +69,8 @@ QuantizePlan PlanModules(const ModelSource& source, const Recipe& recipe);
 //   Error(kEnvironment)  --max-host-mem or --max-gpu-mem (or 90 % of the device's memory) below the
 //                        least that would do, which is named; a compute type that the backend does
 //                        not have;
-//   Error(kUsage)        --max-gpu-mem for a backend that has the host's memory.
+//   Error(kUsage)        --max-gpu-mem for a backend that has the host's memory; a budget of fewer
+//                        bits than the smallest schemes take.
 QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
                               const BackendInfo& backend);
 

@@ -89,6 +89,42 @@ std::string GroupName(const std::vector<const LinearSpec*>& linears) {
   return prefix + fmt::format("({})", fmt::join(leaves, "|"));
 }
 
+int64_t BitsOf(const LinearSpec& linear, const QuantScheme& scheme) {
+  return std::llround(scheme.BitsPerWeight(linear.out, linear.in) *
+                      static_cast<double>(linear.out * linear.in));
+}
+
+bool IsFree(RuleMatcher& rules, const std::vector<const LinearSpec*>& linears) {
+  return std::all_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
+    return rules.Match(linear->name) == nullptr;
+  });
+}
+
+// With its bits counted; no error was measured.
+LayerGroup NewGroup(const std::vector<const LinearSpec*>& linears,
+                    const std::vector<QuantScheme>& candidates) {
+  LayerGroup group;
+  group.name = GroupName(linears);
+  group.bits.resize(candidates.size(), 0);
+  group.errors.resize(candidates.size(), 0);
+  for (const LinearSpec* linear : linears) {
+    group.layers.push_back(linear->name);
+    group.weights += linear->out * linear->in;
+    for (size_t i = 0; i < candidates.size(); ++i) group.bits[i] += BitsOf(*linear, candidates[i]);
+  }
+  return group;
+}
+
+void AddFixed(const std::vector<const LinearSpec*>& linears, const QuantizePlan& plan,
+              Sensitivity& result) {
+  for (const LinearSpec* linear : linears) {
+    const QuantizedModule* module = plan.Find(linear->name);
+    if (module == nullptr) continue;  // dense: outside the average
+    result.fixed_weights += linear->out * linear->in;
+    result.fixed_bits += BitsOf(*linear, module->scheme);
+  }
+}
+
 class Measurement {
  public:
   Measurement(Backend& backend, Exec& exec, const ModelSource& source, const QuantizePlan& plan,
@@ -153,20 +189,10 @@ class Measurement {
   }
 
   void AddGroup(const std::vector<const LinearSpec*>& linears, size_t depth, BlockInWork& block) {
-    const bool is_free = std::all_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
-      return rules_.Match(linear->name) == nullptr;
-    });
-    if (!is_free) return AddFixed(linears);
-    LayerGroup group;
-    group.name = GroupName(linears);
+    if (!IsFree(rules_, linears)) return AddFixed(linears, plan_, result_);
+    LayerGroup group = NewGroup(linears, result_.candidates);
     group.family = FamilyOf(depth, SiteOf(block.spec, linears));
-    group.bits.resize(result_.candidates.size(), 0);
-    group.errors.resize(result_.candidates.size(), 0);
-    for (const LinearSpec* linear : linears) {
-      group.layers.push_back(linear->name);
-      group.weights += linear->out * linear->in;
-      block.group_of[linear] = block.groups.size();
-    }
+    for (const LinearSpec* linear : linears) block.group_of[linear] = block.groups.size();
     block.groups.push_back(std::move(group));
   }
 
@@ -233,23 +259,10 @@ class Measurement {
       const QuantScheme& scheme = result_.candidates[i];
       const SolveResult solved = solver.Solve(weight, scheme).solved;
       group.errors[i] += solved.relative_error;
-      group.bits[i] += std::llround(scheme.BitsPerWeight(linear.out, linear.in) *
-                                    static_cast<double>(linear.out * linear.in));
       if (i == probe_) probe = backend_.PackQuantized(exec_, solved.linear, plan_.stream.compute);
     }
     source_.Release(linear);
     return probe;
-  }
-
-  void AddFixed(const std::vector<const LinearSpec*>& linears) {
-    for (const LinearSpec* linear : linears) {
-      const QuantizedModule* module = plan_.Find(linear->name);
-      if (module == nullptr) continue;  // dense: outside the average
-      const int64_t weights = linear->out * linear->in;
-      result_.fixed_weights += weights;
-      result_.fixed_bits += std::llround(module->scheme.BitsPerWeight(linear->out, linear->in) *
-                                         static_cast<double>(weights));
-    }
   }
 
   void FitFamilies() {
@@ -300,6 +313,10 @@ size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t budget) {
   return std::clamp<size_t>(fitting, 1, depths);
 }
 
+bool HasCandidates(const QuantScheme& base) {
+  return base.code_type == CodeType::kInt && base.input.type == InputScheme::Type::kNone;
+}
+
 std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::Stack stack) {
   const bool any = stack != ServingTarget::Stack::kVllm && stack != ServingTarget::Stack::kSglang;
   std::vector<QuantScheme> candidates;
@@ -311,10 +328,27 @@ std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::S
   return candidates;
 }
 
+Sensitivity CountBits(const ModelSource& source, const QuantizePlan& plan) {
+  RuleMatcher rules(plan.recipe.rules);
+  Sensitivity counted;
+  counted.candidates = CandidatesFor(plan.recipe.scheme, plan.recipe.target.stack);
+  counted.family_scales = {0};
+  for (const BlockSpec& block : source.spec().blocks) {
+    for (const auto& linears : block.FusedLinears()) {
+      if (IsFree(rules, linears)) {
+        counted.groups.push_back(NewGroup(linears, counted.candidates));
+      } else {
+        AddFixed(linears, plan, counted);
+      }
+    }
+  }
+  return counted;
+}
+
 Sensitivity MeasureSensitivity(Backend& backend, Exec& exec, const ModelSource& source,
                                const QuantizePlan& plan, const SensitivityProgress& progress) {
   const QuantScheme& base = plan.recipe.scheme;
-  if (base.code_type != CodeType::kInt || base.input.type != InputScheme::Type::kNone) {
+  if (!HasCandidates(base)) {
     throw Error(ErrorCode::kUsage, "--budget",
                 fmt::format("chooses bits of weight-only integers; {} has one size only",
                             SchemeText(base)));

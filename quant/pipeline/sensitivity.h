@@ -39,9 +39,16 @@ struct Sensitivity {
   int64_t total_weights() const;
 };
 
+// Whether bits can be chosen: weight-only integers.
+bool HasCandidates(const QuantScheme& base);
+
 // Weight-only integers of 2, 3, 4, 5, 6 and 8 bits with the groups and zero points of `base`; 4 and
 // 8 alone for the servers that have no others.
 std::vector<QuantScheme> CandidatesFor(const QuantScheme& base, ServingTarget::Stack stack);
+
+// What is known without measuring: groups with their bits, all of one family; errors are 0.
+// REQUIRES: HasCandidates of the recipe's scheme.
+Sensitivity CountBits(const ModelSource& source, const QuantizePlan& plan);
 
 // In how many depths neighbouring blocks are probed together: each block alone, but at most 32
 // depths (129 streams), and no more than what fits a quarter of `budget` (bytes; 0: no limit) with
@@ -52,7 +59,7 @@ size_t ProbeDepths(const DecoderSpec& spec, int64_t tokens, int64_t budget);
 using SensitivityProgress =
     std::function<void(int64_t done, int64_t total, const std::string& what)>;
 
-// Throws Error(kUsage) where the plan's own scheme is not weight-only integers, or rules name every
+// Throws Error(kUsage) where the plan's own scheme has no candidates, or rules name every
 // layer. Calibration windows: at most 32 of the recipe's for the Gram matrices, another one (the
 // text's last) for the divergences. Error(kBadInput) where the samples leave none. Deterministic;
 // independent of the number of threads.

@@ -126,6 +126,15 @@ class PlanTest(CliCase):
                           self.model, "-o", self.path("out"), "--group-size", "64", "--samples",
                           "8", "--sequence-length", "128", "--effort", "fast", "--budget", "1bits",
                           "--quiet")
+        # Before anything is measured: the text is not opened. Of what a server loads, too.
+        for more, least in (([], "2.25"), (["--target", "vllm"], "4.25"),
+                            (["--rule", ".*mlp.*=w4a16", "--rotate"], "3.75")):
+            self.assert_fails(2, ["2.2 bits a weight cannot be reached", least + " is the least"],
+                              "quantize", self.model, "-o", self.path("out"), "--group-size", "64",
+                              "--calib", self.path("none.txt"), "--budget", "2.2bits", "--quiet",
+                              *more)
+        self.assert_fails(2, ["2.25 is the least"], "plan", self.model, "--group-size", "64",
+                          "--calib", self.path("none.txt"), "--budget", "2.2bits")
         text = self.path("short.txt")
         with open(text, "w", encoding="utf-8") as file:
             file.write("A short text. " * 400)

@@ -65,6 +65,14 @@ TEST(Budget, TheLeastIsNamedWhereNothingFits) {
   EXPECT_NO_THROW(AllocateBits(Sample(), 3));
 }
 
+// What a plan is refused by, and what is measured later, are of the same bits.
+TEST(Budget, TheLeastNeedsNoMeasuring) {
+  Sensitivity counted = Sample();
+  for (LayerGroup& group : counted.groups) group.errors.assign(group.errors.size(), 0);
+  EXPECT_NO_THROW(CheckBits(counted, 3));
+  EXPECT_THROW(CheckBits(counted, 2.9), Error);
+}
+
 TEST(Budget, BitsForADivergenceAreTheFewest) {
   const Sensitivity s = Sample();
   const double bits = BitsForDivergence(s, 0.03);
