@@ -12,6 +12,16 @@ std::optional<std::string> TokenizerText(const ModelSource& model) {
   return model.checkpoint().ReadFile("tokenizer.json");
 }
 
+// Where there is none that can be read, eval has another way.
+Tokenizer OpenOrTellOfIds(const ModelSource& model) {
+  try {
+    return OpenTokenizer(model);
+  } catch (const Error& error) {
+    throw Error(error.code(), error.where(),
+                error.message() + "; or give token ids, with --tokens-file");
+  }
+}
+
 }  // namespace
 
 std::optional<int32_t> BosOf(const Tokenizer& tokenizer) {
@@ -23,12 +33,12 @@ std::optional<int32_t> BosOf(const Tokenizer& tokenizer) {
 }
 
 TextTokens TokenizeText(const std::string& path, const std::deque<ModelSource>& models) {
-  const Tokenizer tokenizer = OpenTokenizer(models.front());
+  const Tokenizer tokenizer = OpenOrTellOfIds(models.front());
   const std::optional<std::string> text = TokenizerText(models.front());
   TextTokens tokens{ReadTokenStream({path, true}, models.front(), tokenizer), BosOf(tokenizer)};
   for (size_t i = 1; i < models.size(); ++i) {
     if (TokenizerText(models[i]) == text) continue;
-    const Tokenizer other = OpenTokenizer(models[i]);
+    const Tokenizer other = OpenOrTellOfIds(models[i]);
     if (ReadTokenStream({path, true}, models[i], other) == tokens.ids) continue;
     throw Error(ErrorCode::kBadInput, models[i].path(),
                 "its tokenizer encodes the text differently from that of " + models.front().path() +

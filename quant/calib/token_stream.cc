@@ -134,8 +134,15 @@ Tokenizer OpenTokenizer(const ModelSource& source) {
   const std::string path = source.checkpoint().PathOf("tokenizer.json");
   const std::optional<std::string> text = source.checkpoint().ReadFile("tokenizer.json");
   if (!text) {
+    // Older checkpoints have SentencePiece's own file alone.
+    const char* other = source.checkpoint().HasFile("tokenizer.model")
+                            ? "; tokenizer.model is not read: transformers makes the one from the "
+                              "other (AutoTokenizer, save_pretrained)"
+                            : "";
     throw Error(ErrorCode::kBadInput, path,
-                "missing; text needs the model's tokenizer (token ids can be given instead)");
+                std::string("is missing, and text needs the model's tokenizer: copy that file from "
+                            "the original model into this folder") +
+                    other);
   }
   return Tokenizer::FromJson(*text, path);
 }

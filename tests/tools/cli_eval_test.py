@@ -128,6 +128,22 @@ class EvalTest(CliCase):
         self.assert_fails(3, ["other", "tokenizer"], "eval", self.model, other, "--text",
                           self.text, "--window", "64")
 
+    def test_a_model_without_a_tokenizer(self):
+        """The file that is missing, and what to do."""
+        bare = self.path("bare")
+        shutil.copytree(self.model, bare)
+        os.remove(os.path.join(bare, "tokenizer.json"))
+        generate = ["generate", bare, "--prompt", "The", "--quiet"]
+        evaluate = ["eval", bare, "--text", self.text, "--window", "64"]
+        for command, words in ((generate, []), (evaluate, ["--tokens-file"])):
+            self.assert_fails(3, ["bare/tokenizer.json: is missing", "copy that file", *words],
+                              *command)
+        self.assertNotIn("token ids", run(*generate)[2])  # which it does not take
+        self.assertNotIn("tokenizer.model", run(*generate)[2])
+        with open(os.path.join(bare, "tokenizer.model"), "wb") as file:
+            file.write(b"sentencepiece")
+        self.assert_fails(3, ["tokenizer.model is not read"], *generate)
+
     def test_generate(self):
         folder, _ = self.artifact("gptq")
         flags = ["--prompt", "The river", "--max-tokens", "20", "--temperature", "0.8", "--seed",
