@@ -171,10 +171,6 @@ class Format final : public WriterWithoutCache {
         scheme.input.type != InputScheme::Type::kNone) {
       return "holds weight-only integers of 4 bits, not " + Describe(scheme);
     }
-    if (scheme.symmetric) {
-      return "has zero points for every group; add --asymmetric, or choose gptq or "
-             "compressed-tensors";
-    }
     if (module.name == "lm_head") return "loaders expect lm_head dense";
     if (module.out < 1 || module.out % kPerWord != 0) {
       return "its " + std::to_string(module.out) + " outputs are no multiple of 8";
@@ -184,6 +180,11 @@ class Format final : public WriterWithoutCache {
              std::to_string(scheme.group_size);
     }
     if (scheme.scale_dtype != DType::kF16) return "scales are F16";
+    // Last, because convert gives such layers zero points: they are not what stops it.
+    if (scheme.symmetric) {
+      return "has zero points for every group; add --asymmetric, or choose gptq or "
+             "compressed-tensors";
+    }
     return "";
   }
 };

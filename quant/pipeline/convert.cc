@@ -182,16 +182,29 @@ void Conversion::ChooseSchemes() {
 }
 
 void Conversion::CheckSupported() const {
-  for (const QuantizedModule& module : targets_) {
+  // A refusal is of the layer as the source has it: a user knows nothing of the zero points and
+  // scale types that it would get.
+  const auto check = [](const auto& target, const auto& source, const auto& supported) {
+    try {
+      supported(target);
+    } catch (const Error&) {
+      supported(source);
+      throw;
+    }
+  };
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    const QuantizedModule& module = targets_[i];
     if (module.scheme.group_size == 1) {
       throw Error(ErrorCode::kUsage, module.name,
                   "act-order scattered the inputs of its groups (g_idx), so that each has a scale "
                   "of its own, which would make the file several times as large; "
                   "--dequantize f16 writes a dense checkpoint");
     }
-    format_.CheckSupported(module);
+    check(module, input_.modules()[i],
+          [&](const QuantizedModule& held) { format_.CheckSupported(held); });
   }
-  format_.CheckTogether(targets_);
+  check(targets_, input_.modules(),
+        [&](const std::vector<QuantizedModule>& held) { format_.CheckTogether(held); });
   format_.CheckSupportedKv(source_.kv_scheme());
 }
 

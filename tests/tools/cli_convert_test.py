@@ -198,8 +198,15 @@ class ConvertTest(CliCase):
         shutil.rmtree(mine)
         eight = self.path("eight")
         self.quantize(eight, "--method", "rtn", "--rule", ".*=w8a16")
-        self.assert_fails(2, ["awq", "4 bits"], "convert", eight, *out, "--format", "awq")
-        self.assertEqual(os.listdir(self.folder), ["eight"])
+        self.assert_fails(2, ["awq", "4 bits", "not w8a16 per channel symmetric"], "convert", eight,
+                          *out, "--format", "awq")
+        shutil.rmtree(eight)
+        # As the source has them, not with the zero points that they would get.
+        mixed = self.path("mixed")
+        self.quantize(mixed, "--method", "rtn", "--rule", ".*down_proj=w4a16:g32")
+        self.assert_fails(2, ["awq", "is w4a16 g64 symmetric, and", "down_proj w4a16 g32 symmetric"],
+                          "convert", mixed, *out, "--format", "awq")
+        self.assertEqual(os.listdir(self.folder), ["mixed"])
 
 
 if __name__ == "__main__":
