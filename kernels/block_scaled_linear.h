@@ -6,18 +6,11 @@
 #include <memory>
 #include <utility>
 
+#include "kernels/core/block_rounding.h"
 #include "kernels/core/error.h"
 #include "kernels/ops.h"
 
 namespace quantmill {
-
-// How a backend rounds one token.
-struct BlockRounding {
-  bool fp4 = false;         // E2M1 numbers; otherwise E4M3
-  bool powers = false;      // scales are powers of two; otherwise E4M3 below `global_scale`
-  float global_scale = 1;   // QuantizedLinear::input_scale
-  int64_t group_size = 32;  // inputs that share a scale
-};
 
 class BlockScaledLinear final : public PackedLinear {
  public:

@@ -53,13 +53,8 @@ struct Exec {
 //   of
 //            up to three BF16 numbers, whose products that matter are summed: a product is that of
 //            F32 to within 2^-23 (subnormal numbers count as zero), and a few tokens take longer.
-//            Elsewhere it is kF32.
+//            It takes scratch of 6 bytes an input. Elsewhere (BackendInfo::splits_f32) it is kF32.
 enum class Compute : uint8_t { kF32, kBF16, kBF16x3 };
-
-// What multiplies like `compute` when many tokens are taken at a time.
-constexpr Compute ForManyTokens(Compute compute) {
-  return compute == Compute::kF32 ? Compute::kBF16x3 : compute;
-}
 
 // The activation type that feeds MatMul under `compute`.
 constexpr DType ActivationType(Compute compute) {
@@ -260,6 +255,7 @@ struct BackendInfo {
   std::string
       isa;  // "amx", "avx512_bf16", "avx512", "avx2", "generic"; the compute capability on a GPU
   bool compute_bf16 = false;    // MatMul has a kBF16 path faster than kF32
+  bool splits_f32 = false;      // kBF16x3 is another path than kF32
   bool attention_bf16 = false;  // Attention on a BF16 store, with BF16 outputs, is the faster one
   int threads = 1;              // host threads
   // Bytes of a device; 0: the backend's memory is the host's. Of these, what driver and libraries
@@ -267,6 +263,11 @@ struct BackendInfo {
   int64_t memory = 0;
   int64_t memory_overhead = 0;
 };
+
+// What multiplies like `compute` when many tokens are taken at a time.
+inline Compute ForManyTokens(Compute compute, const BackendInfo& backend) {
+  return compute == Compute::kF32 && backend.splits_f32 ? Compute::kBF16x3 : compute;
+}
 
 class Backend {
  public:

@@ -225,8 +225,8 @@ std::vector<ModelScores> EvalCommand::Score(Session& session, const Contest& con
                             ? session.ComputeNamed(flags_.reference_compute)
                             : compute;
     const KvPrecision kv = is_reference ? KvPrecision{} : KvPrecisionNamed(flags_.kv_cache, source);
-    models.push_back(
-        &decoders.emplace_back(session.backend(), session.exec(), source, ForManyTokens(own), kv));
+    models.push_back(&decoders.emplace_back(session.backend(), session.exec(), source,
+                                            ForManyTokens(own, session.backend().Info()), kv));
   }
   DecoderModel* reference = contest.reference ? models[*contest.reference] : nullptr;
   const auto start = std::chrono::steady_clock::now();

@@ -62,8 +62,9 @@ class ImatrixCommand : public Command {
         ReadTokenStream({calib_, false}, source, OpenTokenizer(source));
     const TokenWindows windows = CutCalibrationWindows(ids, samples_, length_, std::nullopt);
     ProgressLine line(console.shows_progress());
+    const BackendInfo backend = session.backend().Info();
     const Compute compute =
-        session.backend().Info().compute_bf16 ? Compute::kBF16 : Compute::kBF16x3;
+        ForManyTokens(backend.compute_bf16 ? Compute::kBF16 : Compute::kF32, backend);
     ImportanceMatrix matrix =
         MeasureImportance(session.backend(), session.exec(), source, windows, compute,
                           [&](int64_t done, int64_t total, const std::string& layer) {

@@ -62,7 +62,7 @@ class Reader final : public ArtifactReader {
   void ReadRows(const QuantizedModule& module, RowRange range,
                 QuantizedLinear& rows) const override;
   bool HasWords(const QuantizedModule& module) const override {
-    return LayoutOf(module.scheme).HasWords() && !config_.HasActOrder(module.name);
+    return LayoutFor(module.name, module.scheme).HasWords() && !config_.HasActOrder(module.name);
   }
   void ReadWords(const QuantizedModule& module, RowRange range, RowBand& band) const override;
   std::vector<std::string> TensorsOf(const std::string& module) const override;
@@ -209,7 +209,8 @@ void Reader::ReadWords(const QuantizedModule& module, RowRange range, RowBand& b
   if (range.begin == 0) CheckNoSurplus(module);
   StartRows(module, range, band.rows);
   band.rows.codes.clear();
-  LayoutOf(module.scheme).ReadWords(ModuleTensors(checkpoint_, module.name), module, range, band);
+  LayoutFor(module.name, module.scheme)
+      .ReadWords(ModuleTensors(checkpoint_, module.name), module, range, band);
 }
 
 void Reader::CheckNoSurplus(const QuantizedModule& module) const {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/cpu/matmul_kernels.h"
 #include "kernels/op_checks.h"
 
 namespace quantmill::cpu {
@@ -78,6 +79,7 @@ BackendInfo CpuBackend::Info() const {
   return {.name = "cpu",
           .isa = std::string(NameOf(isa_)),
           .compute_bf16 = isa_ == Isa::kAvx512Bf16 || isa_ == Isa::kAmx,
+          .splits_f32 = SelectMatMulKernels(isa_).bf16x3.tile != nullptr,
           .threads = pool_.threads()};
 }
 

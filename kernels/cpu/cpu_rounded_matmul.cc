@@ -276,10 +276,7 @@ void CpuBackend::RoundToBlocks(Exec& exec, ConstMatrix x, const BlockRounding& r
     for (int64_t t = task * rows; t < end; ++t) {
       kernels.round_blocks({.x = {x.Rows(t, 1).data, x.dtype == DType::kBF16},
                             .in = x.cols,
-                            .fp4 = rounding.fp4,
-                            .powers = rounding.powers,
-                            .global_scale = rounding.global_scale,
-                            .group = rounding.group_size,
+                            .rounding = rounding,
                             .out = out.Rows(t, 1).data});
     }
   });

@@ -188,18 +188,20 @@ float PowerScale(float absmax, bool fp4) {
   return scale;
 }
 
-float BlockScale(const BlockRoundArgs& a, float absmax) {
-  if (a.powers) return PowerScale(absmax, a.fp4);
-  return RoundToE4M3(Set1(a.global_scale * (absmax / 6.0f)))[0] / a.global_scale;
+float BlockScale(const BlockRounding& rounding, float absmax) {
+  if (rounding.powers) return PowerScale(absmax, rounding.fp4);
+  const float global = rounding.global_scale;
+  return RoundToE4M3(Set1(global * (absmax / 6.0f)))[0] / global;
 }
 
 template <typename Out>
 void RoundBlocksAs(const BlockRoundArgs& a) {
-  for (int64_t begin = 0; begin < a.in; begin += a.group) {
-    const int64_t end = Least(a.in, begin + a.group);
+  const BlockRounding& rounding = a.rounding;
+  for (int64_t begin = 0; begin < a.in; begin += rounding.group_size) {
+    const int64_t end = Least(a.in, begin + rounding.group_size);
     const float absmax = AbsMax(a.x, begin, end);
     const bool finite = absmax - absmax == 0.0f;  // NOLINT(misc-redundant-expression)
-    const float scale = finite ? BlockScale(a, absmax) : 0.0f;
+    const float scale = finite ? BlockScale(rounding, absmax) : 0.0f;
     for (int64_t i = begin; i < end; i += kLanes) {
       const int64_t n = Least(kLanes, end - i);
       Vec value{};
@@ -207,7 +209,7 @@ void RoundBlocksAs(const BlockRoundArgs& a) {
         value = Set1(absmax - absmax);  // NaN
       } else if (scale > 0.0f) {
         const Vec quotient = LoadX(a.x, i, n) / Set1(scale);
-        value = (a.fp4 ? RoundToE2M1(quotient) : RoundToE4M3(quotient)) * Set1(scale);
+        value = (rounding.fp4 ? RoundToE2M1(quotient) : RoundToE4M3(quotient)) * Set1(scale);
       }
       StorePartAs(static_cast<Out*>(a.out) + i, value, n);
     }

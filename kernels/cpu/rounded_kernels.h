@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "kernels/core/block_rounding.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul_kernels.h"
 
@@ -44,14 +45,11 @@ struct RoundArgs {
   int32_t* sums = nullptr;  // [segments]: of code - zero; integers alone, or null
 };
 
-// One token whose groups have rounded scales (BlockRounding).
+// One token whose groups have rounded scales.
 struct BlockRoundArgs {
   TokenInputs x;
   int64_t in = 0;
-  bool fp4 = false;
-  bool powers = false;
-  float global_scale = 1;
-  int64_t group = 0;
+  BlockRounding rounding;
   void* out = nullptr;  // [in], of the type of x
 };
 

@@ -22,8 +22,9 @@ constexpr double kCloseBits = 0.02;
 double Measure(Backend& backend, Exec& exec, const ModelSource& source, const std::string& artifact,
                const TokenWindows& held, const Recipe& recipe) {
   const ModelSource quantized = ModelSource::Open(artifact);
+  const BackendInfo info = backend.Info();
   const Compute compute = ForManyTokens(
-      recipe.compute.value_or(backend.Info().compute_bf16 ? Compute::kBF16 : Compute::kF32));
+      recipe.compute.value_or(info.compute_bf16 ? Compute::kBF16 : Compute::kF32), info);
   DecoderModel original(backend, exec, source, compute);
   DecoderModel model(backend, exec, quantized, compute);
   EvaluationOptions windows;

@@ -94,6 +94,12 @@ class Estimate {
   int64_t Scratch(const StreamOptions& options) const {
     return CalibrationStream::ScratchBytes(spec_, window(), options);
   }
+  // The inputs of one product, split into parts (Compute::kBF16x3).
+  int64_t SplitInputs() const {
+    constexpr int64_t kPartBytes = 6;  // of an input
+    if (plan_.stream.compute != Compute::kBF16x3) return 0;
+    return std::max(plan_.stream.chunk_tokens, window()) * widest() * kPartBytes;
+  }
   int64_t Held(const StreamOptions& options) const {
     return CalibrationStream::HeldBytes(spec_, tokens(), window(), options);
   }
@@ -188,7 +194,7 @@ std::vector<PlanItem> Estimate::OfHostAlone(int64_t& total) {
   items.Add(fmt::format("largest Gram matrix ({0} x {0}, F32)", widest()), gram);
   // The Gram matrix is there while its inputs are computed, and while its layers are solved. The
   // error of a solved layer is measured on some rows at a time, of which there are three copies.
-  const int64_t forward = Scratch(plan_.stream);
+  const int64_t forward = Scratch(plan_.stream) + SplitInputs();
   const int64_t error_rows = 3 * 512 * widest() * kF32;
   const int64_t work = std::max(forward, solve + error_rows);
   items.Add("the larger of: scratch of the forward; largest layer being solved", work);

@@ -125,7 +125,7 @@ QuantizePlan PlanQuantization(const ModelSource& source, const Recipe& recipe,
                 backend.name + " " + backend.isa + " does not multiply in bf16; use --compute f32");
   }
   plan.recipe.compute = recipe.compute.value_or(best);
-  plan.stream.compute = ForManyTokens(*plan.recipe.compute);
+  plan.stream.compute = ForManyTokens(*plan.recipe.compute, backend);
   plan.stream.cache = FastCacheType(backend, plan.stream.compute);
   if (backend.memory == 0 && recipe.max_gpu_mem > 0) {
     throw Error(ErrorCode::kUsage, "--max-gpu-mem",

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -18,16 +19,12 @@
 #include "quant/model/rotated_model.h"
 #include "quant/verify/file_comparison.h"
 #include "quant/verify/folded_reference.h"
+#include "quant/verify/layer_errors.h"
 #include "quant/verify/problem_list.h"
 #include "quant/verify/record.h"
-#include "quant/verify/weight_error.h"
 
 namespace quantmill {
 namespace {
-
-// Layers are decoded together while they take at most this much memory (one layer at least), so
-// that small layers fill the threads and large ones do not fill the machine.
-constexpr int64_t kBatchBytes = int64_t{32} << 20;
 
 // WeightError is deterministic; this leaves room for another compiler's order of additions alone.
 // One code of a billion that changed by one step moves the error by more.
@@ -38,27 +35,6 @@ bool SameError(double a, double b) {
 }
 
 std::string ErrorText(double error) { return fmt::format("{:.9g}", error); }
-
-// A linear of the model that the file stores quantized.
-struct Layer {
-  std::string name;
-  QuantScheme scheme;
-  QuantizedModule module;
-  std::optional<std::string> reference_weight;  // its dense tensor, if there is one of its shape
-  bool transposed = false;                      // that tensor
-
-  // Codes and the touched pages of both files.
-  int64_t bytes() const { return module.out * module.in * (reference_weight ? 6 : 3); }
-};
-
-// A layer while its batch is worked on.
-struct DecodedLayer {
-  std::optional<QuantizedLinear> linear;
-  Tensor made;  // the reference's weight, where it is not as stored: folded, or transposed
-  ConstMatrix dense;
-  std::vector<RowSquares> rows;
-  std::optional<Error> error;  // why `linear` is empty
-};
 
 class Verification {
  public:
@@ -117,9 +93,7 @@ class Verification {
   std::optional<std::string> ReferenceWeight(const LinearSpec& linear);
   void CheckRecordedLayers();
   void CheckLayers();
-  void CheckBatch(size_t begin, size_t end);
-  void Decode(const Layer& layer, DecodedLayer& decoded) const;
-  void CheckDecoded(const Layer& layer, const DecodedLayer& decoded);
+  void CheckLayer(const StoredLayer& layer, const LayerError& error);
   void CheckError(VerifiedLayer& verified);
   void CheckConstants();
   void CheckThatItLoads();
@@ -142,7 +116,7 @@ class Verification {
   std::optional<FoldedReference> folded_;
   std::set<std::string> told_;  // modules of which a defect is in problems_ already
   std::multimap<std::string, TensorProblem> constant_;  // by module
-  std::vector<Layer> layers_;
+  std::vector<StoredLayer> layers_;
   ProblemList problems_;
   VerifyReport report_;
 };
@@ -364,7 +338,7 @@ std::optional<std::string> Verification::ReferenceWeight(const LinearSpec& linea
 void Verification::CheckRecordedLayers() {
   if (!record_) return;
   std::map<std::string, std::string> schemes;
-  for (const Layer& layer : layers_) schemes[layer.name] = Describe(layer.scheme);
+  for (const StoredLayer& layer : layers_) schemes[layer.name] = Describe(layer.scheme);
   for (const auto& [name, recorded] : record_->layers) {
     const auto found = schemes.find(name);
     if (found == schemes.end() && told_.contains(name)) continue;
@@ -383,72 +357,19 @@ void Verification::CheckRecordedLayers() {
 }
 
 void Verification::CheckLayers() {
+  const LayerFiles files{checkpoint_, *reader_, reference_, folded_ ? &*folded_ : nullptr};
   for (size_t begin = 0; begin < layers_.size();) {
-    size_t end = begin;
-    int64_t bytes = 0;
-    while (end < layers_.size() && (end == begin || bytes + layers_[end].bytes() <= kBatchBytes)) {
-      bytes += layers_[end++].bytes();
-    }
-    CheckBatch(begin, end);
-    begin = end;
-    Progress(static_cast<int64_t>(end), std::ssize(layers_), layers_[end - 1].name);
+    const std::span<const StoredLayer> layers = FirstBatch(std::span(layers_).subspan(begin));
+    const std::vector<LayerError> errors = MeasureErrors(files, layers, pool_);
+    for (size_t i = 0; i < layers.size(); ++i) CheckLayer(layers[i], errors[i]);
+    begin += layers.size();
+    Progress(static_cast<int64_t>(begin), std::ssize(layers_), layers.back().name);
   }
 }
 
-void Verification::CheckBatch(size_t begin, size_t end) {
-  const std::span<const Layer> layers(layers_.data() + begin, end - begin);
-  std::vector<DecodedLayer> decoded(layers.size());
-  pool_.ParallelFor(std::ssize(layers), [&](int64_t i, int) {
-    Decode(layers[static_cast<size_t>(i)], decoded[static_cast<size_t>(i)]);
-  });
-
-  struct RowBlock {
-    DecodedLayer* layer;
-    int64_t begin;
-  };
-  std::vector<RowBlock> blocks;
-  for (DecodedLayer& layer : decoded) {
-    for (int64_t row = 0; row < std::ssize(layer.rows); row += kRowsPerTask) {
-      blocks.push_back({&layer, row});
-    }
-  }
-  pool_.ParallelFor(std::ssize(blocks), [&](int64_t i, int) {
-    const auto& [layer, row] = blocks[static_cast<size_t>(i)];
-    const int64_t count = std::min(kRowsPerTask, std::ssize(layer->rows) - row);
-    SquaresOfRows(
-        *layer->linear, layer->dense, row,
-        std::span(layer->rows).subspan(static_cast<size_t>(row), static_cast<size_t>(count)));
-  });
-
-  for (size_t i = 0; i < layers.size(); ++i) {
-    CheckDecoded(layers[i], decoded[i]);
-    if (layers[i].reference_weight) reference_->checkpoint().Release(*layers[i].reference_weight);
-  }
-}
-
-// Fills `decoded`; rows stays empty when the layer cannot be compared.
-void Verification::Decode(const Layer& layer, DecodedLayer& decoded) const {
-  try {
-    decoded.linear = reader_->Read(layer.name);
-    for (const std::string& part : reader_->TensorsOf(layer.name)) {
-      if (checkpoint_.Has(part)) checkpoint_.Release(part);
-    }
-    if (layer.reference_weight) {
-      const ConstMatrix stored = reference_->checkpoint().View(*layer.reference_weight);
-      if (folded_) decoded.made = folded_->Weight(layer.name);
-      if (decoded.made.empty() && layer.transposed) decoded.made = Transposed(stored);
-      decoded.dense = decoded.made.empty() ? stored : ConstMatrix(decoded.made);
-      decoded.rows.resize(static_cast<size_t>(layer.module.out));
-    }
-  } catch (const Error& error) {
-    decoded.error = error;
-  }
-}
-
-void Verification::CheckDecoded(const Layer& layer, const DecodedLayer& decoded) {
-  if (decoded.error && !told_.contains(layer.name)) problems_.Add(*decoded.error);
-  VerifiedLayer verified{layer.name, Describe(layer.scheme), std::nullopt, std::nullopt};
-  if (!decoded.rows.empty()) verified.weight_error = RelativeError(decoded.rows);
+void Verification::CheckLayer(const StoredLayer& layer, const LayerError& error) {
+  if (error.unreadable && !told_.contains(layer.name)) problems_.Add(*error.unreadable);
+  VerifiedLayer verified{layer.name, Describe(layer.scheme), error.weight_error, std::nullopt};
   if (record_ && record_->layers.contains(layer.name)) {
     verified.recorded_error = record_->layers.at(layer.name).weight_error;
   }

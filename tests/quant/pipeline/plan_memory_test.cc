@@ -151,6 +151,22 @@ class PlanMemoryTest : public testing::Test {
   ModelSource source_ = ModelSource::Open("calib_data/sample_model");
 };
 
+TEST_F(PlanMemoryTest, F32IsSplitWhereThatIsFasterAndTakesMemory) {
+  Recipe recipe = SampleRecipe();
+  recipe.compute = Compute::kF32;
+  BackendInfo splits = Cpu();
+  splits.splits_f32 = true;
+  const QuantizePlan whole = PlanQuantization(source_, recipe, Cpu());
+  const QuantizePlan split = PlanQuantization(source_, recipe, splits);
+  EXPECT_EQ(whole.stream.compute, Compute::kF32);
+  EXPECT_EQ(split.stream.compute, Compute::kBF16x3);
+  EXPECT_EQ(split.recipe.compute, Compute::kF32);
+  EXPECT_GT(split.memory.total_bytes, whole.memory.total_bytes);
+  recipe.compute = Compute::kBF16;
+  splits.compute_bf16 = true;
+  EXPECT_EQ(PlanQuantization(source_, recipe, splits).stream.compute, Compute::kBF16);
+}
+
 TEST_F(PlanMemoryTest, GivesUpTheCheapestFirst) {
   Recipe recipe = SampleRecipe();
   const QuantizePlan plenty = PlanQuantization(source_, recipe, Gpu(kGpuBytes));
