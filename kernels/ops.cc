@@ -2,6 +2,18 @@
 
 namespace quantmill {
 
+const char* NameOf(Compute compute) {
+  switch (compute) {
+    case Compute::kF32:
+      return "f32";
+    case Compute::kBF16:
+      return "bf16";
+    case Compute::kBF16x3:
+      return "bf16x3";
+  }
+  return "?";
+}
+
 KvFormat FormatOf(const KvShape& shape) {
   switch (shape.scheme.type) {
     case KvScheme::Type::kFp8:

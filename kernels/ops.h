@@ -56,6 +56,8 @@ struct Exec {
 //            It takes scratch of 6 bytes an input. Elsewhere (BackendInfo::splits_f32) it is kF32.
 enum class Compute : uint8_t { kF32, kBF16, kBF16x3 };
 
+const char* NameOf(Compute compute);  // "f32", "bf16", "bf16x3"
+
 // The activation type that feeds MatMul under `compute`.
 constexpr DType ActivationType(Compute compute) {
   return compute == Compute::kBF16 ? DType::kBF16 : DType::kF32;

@@ -19,6 +19,4 @@ Compute Session::ComputeNamed(const std::string& name) const {
               info.name + " " + info.isa + " does not multiply in bf16; use --compute f32");
 }
 
-const char* NameOf(Compute compute) { return compute == Compute::kBF16 ? "bf16" : "f32"; }
-
 }  // namespace quantmill

@@ -33,8 +33,6 @@ class Session {
   OwnExec exec_;
 };
 
-const char* NameOf(Compute compute);  // "f32", "bf16"
-
 }  // namespace quantmill
 
 #endif  // QUANTMILL_TOOLS_SESSION_H_

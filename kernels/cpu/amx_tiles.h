@@ -162,10 +162,6 @@ struct SplitVecs {
   __m512i part[kAmxParts];
 };
 
-inline Vec WidenBF16(__m256i half) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
 // What the rest of a NaN or an infinity is: NaN, as it comes; or zero, so that the parts of any
 // number add up to it, for two instructions more.
 enum class RestOfInfinity : uint8_t { kNaN, kZero };
@@ -189,13 +185,6 @@ inline SplitVecs Split(Vec first, Vec second) {
     second = RestOf<kRest>(second, WidenBF16(_mm512_extracti64x4_epi64(parts.part[p], 1)));
   }
   return parts;
-}
-
-// A part of two vectors as pairs: lane i has first[i] and second[i].
-inline __m512i Interleaved(__m512i part) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, part);
 }
 
 // Whether one of [rows][kTileCols] sums is NaN.

@@ -31,6 +31,13 @@ struct StepF32 {  // one k: a float
   static Vec MulAdd(const float* x, Weight w, Vec sum) { return Fma(Set1(*x), w, sum); }
 };
 #if defined(__AVX512BF16__)
+// Words 0-15 and 16-31, as cvtne2ps leaves two vectors, as pairs: lane i has words i and 16 + i.
+inline __m512i Interleaved(__m512i words) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, words);
+}
+
 struct StepPairs {  // two k: a pair of BF16; subnormal numbers count as zero
   using Weight = __m512bh;
   static Weight LoadWeight(const float* p) {

@@ -91,13 +91,8 @@ void Unpack(const Panel& panel, int64_t begin, int64_t count, void* w) {
 #if defined(__AVX512BF16__)
 // Lane c: the pair (even[c], odd[c]) rounded to BF16.
 __m512bh Pairs(Vec even, Vec odd) {
-  // cvtne2ps puts `even` into words 0-15 and `odd` into words 16-31.
-  const __m512i interleave =
-      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                       21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const __m512bh words = _mm512_cvtne2ps_pbh(odd, even);
   return reinterpret_cast<__m512bh>(
-      _mm512_permutexvar_epi16(interleave, reinterpret_cast<__m512i>(words)));
+      Interleaved(reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even))));
 }
 
 void UnpackPairs(const Panel& panel, int64_t begin, int64_t count, void* w) {

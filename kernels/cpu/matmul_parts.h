@@ -1,8 +1,9 @@
 // MatMul of F32 numbers as sums of BF16 products (Compute::kBF16x3), in the tiles of AMX. Only for
 // *_isa.cc sources (isa.h), and only where the instruction set has AMX.
 //
-// A step is two inputs. Sixteen of them lie together: of a row of x as [part][step], of a panel of
-// w as [part][step][column], with as many parts as its numbers have.
+// A step is two inputs. Sixteen of them lie together: of 32 rows of x as [part][row][step], so that
+// a tile is whole cache lines of one page; of a panel of w as [part][step][column], with as many
+// parts as its numbers have.
 #ifndef QUANTMILL_KERNELS_CPU_MATMUL_PARTS_H_
 #define QUANTMILL_KERNELS_CPU_MATMUL_PARTS_H_
 
@@ -123,9 +124,6 @@ void PartsTileOf(const TileArgs& a) {
 }
 
 inline void TileParts(const TileArgs& a) {
-  if (a.steps == 0 && !a.resume) {
-    std::memset(a.sums, 0, static_cast<size_t>(a.rows) * kTileCols * sizeof(float));
-  }
   switch (a.w_parts) {
     case 1:
       return PartsTileOf<1>(a);

@@ -127,10 +127,14 @@ inline Vec LoadF16(const uint16_t* p) {
   return Load(out);
 #endif
 }
+#if defined(__AVX512F__)
+inline Vec WidenBF16(__m256i words) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+#endif
 inline Vec LoadBF16(const uint16_t* p) {
 #if defined(__AVX512F__)
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  return WidenBF16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #elif defined(__AVX2__)
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));

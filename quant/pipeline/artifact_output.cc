@@ -11,6 +11,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/thread_pool.h"
 #include "quant/pipeline/recipe_file.h"
+#include "quant/report/json.h"
 #include "quant/verify/verify_artifact.h"
 
 namespace quantmill {
@@ -39,15 +40,6 @@ nlohmann::json MixturesJson(const QuantizeReport& report) {
   nlohmann::json mixtures = nlohmann::json::object();
   for (const MixtureCoverage& mixture : report.mixtures) mixtures[mixture.block] = mixture.tokens;
   return mixtures;
-}
-
-nlohmann::json BudgetJson(const BudgetOutcome& budget) {
-  nlohmann::json json = {{"asked", budget.asked},
-                         {"limit", budget.limit},
-                         {"measured", nullptr},
-                         {"average_bits", budget.average_bits}};
-  if (budget.measured) json["measured"] = *budget.measured;
-  return json;
 }
 
 nlohmann::json EventsJson(const QuantizeReport& report) {
@@ -206,7 +198,7 @@ void ArtifactOutput::WriteManifest(const std::string& calibration_sha256,
       {"events", EventsJson(report)},
   };
   if (source_.derivation() != nullptr) manifest["rotation"] = *source_.derivation();
-  if (report.budget) manifest["budget"] = BudgetJson(*report.budget);
+  if (report.budget) manifest["budget"] = ToJson(*report.budget);
   if (!folding_.empty()) manifest["folding"] = folding_;
   if (!calibration_sha256.empty()) {
     manifest["calibration"] = {{"tokens", report.calibration_tokens},

@@ -124,7 +124,7 @@ QuantizeReport NewReport(const ModelSource& source, const QuantizePlan& plan,
   report.output = output;
   report.method = NameOf(plan.recipe.method_choice());
   report.format = plan.recipe.format;
-  report.compute = plan.stream.compute == Compute::kBF16 ? "bf16" : "f32";
+  report.compute = NameOf(*plan.recipe.compute);
   report.backend_isa = backend.name + " " + backend.isa;
   report.backend = fmt::format("{}, {} thread{}", report.backend_isa, backend.threads,
                                backend.threads == 1 ? "" : "s");

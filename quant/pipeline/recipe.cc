@@ -115,7 +115,7 @@ nlohmann::json RecipeJson(const Recipe& recipe) {
   if (recipe.smoothing_alpha) json["smoothing_alpha"] = *recipe.smoothing_alpha;
   json["act_order"] = recipe.act_order;
   json["damp_percent"] = recipe.damp_percent;
-  json["compute"] = recipe.compute == Compute::kBF16 ? "bf16" : "f32";
+  json["compute"] = NameOf(recipe.compute.value_or(Compute::kF32));
   json["calibration"] = {{"samples", recipe.calibration.samples},
                          {"sequence_length", recipe.calibration.sequence_length}};
   if (recipe.calibration.held_out > 0)

@@ -288,8 +288,7 @@ void EmitCalibration(YAML::Emitter& out, const Recipe& recipe) {
   if (calibration.held_out > 0)
     out << YAML::Key << "held_out" << YAML::Value << calibration.held_out;
   if (recipe.compute) {
-    out << YAML::Key << "compute" << YAML::Value
-        << (*recipe.compute == Compute::kBF16 ? "bf16" : "f32");
+    out << YAML::Key << "compute" << YAML::Value << NameOf(*recipe.compute);
   }
 }
 

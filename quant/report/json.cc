@@ -31,14 +31,6 @@ Json ToJson(const LayerResult& l) {
           {"weight_error", l.weight_error}};
 }
 
-Json ToJson(const std::optional<BudgetOutcome>& budget) {
-  if (!budget) return {};
-  return {{"asked", budget->asked},
-          {"limit", budget->limit},
-          {"measured", NullIfAbsent(budget->measured)},
-          {"average_bits", budget->average_bits}};
-}
-
 Json ToJson(const MixtureCoverage& m) {
   return {{"block", m.block}, {"top_k", m.top_k}, {"tokens", m.tokens}};
 }
@@ -124,6 +116,13 @@ Json ToJson(const InspectReport& r) {
           {"unknown_tensors", r.unknown_tensors}};
 }
 
+Json ToJson(const BudgetOutcome& budget) {
+  return {{"asked", budget.asked},
+          {"limit", budget.limit},
+          {"measured", NullIfAbsent(budget.measured)},
+          {"average_bits", budget.average_bits}};
+}
+
 Json ToJson(const MemoryPlan& plan) {
   const auto items = [](const std::vector<PlanItem>& of) {
     return Array(of, [](const PlanItem& item) {
@@ -187,7 +186,7 @@ Json ToJson(const QuantizeReport& r) {
           {"peak_gpu_bytes", r.peak_gpu_bytes},
           {"input_bytes", r.input_bytes},
           {"output_bytes", r.output_bytes},
-          {"budget", ToJson(r.budget)},
+          {"budget", r.budget ? ToJson(*r.budget) : Json()},
           {"seconds", ToJson(r.seconds)},
           {"fallbacks", fallbacks},
           {"layers", Array(r.layers, [](const auto& layer) { return ToJson(layer); })},

@@ -13,6 +13,7 @@ namespace quantmill {
 // What is absent (no reference, no interval) is null, never left out.
 nlohmann::ordered_json ToJson(const InspectReport& report);
 nlohmann::ordered_json ToJson(const MemoryPlan& plan);
+nlohmann::ordered_json ToJson(const BudgetOutcome& budget);
 nlohmann::ordered_json ToJson(const PlanReport& report);
 nlohmann::ordered_json ToJson(const ConvertReport& report);
 nlohmann::ordered_json ToJson(const QuantizeReport& report);

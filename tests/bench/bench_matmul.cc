@@ -82,18 +82,6 @@ cpu::Isa IsaOf(const std::string& name) {
   return cpu::Isa::kGeneric;
 }
 
-const char* NameOf(Compute compute) {
-  switch (compute) {
-    case Compute::kF32:
-      return "F32";
-    case Compute::kBF16:
-      return "BF16";
-    case Compute::kBF16x3:
-      return "BF16x3";
-  }
-  return "?";
-}
-
 // GFLOP/s of one thread's tile kernel, all operands in L1; of parts, with weights of F32.
 double TilePeak(const Options& options, Compute compute) {
   const cpu::MatMulKernels& kernels = cpu::SelectMatMulKernels(IsaOf(options.isa));

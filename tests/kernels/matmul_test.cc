@@ -32,18 +32,6 @@ std::string Describe(const Shape& s) {
          std::to_string(s.out);
 }
 
-const char* NameOf(Compute compute) {
-  switch (compute) {
-    case Compute::kF32:
-      return "F32";
-    case Compute::kBF16:
-      return "BF16";
-    case Compute::kBF16x3:
-      return "BF16x3";
-  }
-  return "?";
-}
-
 // Any code but NaN.
 int8_t RandomCode(Random& random, const QuantScheme& scheme) {
   switch (scheme.code_type) {
@@ -87,9 +75,9 @@ QuantizedLinear RandomLinear(Random& random, const QuantScheme& scheme, int64_t 
 
 class MatMulTest : public BackendTest {
  protected:
-  // Those that differ here: elsewhere than on AMX, kBF16x3 is kF32 (SumsOfPartsAreF32Elsewhere).
+  // Those that differ here (SumsOfPartsAreF32WhereNothingIsSplit).
   std::vector<Compute> Computes() {
-    if (backend().Info().isa != "amx") return {Compute::kF32, Compute::kBF16};
+    if (!backend().Info().splits_f32) return {Compute::kF32, Compute::kBF16};
     return {Compute::kF32, Compute::kBF16, Compute::kBF16x3};
   }
 
@@ -406,13 +394,14 @@ TEST_P(MatMulTest, SumsOfPartsAreAsGoodAsF32) {
   }
 }
 
-TEST_P(MatMulTest, SumsOfPartsAreF32Elsewhere) {
-  if (backend().Info().isa == "amx") GTEST_SKIP() << "AMX has them";
+TEST_P(MatMulTest, SumsOfPartsAreF32WhereNothingIsSplit) {
   const Tensor x = NormalMatrix(random_, DType::kF32, 20, 66);
   const Tensor weight = NormalMatrix(random_, DType::kF16, 70, 66);
   const auto parts = backend().PackDense(exec(), weight, Compute::kBF16x3);
   const auto f32 = backend().PackDense(exec(), weight, Compute::kF32);
-  EXPECT_TRUE(SameBits(Product(tested(), x, *parts), Product(tested(), x, *f32)));
+  const bool same = SameBits(Product(tested(), x, *parts), Product(tested(), x, *f32));
+  EXPECT_EQ(same, !backend().Info().splits_f32);
+  EXPECT_EQ(backend().Info().splits_f32, GetParam() == "cpu_amx");
 }
 
 TEST_P(MatMulTest, ZeroRowsGiveZeros) {
