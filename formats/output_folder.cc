@@ -66,8 +66,8 @@ void CheckReplaceable(const fs::path& path) {
 OutputFolder::OutputFolder(const fs::path& final_path, bool force)
     : final_(OutputPath(final_path)), force_(force) {
   if (Exists(final_)) {
+    CheckReplaceable(final_);  // before --force is offered, which would not help
     if (!force_) ThrowExists(final_);
-    CheckReplaceable(final_);
   }
   partial_ = final_.parent_path() / (PartialPrefix(final_) + UniqueSuffix());
   // A leftover with this very name: the process number was used before, by a process now gone.

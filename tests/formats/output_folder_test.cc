@@ -46,7 +46,10 @@ TEST(OutputFolder, RefusesAnExistingOutput) {
               [&] { OutputFolder(folder / "model", false); });
   fs::create_symlink("nowhere", folder / "link");
   ExpectError(ErrorCode::kUsage, {"--force"}, [&] { OutputFolder(folder / "link", false); });
-  EXPECT_THAT(List(folder.path()), ElementsAre("link", "model"));
+  WriteFile(folder / "notes", "mine");  // which --force would not replace either
+  ExpectError(ErrorCode::kUsage, {"is not a folder"},
+              [&] { OutputFolder(folder / "notes", false); });
+  EXPECT_THAT(List(folder.path()), ElementsAre("link", "model", "notes"));
 }
 
 TEST(OutputFolder, RefusesAnOutputThatAppearedMeanwhile) {

@@ -106,6 +106,8 @@ class GgufTest(CliCase):
             self.assertEqual(self.report("inspect", file)["bits_per_weight"], bits, kind)
             layers = self.report("verify", file)["layers"]
             self.assertEqual(len(layers), 0 if bits is None else 28, kind)
+            compared = self.report("verify", file, "--reference", self.model)["layers"]
+            self.assertEqual(len(compared), len(layers), kind)
         file = self.gguf("model.gguf", self.model, "--gguf-type", "q4_k_m", "--force")
         inspected = self.report("inspect", file)
         linears = [group for group in inspected["groups"] if group["what"] in ("attention", "mlp")]
