@@ -14,7 +14,9 @@ using nlohmann::json;
 constexpr std::string_view kByteLevel = "ByteLevel";
 constexpr std::string_view kDigits = "Digits";
 constexpr std::string_view kPunctuation = "Punctuation";
+constexpr std::string_view kDigitRuns = "DigitRuns";
 constexpr std::string_view kDigitTriples = "[0-9][0-9][0-9]";
+constexpr std::string_view kBloom = R"( ?[^(\s|[.,!?…。，、।۔،])]+)";
 constexpr std::string_view kLlama3 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kQwen2 =
@@ -23,16 +25,25 @@ constexpr std::string_view kTekken =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 // Steps before the bytes become their alphabet: a pattern that isolates its matches, kDigits (each
-// digit alone), kByteLevel (GPT-2's pattern). Written are the names of this table.
+// digit alone), kDigitRuns, kPunctuation (runs), kByteLevel (GPT-2's pattern). Written are the
+// names of this table. llama.cpp's "falcon" does not part a space from the digits that follow, as
+// Falcon's kDigitRuns does: a vocabulary made with it has no token across, so the tokens are the
+// same.
 struct Known {
-  std::array<std::string_view, 2> steps;
+  std::array<std::string_view, 4> steps;
   bool ignore_merges;
   std::string_view name;
 };
 constexpr std::array kKnown = {
-    Known{{kByteLevel}, false, "gpt-2"}, Known{{kDigits, kByteLevel}, false, "smollm"},
-    Known{{kLlama3}, true, "llama-bpe"}, Known{{kLlama3}, false, "dbrx"},
-    Known{{kQwen2}, false, "qwen2"},     Known{{kTekken}, true, "tekken"},
+    Known{{kByteLevel}, false, "gpt-2"},
+    Known{{kDigits, kByteLevel}, false, "smollm"},
+    Known{{kPunctuation, kByteLevel, kDigitRuns, kDigitTriples}, false, "falcon"},
+    Known{{kPunctuation, kByteLevel, kDigitTriples}, false, "falcon"},
+    Known{{kBloom}, false, "bloom"},
+    Known{{kLlama3}, true, "llama-bpe"},
+    Known{{kLlama3}, false, "dbrx"},
+    Known{{kQwen2}, false, "qwen2"},
+    Known{{kTekken}, true, "tekken"},
 };
 
 // Every name that is read, by the name of a row of the same patterns. Those left out (deepseek's,
@@ -54,6 +65,7 @@ constexpr std::array kRead = {
     ReadName{"refact", {kDigits, kByteLevel}},
     ReadName{"codeshell", {kDigits, kByteLevel}},
     ReadName{"falcon", {kPunctuation, kByteLevel, kDigitTriples}},
+    ReadName{"bloom", {kBloom}},
     ReadName{"llama-bpe", {kLlama3}, true, true},
     ReadName{"llama3", {kLlama3}, true, true},
     ReadName{"llama-v3", {kLlama3}, true, true},
@@ -93,8 +105,12 @@ bool AppendSteps(const json& part, std::vector<std::string>& steps) {
     if (part.value("use_regex", true)) steps.emplace_back(kByteLevel);
     return true;
   }
-  if (type == "Digits" && part.value("individual_digits", false)) {
-    steps.emplace_back(kDigits);
+  if (type == "Digits") {
+    steps.emplace_back(part.value("individual_digits", false) ? kDigits : kDigitRuns);
+    return true;
+  }
+  if (type == "Punctuation" && part.value("behavior", "Isolated") == "Contiguous") {
+    steps.emplace_back(kPunctuation);
     return true;
   }
   if (type == "Split" && part.at("pattern").contains("Regex") &&
@@ -111,9 +127,9 @@ std::string_view PreTokenizerName(const json& pre_tokenizer, bool ignore_merges)
   std::vector<std::string> steps;
   if (!pre_tokenizer.is_object() || !AppendSteps(pre_tokenizer, steps)) return "";
   for (const Known& known : kKnown) {
-    const size_t count = known.steps[1].empty() ? 1 : 2;
-    if (known.ignore_merges == ignore_merges && steps.size() == count &&
-        std::equal(steps.begin(), steps.end(), known.steps.begin())) {
+    const auto end = std::ranges::find(known.steps, std::string_view());
+    if (known.ignore_merges == ignore_merges &&
+        std::equal(steps.begin(), steps.end(), known.steps.begin(), end)) {
       return known.name;
     }
   }

@@ -13,8 +13,9 @@ namespace quantmill {
 // Rewrites `pattern`, in the syntax that tokenizer files use (Oniguruma's, with Unicode classes),
 // as a PCRE2 pattern that matches the same texts: `\s` becomes White_Space, `\p{Han}` the script
 // and not its extensions, and so on. Throws Error(kBadInput, where) for a construct whose meaning
-// differs between the two libraries and is not rewritten (nested classes, `&&`, `\b`, `\h`,
-// back-references, named groups, classes under `(?i)`, ...): nothing is approximated.
+// differs between the two libraries and is not rewritten (nested classes that are no plain lists,
+// `&&`, `\b`, `\h`, back-references, named groups, classes under `(?i)`, ...): nothing is
+// approximated.
 // Classes are exact for texts without code points of HasPropertySinceUnicode15; with
 // `since_unicode_15` for all texts, but then slower.
 std::string TranslatePattern(std::string_view pattern, const std::string& where,

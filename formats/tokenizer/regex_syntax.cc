@@ -167,18 +167,38 @@ class Translator {
     if (Peek() == '^') Copy();
     if (Peek() == ']') Refuse("an empty class");
     while (Peek() != ']') {
-      if (pos_ >= pattern_.size()) Refuse("an unclosed class");
-      if (Peek() == '[') Refuse("a nested class");
-      if (Peek() == '&' && Peek(1) == '&') Refuse("a class intersection");
-      if (Peek() == '\\') {
-        ++pos_;
-        Escape(true);
+      if (Peek() == '[') {
+        NestedClass();
       } else {
-        last_literal_ = '\0';
-        Literal();
+        ClassItem();
       }
     }
     Copy();
+  }
+
+  void ClassItem() {
+    if (pos_ >= pattern_.size()) Refuse("an unclosed class");
+    if (Peek() == '&' && Peek(1) == '&') Refuse("a class intersection");
+    last_literal_ = '\0';
+    if (Peek() == '\\') {
+      ++pos_;
+      Escape(true);
+    } else {
+      Literal();
+    }
+  }
+
+  // `[a[bc]]` is a union: `[abc]`. One that negates, and ranges in or beside it, are no lists.
+  void NestedClass() {
+    if (Peek(1) == '^' || Peek(1) == ':' || Peek(1) == ']') Refuse("a nested class of this kind");
+    if (pattern_[pos_ - 1] == '-') Refuse("a range beside a nested class");
+    ++pos_;
+    while (Peek() != ']') {
+      if (Peek() == '-' || Peek() == '[') Refuse("a range or a class in a nested class");
+      ClassItem();
+    }
+    ++pos_;
+    if (Peek() == '-') Refuse("a range beside a nested class");
   }
 
   // After the backslash.

@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "formats/gguf/pre_tokenizer_names.h"
 #include "formats/gguf/sentencepiece_merges.h"
 #include "formats/gguf/sentencepiece_scores.h"
 #include "formats/gguf/tokenizer_files.h"
@@ -288,6 +289,33 @@ TEST(GgufTokenizer, NamesDecideWhatIsAdded) {
   ExpectRefused(llama, {"add_bos_token", "no such token"});
   llama.Set("tokenizer.ggml.bos_token_id", uint32_t{4});
   EXPECT_THAT(TokenizerOf(llama.Get()).Encode("b", true), ElementsAre(4, 1));
+}
+
+TEST(GgufTokenizer, NamesOfPatternsAreFoundAgain) {
+  const auto written = [](const char* name) {
+    const auto read = PreTokenizerNamed(name);
+    return read ? std::string(PreTokenizerName(read->pre_tokenizer, read->ignore_merges)) : "?";
+  };
+  for (const char* name :
+       {"gpt-2", "smollm", "falcon", "bloom", "llama-bpe", "dbrx", "qwen2", "tekken"}) {
+    EXPECT_EQ(written(name), name);
+  }
+  EXPECT_EQ(written("mpt"), "gpt-2");  // others of the same patterns
+  EXPECT_EQ(written("starcoder"), "smollm");
+  EXPECT_EQ(written("deepseek-llm"), "?");
+}
+
+TEST(GgufTokenizer, FalconsOwnPatternsHaveItsName) {
+  json pre = json::parse(R"({"type": "Sequence", "pretokenizers": [
+      {"type": "Punctuation", "behavior": "Contiguous"},
+      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+      {"type": "Digits", "individual_digits": false},
+      {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}, "behavior": "Isolated",
+       "invert": false}]})");
+  EXPECT_EQ(PreTokenizerName(pre, false), "falcon");
+  EXPECT_EQ(PreTokenizerName(pre, true), "");
+  pre.at("pretokenizers").at(0).at("behavior") = "Isolated";  // each mark alone: another pattern
+  EXPECT_EQ(PreTokenizerName(pre, false), "");
 }
 
 TEST(GgufTokenizer, RefusesByteLevelThatIsDamaged) {

@@ -314,11 +314,12 @@ TEST(Decoders, StripTokensOrTheWhole) {
 
 TEST(Regexes, RefuseWhatTheyWouldReadDifferently) {
   for (const char* pattern :
-       {"",        "[[a]]",  "[a&&b]",  "[[:alpha:]]", "\\bx",    "\\h",         "\\R",
-        "\\X",     "(a)\\1", "(?<n>a)", "(?P<n>a)",    "a(?i)b",  "(?i:\\p{L})", "(?i:\u00E9)",
-        "(?i:ss)", "a{2}+",  "a{2}?",   "\\p{Mn}",     "\\p{Cn}", "\\pL",        "\\p{Foo}",
-        "[]a]",    "[a",     "\\x80",   "(*UCP)a",     "(?#x)",   "[\\P{L}]",    "\\Q",
-        "a\\",     "(",      "\\k<a>",  "[\\W]"}) {
+       {"",        "[[^a]]",   "[a&&b]",  "[[:alpha:]]", "\\bx",    "\\h",         "\\R",
+        "\\X",     "(a)\\1",   "(?<n>a)", "(?P<n>a)",    "a(?i)b",  "(?i:\\p{L})", "(?i:\u00E9)",
+        "(?i:ss)", "a{2}+",    "a{2}?",   "\\p{Mn}",     "\\p{Cn}", "\\pL",        "\\p{Foo}",
+        "[]a]",    "[a",       "\\x80",   "(*UCP)a",     "(?#x)",   "[\\P{L}]",    "\\Q",
+        "a\\",     "(",        "\\k<a>",  "[\\W]",       "[[]a]",   "[a[b-c]]",    "[a-[b]]",
+        "[[a]-z]", "[[a[b]]]", "[a[b",    "[a[b&&c]]"}) {
     EXPECT_THROW(Pattern(pattern), Error) << pattern;
   }
   for (const char* pattern :
@@ -326,6 +327,18 @@ TEST(Regexes, RefuseWhatTheyWouldReadDifferently) {
         "\\u3042", "(?<!a)b(?=c)", "^a$", "[^\\S\\n]", "\\p{^L}", "\\P{Han}", "a++", "[\\w]"}) {
     EXPECT_NO_THROW(Pattern(pattern)) << pattern;
   }
+}
+
+TEST(Regexes, ANestedClassIsAUnion) {
+  // BLOOM's: parentheses and the bar are members like any other.
+  const auto split = [](const char* pattern, const std::string& text) {
+    return Split(MakeSplitRegex(Pattern(pattern), SplitBehavior::kIsolated, false), text);
+  };
+  EXPECT_EQ(
+      split(" ?[^(\\s|[.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C])]+",
+            "Is (a|b), c\u3002d ok? 12\n"),
+      (Strings{"Is", " (", "a", "|", "b", "),", " c", "\u3002", "d", " ok", "?", " 12", "\n"}));
+  EXPECT_EQ(split("[a[\\d]b]+", "xa1bx"), (Strings{"x", "a1b", "x"}));
 }
 
 }  // namespace
