@@ -58,8 +58,7 @@ class ImatrixCommand : public Command {
     Session session(common());
     const ModelSource source = ModelSource::Open(model_);
     SingleFileOutput file(output_, force_, legacy_ ? LegacyStart(source) : "GGUF");
-    const std::vector<int32_t> ids =
-        ReadTokenStream({calib_, false}, source, OpenTokenizer(source));
+    const std::vector<int32_t> ids = ReadCalibrationIds(calib_, source);
     const TokenWindows windows = CutCalibrationWindows(ids, samples_, length_, std::nullopt);
     ProgressLine line(console.shows_progress());
     const BackendInfo backend = session.backend().Info();

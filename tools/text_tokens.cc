@@ -35,11 +35,11 @@ std::optional<int32_t> BosOf(const Tokenizer& tokenizer) {
 TextTokens TokenizeText(const std::string& path, const std::deque<ModelSource>& models) {
   const Tokenizer tokenizer = OpenOrTellOfIds(models.front());
   const std::optional<std::string> text = TokenizerText(models.front());
-  TextTokens tokens{ReadTokenStream({path, true}, models.front(), tokenizer), BosOf(tokenizer)};
+  TextTokens tokens{ReadEvaluationIds(path, models.front(), tokenizer), BosOf(tokenizer)};
   for (size_t i = 1; i < models.size(); ++i) {
     if (TokenizerText(models[i]) == text) continue;
     const Tokenizer other = OpenOrTellOfIds(models[i]);
-    if (ReadTokenStream({path, true}, models[i], other) == tokens.ids) continue;
+    if (ReadEvaluationIds(path, models[i], other) == tokens.ids) continue;
     throw Error(ErrorCode::kBadInput, models[i].path(),
                 "its tokenizer encodes the text differently from that of " + models.front().path() +
                     ": the results could not be compared");

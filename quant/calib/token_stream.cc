@@ -128,6 +128,38 @@ std::string JoinLines(const std::string& content, const std::string& path,
   return text;
 }
 
+struct TextOrIds {
+  std::string text;
+  std::optional<std::vector<int32_t>> ids;  // then there is no text
+};
+
+TextOrIds ReadTextOrIds(const std::string& path, const ModelSource& source) {
+  if (path.empty()) return {std::string(BundledCalibrationText()), {}};
+  const std::string extension = std::filesystem::path(path).extension().string();
+  if (extension == ".json") {
+    const nlohmann::json json = ReadJsonFile(path);
+    if (!json.is_array()) {
+      throw Error(ErrorCode::kBadInput, path,
+                  "expected an array of strings or of token ids at the top level");
+    }
+    if (IsArrayOfNumbers(json)) return {{}, IdsOf(json, path, source.spec().vocab)};
+    return {JoinStrings(json, path), {}};
+  }
+  std::string content = ReadTextFile(path, kMaxTextBytes);
+  if (extension != ".jsonl") return {std::move(content), {}};
+  Conversations conversations(source.checkpoint());
+  return {JoinLines(content, path, conversations), {}};
+}
+
+std::vector<int32_t> Encode(const std::string& text, const Tokenizer& tokenizer,
+                            bool add_special_tokens, const std::string& path) {
+  try {
+    return tokenizer.Encode(text, add_special_tokens);
+  } catch (const Error& error) {  // the tokenizer does not know the file's name
+    throw Error(error.code(), path, error.what());
+  }
+}
+
 }  // namespace
 
 Tokenizer OpenTokenizer(const ModelSource& source) {
@@ -154,33 +186,23 @@ std::vector<int32_t> ReadTokenIds(const std::string& path, int64_t vocab) {
   return IdsOf(json, path, vocab);
 }
 
-std::vector<int32_t> ReadTokenStream(const TextSource& text, const ModelSource& source,
-                                     const Tokenizer& tokenizer) {
-  if (text.path.empty()) {
-    return tokenizer.Encode(BundledCalibrationText(), text.add_special_tokens);
-  }
-  const std::string extension = std::filesystem::path(text.path).extension().string();
-  std::string content;
-  if (extension == ".json") {
-    const nlohmann::json json = ReadJsonFile(text.path);
-    if (!json.is_array()) {
-      throw Error(ErrorCode::kBadInput, text.path,
-                  "expected an array of strings or of token ids at the top level");
-    }
-    if (IsArrayOfNumbers(json)) return IdsOf(json, text.path, source.spec().vocab);
-    content = JoinStrings(json, text.path);
-  } else {
-    content = ReadTextFile(text.path, kMaxTextBytes);
-    if (extension == ".jsonl") {
-      Conversations conversations(source.checkpoint());
-      content = JoinLines(content, text.path, conversations);
-    }
-  }
+std::vector<int32_t> ReadEvaluationIds(const std::string& path, const ModelSource& source,
+                                       const Tokenizer& tokenizer) {
+  TextOrIds content = ReadTextOrIds(path, source);
+  return content.ids ? *std::move(content.ids) : Encode(content.text, tokenizer, true, path);
+}
+
+std::vector<int32_t> ReadCalibrationIds(const std::string& path, const ModelSource& source) {
+  TextOrIds content = ReadTextOrIds(path, source);
+  if (content.ids) return *std::move(content.ids);
+  std::optional<Tokenizer> tokenizer;
   try {
-    return tokenizer.Encode(content, text.add_special_tokens);
-  } catch (const Error& error) {  // the tokenizer does not know the file's name
-    throw Error(error.code(), text.path, error.what());
+    tokenizer = OpenTokenizer(source);
+  } catch (const Error& error) {
+    throw Error(error.code(), error.where(),
+                error.message() + "; or calibrate on token ids, an array of them in a .json file");
   }
+  return Encode(content.text, *tokenizer, false, path);
 }
 
 TokenWindows CutCalibrationWindows(const std::vector<int32_t>& ids, int64_t count, int64_t length,

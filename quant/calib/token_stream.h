@@ -16,19 +16,19 @@ namespace quantmill {
 // The tokenizer of a model folder; Error(kBadInput) when it has none we read.
 Tokenizer OpenTokenizer(const ModelSource& source);
 
-struct TextSource {
-  std::string path;                 // for errors and reports; empty: the bundled calibration text
-  bool add_special_tokens = false;  // BOS and the like at the start of the stream
-};
-
-// Reads a file by its ending and encodes it as one stream of ids:
+// Both read a file by its ending, as one stream of ids:
 //   .json    an array of strings, joined by two newlines; or an array of token ids
 //   .jsonl   one object a line: "text" (joined by two newlines), or "messages", rendered by the
 //            checkpoint's chat template (tokenizer_config.json or chat_template.jinja; Error if
 //            there is none, or one we cannot render exactly)
 //   others   plain UTF-8 text
-std::vector<int32_t> ReadTokenStream(const TextSource& text, const ModelSource& source,
-                                     const Tokenizer& tokenizer);
+// An empty path stands for the bundled calibration text.
+//
+// Without special tokens. The model's tokenizer is opened only if there is something to encode.
+std::vector<int32_t> ReadCalibrationIds(const std::string& path, const ModelSource& source);
+// With BOS and the like at the start of the stream.
+std::vector<int32_t> ReadEvaluationIds(const std::string& path, const ModelSource& source,
+                                       const Tokenizer& tokenizer);
 
 // A JSON array of token ids, each in [0, vocab).
 std::vector<int32_t> ReadTokenIds(const std::string& path, int64_t vocab);

@@ -151,8 +151,7 @@ TokenWindows QuantizeRun::ReadCalibration() {
               "application gives a better model",
               false});
   }
-  const Tokenizer tokenizer = OpenTokenizer(source_);
-  std::vector<int32_t> ids = ReadTokenStream({recipe.text, false}, source_, tokenizer);
+  std::vector<int32_t> ids = ReadCalibrationIds(recipe.text, source_);
   const int64_t windows = std::ssize(ids) / recipe.sequence_length;
   TakeLastWindows(ids, std::min(recipe.held_out, windows), recipe.sequence_length);
   return CutCalibrationWindows(ids, recipe.samples, recipe.sequence_length, recipe.seed);

@@ -38,8 +38,7 @@ struct SplitWindows {
 // `probes` windows are held out, or as many as the recipe's samples leave.
 SplitWindows ReadWindows(const ModelSource& source, const CalibrationRecipe& recipe,
                          int64_t probes) {
-  const Tokenizer tokenizer = OpenTokenizer(source);
-  std::vector<int32_t> ids = ReadTokenStream({recipe.text, false}, source, tokenizer);
+  std::vector<int32_t> ids = ReadCalibrationIds(recipe.text, source);
   const int64_t length = recipe.sequence_length;
   const int64_t total = std::ssize(ids) / length;
   const int64_t left = total - recipe.samples;

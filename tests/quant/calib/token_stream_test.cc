@@ -63,7 +63,7 @@ class TokenStreamTest : public testing::Test {
   std::vector<int32_t> Read(const std::string& name, const std::string& content) {
     path_ = std::filesystem::path(testing::TempDir()) / name;
     std::ofstream(path_, std::ios::binary) << content;
-    return ReadTokenStream({path_.string(), false}, source_, tokenizer_);
+    return ReadCalibrationIds(path_.string(), source_);
   }
   std::string ErrorOf(const std::string& name, const std::string& content) {
     try {
@@ -100,6 +100,20 @@ TEST_F(TokenStreamTest, MessagesAreRenderedByTheModelsTemplate) {
             std::string::npos);
 }
 
+TEST_F(TokenStreamTest, IdsNeedNoTokenizer) {
+  namespace fs = std::filesystem;
+  const fs::path bare = fs::path(testing::TempDir()) / "bare";
+  fs::remove_all(bare);
+  fs::create_directories(bare);
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    fs::create_symlink(fs::absolute(fs::path("calib_data/sample_model") / name), bare / name);
+  }
+  source_ = ModelSource::Open(bare.string());
+  EXPECT_EQ(Read("ids.json", "[5, 6, 7]"), (std::vector<int32_t>{5, 6, 7}));
+  EXPECT_NE(ErrorOf("t.txt", "a").find("or calibrate on token ids"), std::string::npos);
+  fs::remove_all(bare);
+}
+
 TEST_F(TokenStreamTest, ErrorsNameFileAndPlace) {
   EXPECT_NE(ErrorOf("t.json", R"(["a", 3])").find("entry 1"), std::string::npos);
   EXPECT_NE(ErrorOf("t.json", R"({"a": 3})").find("array"), std::string::npos);
@@ -111,7 +125,7 @@ TEST_F(TokenStreamTest, ErrorsNameFileAndPlace) {
 }
 
 TEST_F(TokenStreamTest, BundledTextIsLongEnoughForTheDefaults) {
-  const std::vector<int32_t> ids = ReadTokenStream({}, source_, tokenizer_);
+  const std::vector<int32_t> ids = ReadCalibrationIds("", source_);
   EXPECT_GE(ids.size(), 128u * 512u);
 }
 
