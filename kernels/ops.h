@@ -50,10 +50,10 @@ struct Exec {
 //   kBF16    inputs and weights are rounded to BF16 (RNE). It exists where
 //            BackendInfo::compute_bf16 says so.
 //   kBF16x3  F32 numbers, for many tokens at a time: where that is faster, each is taken as a sum
-//   of
-//            up to three BF16 numbers, whose products that matter are summed: a product is that of
-//            F32 to within 2^-23 (subnormal numbers count as zero), and a few tokens take longer.
-//            It takes scratch of 6 bytes an input. Elsewhere (BackendInfo::splits_f32) it is kF32.
+//            of up to three BF16 numbers, and the products that matter are summed: a product is
+//            that of F32 to within 2^-23 (subnormal numbers count as zero), and a few tokens take
+//            longer. It takes scratch of 6 bytes an input. Elsewhere (BackendInfo::splits_f32) it
+//            is kF32.
 enum class Compute : uint8_t { kF32, kBF16, kBF16x3 };
 
 const char* NameOf(Compute compute);  // "f32", "bf16", "bf16x3"
