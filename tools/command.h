@@ -43,6 +43,8 @@ std::unique_ptr<Command> MakeVerifyCommand();
 std::unique_ptr<Command> MakeConvertCommand();
 std::unique_ptr<Command> MakeImatrixCommand();
 std::unique_ptr<Command> MakeEvalCommand();
+std::unique_ptr<Command> MakeBenchCommand();
+std::unique_ptr<Command> MakeGateCommand();
 std::unique_ptr<Command> MakeGenerateCommand();
 
 }  // namespace quantmill

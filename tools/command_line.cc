@@ -95,6 +95,8 @@ CommandLine::CommandLine()
   commands_.push_back(MakeImatrixCommand());
   commands_.push_back(MakeVerifyCommand());
   commands_.push_back(MakeEvalCommand());
+  commands_.push_back(MakeBenchCommand());
+  commands_.push_back(MakeGateCommand());
   commands_.push_back(MakeGenerateCommand());
   for (const auto& command : commands_) subcommands_.push_back(command->Register(*app_).app());
 }

@@ -45,7 +45,10 @@ nlohmann::json MixturesJson(const QuantizeReport& report) {
 nlohmann::json EventsJson(const QuantizeReport& report) {
   nlohmann::json events = nlohmann::json::array();
   for (const Event& event : report.events) {
-    events.push_back({{"kind", event.kind}, {"where", event.where}, {"what", event.what}});
+    events.push_back({{"kind", event.kind},
+                      {"where", event.where},
+                      {"what", event.what},
+                      {"is_fallback", event.is_fallback}});
   }
   return events;
 }

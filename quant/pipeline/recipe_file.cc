@@ -1,15 +1,9 @@
 #include "quant/pipeline/recipe_file.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
-#include <set>
-#include <span>
-#include <sstream>
 #include <utility>
 
 #include "formats/file.h"
@@ -18,6 +12,7 @@
 #include "quant/pipeline/recipe_presets.h"
 #include "quant/pipeline/schemes.h"
 #include "quant/report/spelling.h"
+#include "quant/report/strict_yaml.h"
 
 namespace quantmill {
 namespace {
@@ -25,60 +20,28 @@ namespace {
 constexpr uint64_t kMaxRecipeBytes = 1 << 20;
 constexpr int kMaxIncludes = 100;  // in all: ten lines can ask for ten times as many, and so on
 
-// Where a node is: the file and its line, for errors.
-struct Place {
-  std::string file;
-  std::string key;
-
-  std::string At(const YAML::Mark& mark) const {
-    const std::string line = mark.is_null() ? file : fmt::format("{}:{}", file, mark.line + 1);
-    return key.empty() ? line : line + ": " + key;
-  }
-};
-
-[[noreturn]] void Refuse(const Place& place, const YAML::Mark& mark, const std::string& what) {
-  throw Error(ErrorCode::kUsage, place.At(mark), what);
-}
-
-const std::string& ScalarOf(const YAML::Node& node, const Place& place, const char* wanted) {
-  if (!node.IsScalar()) Refuse(place, node.Mark(), fmt::format("needs {}", wanted));
-  return node.Scalar();
-}
-
 template <auto Field>
-void ReadText(const YAML::Node& node, const Place& place, RecipeDraft& draft) {
-  const std::string& text = ScalarOf(node, place, "a word");
-  if (text.empty()) Refuse(place, node.Mark(), "needs a value");
+void ReadText(const YAML::Node& node, const YamlPlace& place, RecipeDraft& draft) {
+  const std::string& text = YamlScalar(node, place, "a word");
+  if (text.empty()) RefuseYaml(place, node.Mark(), "needs a value");
   draft.*Field = {text, place.At(node.Mark())};
 }
 
 template <auto Field>
-void ReadBool(const YAML::Node& node, const Place& place, RecipeDraft& draft) {
-  const std::string& text = ScalarOf(node, place, "true or false");
-  if (text != "true" && text != "false") {
-    Refuse(place, node.Mark(), "'" + text + "' is neither true nor false");
-  }
-  draft.*Field = {text == "true", place.At(node.Mark())};
+void ReadBool(const YAML::Node& node, const YamlPlace& place, RecipeDraft& draft) {
+  draft.*Field = {YamlBool(node, place), place.At(node.Mark())};
 }
 
 template <auto Field, typename T>
-void ReadNumber(const YAML::Node& node, const Place& place, RecipeDraft& draft) {
-  constexpr const char* kKind = std::is_integral_v<T> ? "a whole number" : "a number";
-  const std::string& text = ScalarOf(node, place, kKind);
-  T value{};
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || rest != end) {
-    Refuse(place, node.Mark(), fmt::format("'{}' is not {}", text, kKind));
-  }
-  draft.*Field = {value, place.At(node.Mark())};
+void ReadNumber(const YAML::Node& node, const YamlPlace& place, RecipeDraft& draft) {
+  draft.*Field = {YamlNumber<T>(node, place), place.At(node.Mark())};
 }
 
-void ReadRules(const YAML::Node& node, const Place& place, RecipeDraft& draft);
+void ReadRules(const YAML::Node& node, const YamlPlace& place, RecipeDraft& draft);
 
 struct Key {
   const char* name;
-  void (*read)(const YAML::Node& node, const Place& place, RecipeDraft& draft);
+  void (*read)(const YAML::Node& node, const YamlPlace& place, RecipeDraft& draft);
 };
 
 constexpr Key kKeys[] = {
@@ -113,65 +76,24 @@ constexpr Key kKeys[] = {
     {"max_fallbacks", ReadNumber<&RecipeDraft::max_fallbacks, int64_t>},
 };
 
-// Calls visit(name, value, place) for each pair of a map whose keys are all of `known`, each once.
-template <typename Visit>
-void VisitMap(const YAML::Node& node, const Place& place, const std::vector<std::string>& known,
-              Visit&& visit) {
-  std::set<std::string> seen;
-  for (const auto& pair : node) {
-    const YAML::Mark mark = pair.first.Mark();
-    if (!pair.first.IsScalar()) Refuse(place, mark, "a key must be a word");
-    const std::string& name = pair.first.Scalar();
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      const std::string hint = Suggestion(name, known);
-      Refuse(place, mark,
-             fmt::format(
-                 "unknown key '{}'{}", name,
-                 hint.empty() ? fmt::format("; known ones: {}", fmt::join(known, ", ")) : hint));
-    }
-    if (!seen.insert(name).second) Refuse(place, mark, "key '" + name + "' is given twice");
-    visit(name, pair.second, Place{place.file, name});
-  }
-}
-
-void ReadRules(const YAML::Node& node, const Place& place, RecipeDraft& draft) {
-  if (!node.IsSequence()) Refuse(place, node.Mark(), "needs a list of {match: ..., scheme: ...}");
+void ReadRules(const YAML::Node& node, const YamlPlace& place, RecipeDraft& draft) {
+  if (!node.IsSequence())
+    RefuseYaml(place, node.Mark(), "needs a list of {match: ..., scheme: ...}");
   for (const YAML::Node& entry : node) {
-    if (!entry.IsMap()) Refuse(place, entry.Mark(), "a rule is {match: REGEX, scheme: SCHEME}");
+    if (!entry.IsMap()) RefuseYaml(place, entry.Mark(), "a rule is {match: REGEX, scheme: SCHEME}");
     RuleDraft rule;
     rule.where = place.At(entry.Mark());
-    VisitMap(entry, place, {"match", "scheme"},
-             [&](const std::string& name, const YAML::Node& value, const Place& inner) {
-               std::string& field = name == "match" ? rule.pattern : rule.scheme;
-               field =
-                   ScalarOf(value, inner, name == "match" ? "a regular expression" : "a scheme");
-             });
-    if (rule.pattern.empty()) Refuse(place, entry.Mark(), "a rule needs 'match'");
-    if (rule.scheme.empty()) Refuse(place, entry.Mark(), "a rule needs 'scheme' (or dense)");
+    VisitYamlMap(entry, place, {"match", "scheme"},
+                 [&](const std::string& name, const YAML::Node& value, const YamlPlace& inner) {
+                   std::string& field = name == "match" ? rule.pattern : rule.scheme;
+                   field = YamlScalar(value, inner,
+                                      name == "match" ? "a regular expression" : "a scheme");
+                 });
+    if (rule.pattern.empty()) RefuseYaml(place, entry.Mark(), "a rule needs 'match'");
+    if (rule.scheme.empty()) RefuseYaml(place, entry.Mark(), "a rule needs 'scheme' (or dense)");
     draft.rules.push_back(std::move(rule));
   }
 }
-
-class IgnoredEvents : public YAML::EventHandler {
- public:
-  const YAML::Mark& last_document() const { return last_document_; }
-
-  void OnDocumentStart(const YAML::Mark& mark) override { last_document_ = mark; }
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                const std::string&) override {}
-  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                       YAML::EmitterStyle::value) override {}
-  void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                  YAML::EmitterStyle::value) override {}
-  void OnMapEnd() override {}
-
- private:
-  YAML::Mark last_document_;
-};
 
 // Loads recipes with what they include.
 class Loader {
@@ -204,50 +126,29 @@ class Loader {
 
   RecipeDraft Parse(const std::string& yaml, const std::string& file,
                     const std::filesystem::path& folder) {
-    const Place place{file, ""};
-    const YAML::Node root = ParseYaml(yaml, place);
+    const YamlPlace place{file, ""};
+    const YAML::Node root = ParseYamlMap(yaml, place, "a recipe");
     RecipeDraft draft;
-    if (root.IsNull()) Refuse(place, root.Mark(), "holds no recipe");
-    if (!root.IsMap()) Refuse(place, root.Mark(), "a recipe is a list of 'key: value' lines");
     std::vector<std::string> known;
     known.reserve(std::size(kKeys));
     for (const Key& key : kKeys) known.emplace_back(key.name);
     RecipeDraft own;
-    VisitMap(root, place, known,
-             [&](const std::string& name, const YAML::Node& value, const Place& inner) {
-               if (name == "include") return ReadIncludes(value, inner, folder, draft);
-               const Key* key = std::find_if(std::begin(kKeys), std::end(kKeys),
-                                             [&](const Key& k) { return name == k.name; });
-               key->read(value, inner, own);
-             });
+    VisitYamlMap(root, place, known,
+                 [&](const std::string& name, const YAML::Node& value, const YamlPlace& inner) {
+                   if (name == "include") return ReadIncludes(value, inner, folder, draft);
+                   const Key* key = std::find_if(std::begin(kKeys), std::end(kKeys),
+                                                 [&](const Key& k) { return name == k.name; });
+                   key->read(value, inner, own);
+                 });
     Override(draft, own);
     return draft;
   }
 
  private:
-  static YAML::Node ParseYaml(const std::string& yaml, const Place& place) {
-    try {
-      RequireOneDocument(yaml, place);
-      return YAML::Load(yaml);
-    } catch (const YAML::Exception& error) {
-      Refuse(place, error.mark, "is not YAML: " + error.msg);
-    }
-  }
-
-  // What follows the first document, which YAML::Load does not look at. Not YAML::LoadAll: some
-  // texts that are no YAML (", a") are endless documents to it.
-  static void RequireOneDocument(const std::string& yaml, const Place& place) {
-    std::istringstream stream(yaml);
-    YAML::Parser parser(stream);
-    IgnoredEvents ignored;
-    if (!parser.HandleNextDocument(ignored) || !parser.HandleNextDocument(ignored)) return;
-    Refuse(place, ignored.last_document(), "holds more than one document, or is not YAML");
-  }
-
-  void ReadIncludes(const YAML::Node& node, const Place& place, const std::filesystem::path& folder,
-                    RecipeDraft& draft) {
+  void ReadIncludes(const YAML::Node& node, const YamlPlace& place,
+                    const std::filesystem::path& folder, RecipeDraft& draft) {
     const auto include = [&](const YAML::Node& entry) {
-      const std::string& name = ScalarOf(entry, place, "the name of a recipe, or a file");
+      const std::string& name = YamlScalar(entry, place, "the name of a recipe, or a file");
       Override(draft, Load(name, folder, place.At(entry.Mark())));
     };
     if (!node.IsSequence()) return include(node);

@@ -212,6 +212,7 @@ Json ToJson(const VerifyReport& r) {
           {"passed", r.passed()},
           {"bytes_checked", r.bytes_checked},
           {"tensors", r.tensors},
+          {"fallbacks", r.fallbacks ? Json(*r.fallbacks) : Json()},
           {"seconds", r.seconds},
           {"problems", Array(r.problems,
                              [](const Problem& problem) {
@@ -235,6 +236,61 @@ Json ToJson(const EvalReport& r) {
           {"models", Array(r.models, model_json)},
           {"seconds", r.seconds},
           {"peak_rss_bytes", r.peak_rss_bytes}};
+}
+
+Json ToJson(const BenchReport& r) {
+  const auto row_json = [](const BenchRow& row) {
+    return Json{{"batch", row.batch},
+                {"first_token", row.first_token},
+                {"token", row.token},
+                {"token_p99", row.token_p99},
+                {"tokens_per_second", row.tokens_per_second},
+                {"bandwidth_share", NullIfAbsent(row.bandwidth_share)},
+                {"speedup_first_token", NullIfAbsent(row.speedup_first_token)},
+                {"speedup", NullIfAbsent(row.speedup)}};
+  };
+  const auto model_json = [&](const BenchedModel& model) {
+    return Json{{"path", model.path},
+                {"weights", model.weights},
+                {"kv_cache", model.kv_cache},
+                {"file_bytes", model.file_bytes},
+                {"weight_bytes", model.weight_bytes},
+                {"read_bandwidth", NullIfAbsent(model.read_bandwidth)},
+                {"rows", Array(model.rows, row_json)}};
+  };
+  return {{"prompt_tokens", r.prompt_tokens},
+          {"decode_tokens", r.decode_tokens},
+          {"runs", r.runs},
+          {"compute", r.compute},
+          {"backend", r.backend},
+          {"reference", NullIfEmpty(r.reference)},
+          {"models", Array(r.models, model_json)},
+          {"seconds", r.seconds},
+          {"peak_rss_bytes", r.peak_rss_bytes}};
+}
+
+Json ToJson(const GateReport& r) {
+  constexpr const char* kUnits[] = {"number", "share", "bytes", "count"};
+  return {{"artifact", r.artifact},
+          {"reference", r.reference},
+          {"limits", r.limits},
+          {"strict", r.strict},
+          {"passed", r.passed()},
+          {"checks", Array(r.checks,
+                           [&](const GateCheck& check) {
+                             return Json{{"key", check.key},
+                                         {"unit", kUnits[static_cast<size_t>(check.unit)]},
+                                         {"bound", check.at_least ? ">=" : "<="},
+                                         {"limit", check.limit},
+                                         {"measured", NullIfAbsent(check.measured)},
+                                         {"half_width", NullIfAbsent(check.half_width)},
+                                         {"passed", check.passed},
+                                         {"note", NullIfEmpty(check.note)}};
+                           })},
+          {"verified", ToJson(r.verified)},
+          {"evaluated", r.evaluated ? ToJson(*r.evaluated) : Json()},
+          {"benched", r.benched ? ToJson(*r.benched) : Json()},
+          {"seconds", r.seconds}};
 }
 
 std::string JsonText(const Json& json) {

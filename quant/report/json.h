@@ -19,6 +19,8 @@ nlohmann::ordered_json ToJson(const ConvertReport& report);
 nlohmann::ordered_json ToJson(const QuantizeReport& report);
 nlohmann::ordered_json ToJson(const VerifyReport& report);
 nlohmann::ordered_json ToJson(const EvalReport& report);
+nlohmann::ordered_json ToJson(const BenchReport& report);
+nlohmann::ordered_json ToJson(const GateReport& report);
 
 // Valid JSON whatever the values: indented, newline at the end; NaN and infinities are null, bytes
 // that are not UTF-8 become U+FFFD.

@@ -3,6 +3,7 @@
 #ifndef QUANTMILL_QUANT_REPORT_RESULTS_H_
 #define QUANTMILL_QUANT_REPORT_RESULTS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -150,7 +151,8 @@ struct VerifyReport {
   uint64_t bytes_checked = 0;
   int64_t tensors = 0;
   std::vector<VerifiedLayer> layers;
-  std::vector<Problem> problems;  // empty: passed
+  std::vector<Problem> problems;     // empty: passed
+  std::optional<int64_t> fallbacks;  // of making it, as quantmill.json tells; nothing without one
   double seconds = 0;
   bool passed() const { return problems.empty(); }
 };
@@ -209,6 +211,71 @@ struct EvalReport {
   std::vector<EvaluatedModel> models;  // as they were named
   double seconds = 0;
   int64_t peak_rss_bytes = 0;
+};
+
+// ---- bench ----
+// `batch` sequences decoded together. Seconds of wall time, medians over the runs.
+struct BenchRow {
+  int64_t batch = 1;
+  double first_token = 0;        // a prompt alone, to its first token (TTFT)
+  double token = 0;              // a step: one token of each sequence (TPOT)
+  double token_p99 = 0;          // 99th percentile of the steps (ITL)
+  double tokens_per_second = 0;  // of all sequences while they decode
+  // Weights read in a step's time, as a share of what reading alone reaches; host memory only.
+  std::optional<double> bandwidth_share;
+  // How many times the reference's time; absent without one, and of the reference itself.
+  std::optional<double> speedup_first_token;
+  std::optional<double> speedup;  // of a step
+};
+struct BenchedModel {
+  std::string path;
+  std::string weights;   // "F16", "compressed-tensors w4a16 g64 symmetric"
+  std::string kv_cache;  // for people
+  uint64_t file_bytes = 0;
+  int64_t weight_bytes = 0;              // in memory, packed: what a step reads
+  std::optional<double> read_bandwidth;  // bytes a second, of as many bytes; host memory only
+  std::vector<BenchRow> rows;
+};
+struct BenchReport {
+  int64_t prompt_tokens = 0;
+  int64_t decode_tokens = 0;
+  int64_t runs = 0;
+  std::string compute;  // "f32", "bf16"
+  std::string backend;
+  std::string reference;             // empty: none
+  std::vector<BenchedModel> models;  // as they were named; then the reference, if it was not
+  double seconds = 0;
+  int64_t peak_rss_bytes = 0;
+};
+
+// ---- gate ----
+// One limit, and what was measured of it.
+struct GateCheck {
+  enum class Unit : uint8_t { kNumber, kShare, kBytes, kCount };
+  std::string key;  // of the limits file: "kl"
+  Unit unit = Unit::kNumber;
+  bool at_least = false;  // else: at most
+  double limit = 0;
+  std::optional<double> measured;    // nothing: it could not be measured, `note` says why
+  std::optional<double> half_width;  // of the 95 % interval, where one is known
+  bool passed = false;
+  std::string note;  // what a person should know of the verdict; may be empty
+};
+struct GateReport {
+  std::string artifact;
+  std::string reference;
+  std::string limits;   // the file
+  bool strict = false;  // the whole interval must keep the limit
+  VerifyReport verified;
+  std::optional<EvalReport> evaluated;  // nothing: no limit needs it, or the file is damaged
+  std::optional<BenchReport> benched;   // likewise
+  std::vector<GateCheck> checks;        // as the limits file has them
+  double seconds = 0;
+
+  bool passed() const {
+    return verified.passed() &&
+           std::all_of(checks.begin(), checks.end(), [](const GateCheck& c) { return c.passed; });
+  }
 };
 
 // ---- inspect ----

@@ -22,6 +22,8 @@ std::string ToText(const ConvertReport& report, const TextStyle& style = {});
 std::string ToText(const VerifyReport& report, const TextStyle& style = {});
 // The protocol comes first: without it the numbers mean nothing.
 std::string ToText(const EvalReport& report, const TextStyle& style = {});
+std::string ToText(const BenchReport& report, const TextStyle& style = {});
+std::string ToText(const GateReport& report, const TextStyle& style = {});
 
 }  // namespace quantmill
 

@@ -42,6 +42,18 @@ std::map<std::string, BlockFolding> ReadFolding(const nlohmann::json& json, cons
   return folding;
 }
 
+int64_t CountFallbacks(const nlohmann::json& events, const std::string& where) {
+  if (!events.is_array()) Fail(where, "'events' is no array");
+  int64_t count = 0;
+  for (const nlohmann::json& event : events) {
+    const nlohmann::json& is_fallback = Member(event, "is_fallback", where);
+    if (!is_fallback.is_boolean())
+      Fail(where, "'is_fallback' of an event is neither true nor false");
+    count += is_fallback.get<bool>() ? 1 : 0;
+  }
+  return count;
+}
+
 }  // namespace
 
 std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder,
@@ -76,6 +88,7 @@ std::optional<ArtifactRecord> ReadRecord(const std::filesystem::path& folder,
   if (json.contains("recipe") && json.at("recipe").contains("kv_scheme")) {
     record.kv_scheme = Text(json.at("recipe").at("kv_scheme"), "kv_scheme", where);
   }
+  record.fallbacks = CountFallbacks(Member(json, "events", where), where);
   if (json.contains("rotation")) record.rotation = json.at("rotation");
   record.folding = ReadFolding(json, spec, where);
   return record;

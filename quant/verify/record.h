@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_QUANT_VERIFY_RECORD_H_
 #define QUANTMILL_QUANT_VERIFY_RECORD_H_
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -25,6 +26,7 @@ struct ArtifactRecord {
   std::map<std::string, BlockFolding>
       folding;                     // by BlockSpec::prefix; blocks without one: identity
   std::string kv_scheme = "none";  // KvText
+  int64_t fallbacks = 0;           // events that are one
   nlohmann::json rotation;         // Rotation::Json() of the original; null: not rotated
 };
 

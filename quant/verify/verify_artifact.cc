@@ -124,6 +124,7 @@ class Verification {
 void Verification::OpenRecord() {
   try {
     record_ = ReadRecord(checkpoint_.folder(), spec_);
+    if (record_) report_.fallbacks = record_->fallbacks;
   } catch (const Error& error) {
     problems_.Add(error);
   }

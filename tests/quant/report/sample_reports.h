@@ -69,6 +69,61 @@ inline EvalReport SampleEvalReport() {
   return r;
 }
 
+inline BenchReport SampleBenchReport() {
+  BenchReport r;
+  r.prompt_tokens = 512;
+  r.decode_tokens = 64;
+  r.runs = 3;
+  r.compute = "bf16";
+  r.backend = "cpu amx, 2 threads";
+  r.reference = "SmolLM2";
+  r.seconds = 61;
+  r.peak_rss_bytes = 700'000'000;
+  BenchedModel w4{
+      "out/w4", "compressed-tensors, w4a16 g64 symmetric", "f32", 113'200'000, 120'000'000, 20e9,
+      {}};
+  w4.rows = {{1, 0.31, 0.0121, 0.0139, 82.6, 0.4959, 1.2, 2.5},
+             {8, 0.32, 0.0242, 0.0261, 330.6, 0.2479, 1.2, 1.9}};
+  BenchedModel dense{"SmolLM2", "dense F16", "f32", 269'100'000, 269'000'000, {}, {}};
+  dense.rows = {{1, 0.37, 0.0303, 0.031, 33, {}, {}, {}}, {8, 0.37, 0.046, 0.047, 174, {}, {}, {}}};
+  r.models = {w4, dense};
+  return r;
+}
+
+// One limit broken, one kept within its interval, one not measured; names that markup must escape.
+inline GateReport SampleGateReport() {
+  using Unit = GateCheck::Unit;
+  GateReport r;
+  r.artifact = "out/<w4> & \"co\"";
+  r.reference = "SmolLM2";
+  r.limits = "limits.yaml";
+  r.verified.artifact = r.artifact;
+  r.verified.format = "compressed-tensors";
+  r.verified.tensors = 692;
+  r.verified.bytes_checked = 113'200'000;
+  r.verified.layers = {{"model.layers.0.mlp.up_proj", "w4a16 g64 symmetric", 0.004, 0.004},
+                       {"model.layers.0.mlp.down_proj", "w4a16 g64 symmetric", 0.008, 0.008}};
+  r.verified.seconds = 0.4;
+  r.evaluated = SampleEvalReport();
+  r.checks = {
+      {"kl", Unit::kNumber, false, 0.1, 0.12345, 0.0021, false, ""},
+      {"perplexity_increase", Unit::kShare, false, 0.12, 0.1185, 0.0034, true,
+       "the limit lies inside the 95 % interval: more text would decide"},
+      {"top1_agreement", Unit::kShare, true, 0.8, 0.812, {}, true, ""},
+      {"weight_bytes", Unit::kBytes, false, 120e6, 113.2e6, {}, true, ""},
+      {"max_fallbacks",
+       Unit::kCount,
+       false,
+       0,
+       {},
+       {},
+       true,
+       "no quantmill.json of the artifact tells"},
+  };
+  r.seconds = 76.5;
+  return r;
+}
+
 }  // namespace quantmill
 
 #endif  // QUANTMILL_TESTS_QUANT_REPORT_SAMPLE_REPORTS_H_

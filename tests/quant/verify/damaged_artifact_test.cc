@@ -198,6 +198,14 @@ TEST(DamagedArtifactTest, DamagedRecordsAreFound) {
       [](nlohmann::json& record) { record["files"]["../dense/config.json"] = "00"; },
       [](nlohmann::json& record) { record["files"][".."] = "00"; },
       [](nlohmann::json& record) { record["files"]["tokenizer.json"] = 1; },
+      [](nlohmann::json& record) { record.erase("events"); },
+      [](nlohmann::json& record) { record["events"] = "none"; },
+      [](nlohmann::json& record) {
+        record["events"] = {{{"kind", "x"}}};
+      },
+      [](nlohmann::json& record) {
+        record["events"] = {{{"is_fallback", 1}}};
+      },
   };
   for (size_t i = 0; i < damages.size(); ++i) {
     const TinyArtifact tiny;

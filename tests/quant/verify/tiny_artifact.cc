@@ -270,6 +270,7 @@ void TinyArtifact::WriteArtifact(Schemes schemes) {
   folder.WriteText("quantmill.json", nlohmann::json{{"quantmill", "0"},
                                                     {"recipe", {{"kv_scheme", KvText(kv)}}},
                                                     {"layers", layers},
+                                                    {"events", nlohmann::json::array()},
                                                     {"files", files}}
                                          .dump());
   folder.Commit();
