@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "quant/report/gate_text.h"
@@ -18,9 +19,9 @@ constexpr std::string_view kStyle = R"(
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.verdict { color: #fff; border-radius: .3rem; padding: .1rem .6rem; margin-right: .6rem; }
-.verdict.good { background: #1a7f37; } .verdict.bad { background: #cf222e; }
+.verdict { border-radius: .3rem; padding: .1rem .6rem; margin-right: .6rem; }
 .good { color: var(--good); } .bad { color: var(--bad); }
+.verdict.good { color: #fff; background: #1a7f37; } .verdict.bad { color: #fff; background: #cf222e; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line);
          font-variant-numeric: tabular-nums; vertical-align: top; }
@@ -46,32 +47,39 @@ std::string Fact(std::string_view name, std::string_view value) {
   return Cell("dt", name) + Cell("dd", EscapeMarkup(value)) + "\n";
 }
 
-// Where the measured value and its interval lie, the line being the limit at two thirds of the
-// width; for what must be at least the limit, what is missing is drawn: 1 - value against 1 -
-// limit.
+// How much of the limit `value` uses: 1 at the limit, more beyond it. Of what must be at least so
+// much: what a share lacks of 1, and how many times too little a number is.
+double UseOf(const GateCheck& check, double value) {
+  const double most = std::numeric_limits<double>::infinity();
+  const auto ratio = [&](double x, double limit) {
+    return limit > 0 ? x / limit : x > 0 ? most : 0.0;
+  };
+  if (!check.at_least) return ratio(value, check.limit);
+  if (check.unit == GateCheck::Unit::kShare) return ratio(1 - value, 1 - check.limit);
+  return ratio(check.limit, value);
+}
+
+// A bar as long as the use of the limit, with its interval; a mark stands at the limit.
 std::string Meter(const GateCheck& check) {
   if (!check.measured || !std::isfinite(*check.measured)) return "";
   constexpr double kLimitAt = 100;
-  const double allowed = check.at_least ? 1 - check.limit : check.limit;
-  const double value = check.at_least ? 1 - *check.measured : *check.measured;
-  const auto at = [&](double x) {
-    if (allowed <= 0) return x > 0 ? 1.5 * kLimitAt : 0.0;
-    return std::clamp(x / allowed * kLimitAt, 0.0, 1.5 * kLimitAt);
+  constexpr double kWidth = 150;
+  const auto at = [&](double value) {
+    return std::clamp(kLimitAt * UseOf(check, value), 0.0, kWidth);
   };
-  const char* color = check.passed ? "var(--good)" : "var(--bad)";
-  std::string svg = "<svg viewBox=\"0 0 150 16\" preserveAspectRatio=\"none\" role=\"img\">";
-  svg += fmt::format("<rect x=\"0\" y=\"4\" width=\"{:.1f}\" height=\"8\" fill=\"{}\"/>", at(value),
-                     color);
+  const auto rect = [](double x, int y, double width, int height, const char* color) {
+    return fmt::format("<rect x=\"{:.1f}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/>",
+                       x, y, width, height, color);
+  };
+  std::string svg =
+      fmt::format("<svg viewBox=\"0 0 {} 16\" preserveAspectRatio=\"none\" role=\"img\">", kWidth);
+  svg += rect(0, 4, at(*check.measured), 8, check.passed ? "var(--good)" : "var(--bad)");
   if (check.half_width) {
-    const double low = at(value - *check.half_width);
-    const double high = at(value + *check.half_width);
-    svg += fmt::format(
-        "<rect x=\"{:.1f}\" y=\"7\" width=\"{:.1f}\" height=\"2\" fill=\"currentColor\"/>", low,
-        high - low);
+    const double one = at(*check.measured - *check.half_width);
+    const double other = at(*check.measured + *check.half_width);
+    svg += rect(std::min(one, other), 7, std::abs(other - one), 2, "currentColor");
   }
-  svg += fmt::format(
-      "<rect x=\"{:.1f}\" y=\"0\" width=\"1.5\" height=\"16\" fill=\"currentColor\"/>", kLimitAt);
-  return svg + "</svg>";
+  return svg + rect(kLimitAt, 0, 1.5, 16, "currentColor") + "</svg>";
 }
 
 std::string Limits(const GateReport& r) {
@@ -86,7 +94,10 @@ std::string Limits(const GateReport& r) {
             fmt::format("<td class=\"{}\">{}</td></tr>\n", check.passed ? "good" : "bad",
                         check.passed ? "passed" : "failed");
   }
-  return html + "</table>\n";
+  return html +
+         "</table>\n<p class=\"note\">Bars: how much of each limit is used, with its 95 % "
+         "interval; "
+         "the mark is the limit.</p>\n";
 }
 
 std::string Problems(const VerifyReport& r) {

@@ -107,6 +107,8 @@ TEST(GateReportTest, Html) {
   EXPECT_THAT(page, AllOf(HasSubstr("out/&lt;w4&gt; &amp; &quot;co&quot;"), Not(HasSubstr("<w4>")),
                           HasSubstr("<td class=\"bad\">failed</td>"),
                           HasSubstr("model.layers.0.mlp.down_proj: 0.008")));
+  // 0.1185 +- 0.0034 of 0.12, whose mark is at 100: from 95.9, 5.7 wide.
+  EXPECT_THAT(page, HasSubstr("x=\"95.9\" y=\"7\" width=\"5.7\""));
   for (const char* outside : {"http:", "https:", "<script", "url("}) {
     EXPECT_THAT(page, Not(HasSubstr(outside)));  // it loads nothing
   }
