@@ -38,6 +38,7 @@ class Benchmark {
   double Step() {
     const auto start = Clock::now();
     std::vector<SequenceStep> steps;
+    steps.reserve(sequences_.size());
     for (KvSequence& sequence : sequences_) steps.push_back(sequence.Append(1, std::ssize(steps)));
     next_ = Forward(steps, next_, 0, std::ssize(steps));
     for (size_t i = 0; i < next_.size(); ++i) ids_[i].push_back(next_[i]);

@@ -99,7 +99,7 @@ double ReadShare(const YAML::Node& node, const YamlPlace& place) {
   const char* const end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, value);
   const std::string_view unit(error == std::errc() ? rest : text.data(), end);
-  if (unit != "" && unit != "%" && unit != " %") {
+  if (!unit.empty() && unit != "%" && unit != " %") {
     RefuseYaml(place, node.Mark(), fmt::format("'{}' is no share such as 1% or 0.01", text));
   }
   return unit.empty() ? value : value / 100;
@@ -259,6 +259,7 @@ GateLimits ParseGateLimits(const std::string& yaml, const std::string& path) {
 
 std::vector<GateCheck> CheckLimits(const GateLimits& limits, const GateFacts& facts) {
   std::vector<GateCheck> checks;
+  checks.reserve(limits.limits.size() + 1);
   for (const GateLimits::Limit& limit : limits.limits) {
     checks.push_back(CheckLimit(*FindLimited(limit.key), limit.value, limits.strict, facts));
   }

@@ -251,7 +251,7 @@ TEST(GgufTokenizer, ScoresInTheOrderOfMergesGiveTheSameIds) {
     const auto text = one.at("text").get<std::string>();
     EXPECT_EQ(json(tokenizer.Encode(text, false)), one.at("ids")) << text;
     EXPECT_EQ(tokenizer.Decode(one.at("ids_special").get<std::vector<int32_t>>(), false),
-              one.at("decoded"));
+              one.at("decoded").get<std::string>());
   }
 }
 
@@ -387,7 +387,7 @@ TEST_P(RoundTrip, KeepsEveryId) {
     EXPECT_EQ(json(tokenizer.Encode(text, false)), one.at("ids")) << text;
     EXPECT_EQ(json(tokenizer.Encode(text, true)), one.at("ids_special")) << text;
     EXPECT_EQ(tokenizer.Decode(one.at("ids_special").get<std::vector<int32_t>>(), false),
-              one.at("decoded"));
+              one.at("decoded").get<std::string>());
   }
 }
 INSTANTIATE_TEST_SUITE_P(Golden, RoundTrip, testing::Values("smollm", "llama3", "qwen2"));
