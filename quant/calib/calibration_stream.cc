@@ -298,11 +298,14 @@ int64_t CalibrationStream::ScratchBytes(const DecoderSpec& spec, int64_t window,
       (spec.heads + 2 * spec.kv_heads) * spec.head_dim * SizeOf(DType::kF32) * (fused ? 2 : 1);
   const int64_t dense = WidestCarriedMlp(spec);
   const int64_t expert = WidestExpert(spec);
-  // Of at most 1,024 rows at a time: gate and up; of experts also their tokens and outputs.
-  const int64_t mlp = std::max(2 * dense * SizeOf(DType::kF32),
-                               expert == 0 ? 0
-                                           : (2 * expert + spec.hidden) * SizeOf(DType::kF32) +
-                                                 (expert + spec.hidden) * element);
+  // Of at most 1,024 rows at a time: gate, where it is not computed in place, and up; of experts
+  // also their tokens and outputs.
+  const bool in_place = element == SizeOf(DType::kF32) && spec.blocks.front().gate_up.name.empty();
+  const int64_t gate_up = (in_place ? 1 : 2) * SizeOf(DType::kF32);
+  const int64_t mlp =
+      std::max(dense * gate_up, expert == 0 ? 0
+                                            : expert * gate_up + spec.hidden * SizeOf(DType::kF32) +
+                                                  (expert + spec.hidden) * element);
   // Of all rows: what is not kept; what an expert would read.
   const int64_t recomputed = std::max(options.keep_mlp ? 0 : dense, expert) * element +
                              (options.keep_attention ? 0 : spec.heads * spec.head_dim * element);

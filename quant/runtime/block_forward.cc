@@ -177,21 +177,27 @@ void BlockForward::Attend(const BlockSpec& block, const BlockWeights& weights,
   backend_.Attention(exec_, context.plan, context.layer, params, q, context.store, carried);
 }
 
+Matrix BlockForward::TakePreActivation(Matrix activated, Workspace::Scope& scope) {
+  if (activated.dtype == DType::kF32) return activated;
+  return scope.Take(DType::kF32, activated.rows, activated.cols);
+}
+
 void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weights,
                                ConstMatrix input, Matrix carried) {
   for (int64_t row = 0; row < input.rows; row += kMlpRows) {
     const int64_t rows = std::min(kMlpRows, input.rows - row);
     Workspace::Scope scope(exec_.workspace);
+    const Matrix activated = carried.Rows(row, rows);
     if (!block.gated()) {
-      const Matrix up = scope.Take(DType::kF32, rows, block.up.out);
+      const Matrix up = TakePreActivation(activated, scope);
       Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
-      backend_.GatedActivation(exec_, spec_.activation, up, {}, carried.Rows(row, rows));
+      backend_.GatedActivation(exec_, spec_.activation, up, {}, activated);
       continue;
     }
     Matrix gate;
     Matrix up;
     if (block.gate_up.name.empty()) {
-      gate = scope.Take(DType::kF32, rows, block.up.out);
+      gate = TakePreActivation(activated, scope);
       up = scope.Take(DType::kF32, rows, block.up.out);
       Apply(block, weights, block.gate, input.Rows(row, rows), MatMulMode::kStore, gate);
       Apply(block, weights, block.up, input.Rows(row, rows), MatMulMode::kStore, up);
@@ -201,7 +207,7 @@ void BlockForward::ActivateMlp(const BlockSpec& block, const BlockWeights& weigh
       gate = both.Cols(0, block.gate.out);
       up = both.Cols(block.gate.out, block.up.out);
     }
-    backend_.GatedActivation(exec_, spec_.activation, gate, up, carried.Rows(row, rows));
+    backend_.GatedActivation(exec_, spec_.activation, gate, up, activated);
   }
 }
 

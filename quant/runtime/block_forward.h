@@ -79,6 +79,9 @@ class BlockForward {
               ConstMatrix input, Matrix carried);
   void ActivateMlp(const BlockSpec& block, const BlockWeights& weights, ConstMatrix input,
                    Matrix carried);
+  // Memory for what the activation reads first: `activated` itself where that is F32, so that it is
+  // computed in place.
+  Matrix TakePreActivation(Matrix activated, Workspace::Scope& scope);
   void Normalize(const BlockWeights& weights, bool attention, ConstMatrix x, Matrix out);
   void AddNormalized(const BlockSpec& block, const BlockWeights& weights, const LinearSpec& linear,
                      const Tensor& gain, ConstMatrix input, Matrix residual);

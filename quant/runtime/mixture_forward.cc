@@ -40,7 +40,7 @@ void BlockForward::ActivateExpert(const BlockSpec& block, const BlockWeights& we
   for (int64_t row = 0; row < input.rows; row += kExpertRows) {
     const int64_t rows = std::min(kExpertRows, input.rows - row);
     Workspace::Scope scope(exec_.workspace);
-    const Matrix gate = scope.Take(DType::kF32, rows, activated.cols);
+    const Matrix gate = TakePreActivation(activated.Rows(row, rows), scope);
     const Matrix up = scope.Take(DType::kF32, rows, activated.cols);
     backend_.MatMul(exec_, input.Rows(row, rows), *expert[0].weight, {}, MatMulMode::kStore, gate);
     backend_.MatMul(exec_, input.Rows(row, rows), *expert[1].weight, {}, MatMulMode::kStore, up);
