@@ -44,6 +44,20 @@ class AmxTiles {
   AmxTiles& operator=(const AmxTiles&) = delete;
 };
 
+// Arithmetic that takes subnormal numbers as zero and gives none, as AMX does it, while this lives.
+// What is called in its place must not be inlined, or it may move out of there.
+class NoSubnormals {
+ public:
+  NoSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kZeroInputs); }
+  ~NoSubnormals() { _mm_setcsr(before_); }
+  NoSubnormals(const NoSubnormals&) = delete;
+  NoSubnormals& operator=(const NoSubnormals&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000;
+  static constexpr unsigned kZeroInputs = 0x40;
+  unsigned before_;
+};
 // 16 steps of the rows of x. Strides here and below in bytes. kTwo: more than 16 rows.
 template <bool kTwo>
 inline void AmxLoadRows(const char* x, int64_t x_row) {

@@ -23,10 +23,14 @@ QUANTMILL_DEFINE_ISA_TABLE(MatMulKernels, kMatMulKernels)
 
 namespace {
 
+// K blocks but the last are multiples of it: what AMX multiplies at a time is not cut, so that it
+// does not depend on where K blocks end.
+constexpr int64_t kInputsUnit = 32;
+
 // Sizes of a task and of its K blocks, by shape alone.
 struct Plan {
   TaskPlan tasks;
-  int64_t inputs = 0;        // per K block; even, so that pairs are not cut
+  int64_t inputs = 0;        // per K block
   int64_t input_blocks = 0;  // at least 1, so that results are stored even when in is 0
 };
 
@@ -36,10 +40,11 @@ const MatMulForm& FormOf(const CpuLinear& w, const MatMulKernels& kernels) {
   return kernels.f32;
 }
 
-Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulForm& form) {
+Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulForm& form, int64_t panel_cols) {
   Plan plan;
   plan.tasks = PlanTasks({.tokens = tokens,
                           .panels = w.panels(),
+                          .panel_weights = w.in() * panel_cols,
                           .w_bytes = w.values().bytes(),
                           .x_bytes = tokens * w.in() * SizeOf(ActivationType(w.compute())),
                           .tile_rows = form.tile_rows,
@@ -48,7 +53,7 @@ Plan ChoosePlan(int64_t tokens, const CpuLinear& w, const MatMulForm& form) {
   const int64_t max_inputs = kMaxSteps * (form.splits() ? 1 : form.step_inputs);
   const int64_t unit = form.step_unit * form.step_inputs;
   plan.input_blocks = std::max<int64_t>(1, CeilDiv(w.in(), max_inputs));
-  plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), std::max<int64_t>(2, unit));
+  plan.inputs = RoundUp(CeilDiv(w.in(), plan.input_blocks), std::max(kInputsUnit, unit));
   return plan;
 }
 
@@ -63,7 +68,7 @@ class MatMulCall {
         output_{bias, mode, y},
         form_(FormOf(w, kernels)),
         pairs_(form_.step_inputs == 2 && !form_.splits()),
-        plan_(ChoosePlan(x.rows, w, form_)),
+        plan_(ChoosePlan(x.rows, w, form_, kernels.panel_cols)),
         // One cache line more than the block: rows whose distance is a power of two would share
         // the few places that L1 has for such addresses.
         x_row_(form_.Steps(plan_.inputs) * form_.parts + 16),
@@ -114,14 +119,15 @@ class MatMulCall {
   bool Direct() const {
     if (form_.direct == nullptr || InPlace() || w_.round_to_bf16() != pairs_) return false;
     if (!pairs_) return x_.rows <= 2 * kernels_.direct_rows;
-    return x_.rows <= kernels_.direct_rows && w_.in() % 2 == 0 && w_.group_size() % 2 == 0;
+    if (form_.direct_pairs && (w_.in() % 2 != 0 || w_.group_size() % 2 != 0)) return false;
+    return x_.rows <= kernels_.direct_rows;
   }
 
   void RunDirect(Exec& exec) const {
     Workspace::Scope scope(exec.workspace);
     ThreadPool& pool = PoolOf(exec);
     ConstMatrix x = x_;
-    if (x.dtype == DType::kBF16 && !pairs_) {
+    if (x.dtype == DType::kBF16 && !form_.direct_pairs) {
       const Matrix wide = scope.Take(DType::kF32, x.rows, x.cols);
       for (int64_t r = 0; r < x.rows; ++r) {
         kernels_.widen(PanelType::kBF16, x_.Row<BF16>(r), 1.0f, x.cols, wide.Row<float>(r));

@@ -55,6 +55,7 @@ class RoundedCall {
         block_steps_(RoundUp(CeilDiv(segment_steps_, blocks_), 4)),
         plan_(PlanTasks({.tokens = x.rows,
                          .panels = w.panels(),
+                         .panel_weights = w.in() * tiles.panel_cols,
                          .w_bytes = w.bytes(),
                          .x_bytes = x.rows * segments_.count * segment_steps_ * 4,
                          .tile_rows = tile_rows_})) {}

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/direct_rows.h"
 #include "kernels/cpu/matmul_parts.h"
 #include "kernels/cpu/panel_reader.h"
 #include "kernels/cpu/row_tiles.h"
@@ -89,13 +90,7 @@ void Unpack(const Panel& panel, int64_t begin, int64_t count, void* w) {
 }
 
 #if defined(__AVX512BF16__)
-// Lane c: the pair (even[c], odd[c]) rounded to BF16.
-__m512bh Pairs(Vec even, Vec odd) {
-  return reinterpret_cast<__m512bh>(
-      Interleaved(reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even))));
-}
-
-void UnpackPairs(const Panel& panel, int64_t begin, int64_t count, void* w) {
+[[gnu::noinline]] void UnpackPairs(const Panel& panel, int64_t begin, int64_t count, void* w) {
   WithReader(panel, [&](const auto& reader) {
     ForEachPair(reader, begin, count, [w](int64_t step, int v, Vec even, Vec odd) {
       const __m512bh pairs = Pairs(even, odd);
@@ -106,85 +101,12 @@ void UnpackPairs(const Panel& panel, int64_t begin, int64_t count, void* w) {
 }
 #endif
 
-// ---- a few rows straight from the panel ----
-
-constexpr int kDirectRows = 4;  // more rows and the group's scales no longer fit the registers
-
-template <int kRows>
-void ClearSums(Vec (&sum)[kRows][kTileVectors]) {
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Zero();
-  }
+#if defined(__AMX_BF16__)
+void UnpackLikeAmx(const Panel& panel, int64_t begin, int64_t count, void* w) {
+  const NoSubnormals mode;
+  UnpackPairs(panel, begin, count, w);
 }
-template <int kRows>
-void StoreSums(const Vec (&sum)[kRows][kTileVectors], float* sums) {
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kTileVectors; ++v) Store(sums + r * kCols + v * kLanes, sum[r][v]);
-  }
-}
-
-struct DirectF32 {
-  using X = float;
-  template <int kRows, typename AnyReader>
-  static void Rows(AnyReader reader, int64_t in, const float* x, int64_t x_row, float* sums) {
-    Vec sum[kRows][kTileVectors];
-    ClearSums(sum);
-    ForEachGroup(reader, 0, in, [&](int64_t first, int64_t end) {
-      for (int64_t k = first; k < end; ++k) {
-        for (int v = 0; v < kTileVectors; ++v) {
-          const Vec weight = reader.Weight(k, v);
-          for (int r = 0; r < kRows; ++r) {
-            sum[r][v] = StepF32::MulAdd(x + r * x_row + k, weight, sum[r][v]);
-          }
-        }
-      }
-    });
-    StoreSums(sum, sums);
-  }
-};
-
-#if defined(__AVX512BF16__)
-struct DirectPairs {  // groups and `in` are even: no pair straddles
-  using X = uint16_t;
-  template <int kRows, typename AnyReader>
-  static void Rows(AnyReader reader, int64_t in, const uint16_t* x, int64_t x_row, float* sums) {
-    Vec sum[kRows][kTileVectors];
-    ClearSums(sum);
-    ForEachGroup(reader, 0, in, [&](int64_t first, int64_t end) {
-      for (int64_t k = first; k < end; k += 2) {
-        for (int v = 0; v < kTileVectors; ++v) {
-          const __m512bh weight = Pairs(reader.Weight(k, v), reader.Weight(k + 1, v));
-          for (int r = 0; r < kRows; ++r) {
-            int32_t pair;
-            std::memcpy(&pair, x + r * x_row + k, sizeof(pair));
-            sum[r][v] = _mm512_dpbf16_ps(
-                sum[r][v], reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair)), weight);
-          }
-        }
-      }
-    });
-    StoreSums(sum, sums);
-  }
-};
 #endif
-
-template <typename Kind>
-void Direct(const Panel& panel, int64_t in, int rows, const void* x, int64_t x_row, float* sums) {
-  static_assert(kDirectRows == 4);
-  const auto* from = static_cast<const typename Kind::X*>(x);
-  WithReader(panel, [&](const auto& reader) {
-    switch (rows) {
-      case 1:
-        return Kind::template Rows<1>(reader, in, from, x_row, sums);
-      case 2:
-        return Kind::template Rows<2>(reader, in, from, x_row, sums);
-      case 3:
-        return Kind::template Rows<3>(reader, in, from, x_row, sums);
-      default:
-        return Kind::template Rows<4>(reader, in, from, x_row, sums);
-    }
-  });
-}
 
 // ---- results ----
 
@@ -247,9 +169,11 @@ void Widen(PanelType type, const void* row, float scale, int64_t count, float* o
 constexpr MatMulForm kFormF32{
     .tile_rows = kTileRows, .tile = Tile<StepF32>, .unpack = Unpack, .direct = Direct<DirectF32>};
 #if defined(__AMX_BF16__)
-// No direct path: its sums would be others than the tiles'.
-constexpr MatMulForm kFormBF16{
-    .tile_rows = kAmxSide, .step_inputs = 2, .tile = TilePairs, .unpack = UnpackPairs};
+constexpr MatMulForm kFormBF16{.tile_rows = kAmxSide,
+                               .step_inputs = 2,
+                               .tile = TilePairs,
+                               .unpack = UnpackLikeAmx,
+                               .direct = DirectLikeAmx};
 constexpr MatMulForm kFormBF16x3{.tile_rows = kAmxSide,
                                  .step_inputs = 2,
                                  .step_unit = kAmxSteps,
@@ -264,7 +188,8 @@ constexpr MatMulForm kFormBF16{.tile_rows = kTileRows,
                                .step_inputs = 2,
                                .tile = Tile<StepPairs>,
                                .unpack = UnpackPairs,
-                               .direct = Direct<DirectPairs>};
+                               .direct = Direct<DirectPairs>,
+                               .direct_pairs = true};
 constexpr MatMulForm kFormBF16x3{};
 #else
 constexpr MatMulForm kFormBF16{};

@@ -71,10 +71,10 @@ struct MatMulForm {
   void (*unpack)(const Panel& panel, int64_t begin, int64_t count, void* w) = nullptr;
   // `tile` on all inputs of a panel that would have to be unpacked, widened in registers instead:
   // for a few rows the detour through memory costs more than it saves. rows <= direct_rows; x is
-  // F32 or BF16, x_row in elements; of pairs, in and group_size are even. Null where it would sum
-  // in another order.
+  // F32, x_row in elements. Null where it would sum in another order.
   void (*direct)(const Panel& panel, int64_t in, int rows, const void* x, int64_t x_row,
                  float* sums) = nullptr;
+  bool direct_pairs = false;  // its x is BF16, and in and group_size are even
 
   // Where numbers are split into parts (null otherwise):
   // as many as hold all weights of the panel;

@@ -8,9 +8,9 @@ namespace {
 constexpr int64_t kMaxPanels = 16;
 constexpr int64_t kMinPanels = 4;  // fewer, and copying the rows of x is felt
 constexpr int64_t kTasks = 24;     // at least, where kMinPanels allows: threads end together
-// When a few rows meet a large weight, reading it is the work.
-constexpr int64_t kTaskBytes = int64_t{1} << 17;
-constexpr int64_t kInlineBytes = int64_t{1} << 18;  // takes less time than waking threads
+// A few rows: reading and unpacking weights is the work. So many take a thread some microseconds,
+// and handing them out a fraction of one (between the products of a token threads do not sleep).
+constexpr int64_t kTaskWeights = int64_t{1} << 15;
 
 }  // namespace
 
@@ -20,8 +20,8 @@ TaskPlan PlanTasks(const TaskShape& shape) {
   plan.rows = RoundUp(CeilDiv(shape.tokens, plan.row_blocks), shape.tile_rows);
   plan.row_blocks = CeilDiv(shape.tokens, plan.rows);
   if (shape.tokens <= 2 * shape.tile_rows) {
-    const int64_t panel_bytes = std::max<int64_t>(1, shape.w_bytes / shape.panels);
-    plan.panels = shape.w_bytes <= kInlineBytes ? shape.panels : CeilDiv(kTaskBytes, panel_bytes);
+    plan.panels = CeilDiv(kTaskWeights, std::max<int64_t>(1, shape.panel_weights));
+    plan.panels = std::min(plan.panels, shape.panels);
   } else {
     plan.panels = CeilDiv(shape.panels * plan.row_blocks, kTasks);
     plan.panels = std::clamp(plan.panels, kMinPanels, kMaxPanels);

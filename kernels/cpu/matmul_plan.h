@@ -20,6 +20,7 @@ inline constexpr int64_t kMaxPartsRows = 192;
 struct TaskShape {
   int64_t tokens = 0;  // at least 1
   int64_t panels = 0;  // of the weight; at least 1
+  int64_t panel_weights = 0;
   int64_t w_bytes = 0;
   int64_t x_bytes = 0;
   int64_t tile_rows = 0;

@@ -91,6 +91,11 @@ template <PanelType kType, bool kZeros>
 struct Reader {
   static constexpr bool kCodes = kType == PanelType::kI8 || kType == PanelType::kI4 ||
                                  kType == PanelType::kF8 || kType == PanelType::kF4;
+  static constexpr int64_t kInputBytes = kType == PanelType::kF32 ? 4 * kTileCols
+                                         : !kCodes                ? 2 * kTileCols
+                                         : kType == PanelType::kI4 || kType == PanelType::kF4
+                                             ? kTileCols / 2
+                                             : kTileCols;
   const Panel& panel;
   Vec scale[kTileVectors];
   Vec zero[kTileVectors];
@@ -117,6 +122,14 @@ struct Reader {
     } else {
       return LoadNibbles(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
     }
+  }
+
+  // Brings into L1 what will be read some inputs after k: streams of a page or two are over before
+  // the machine's own prefetcher is at speed. It may lie past the end, which does no harm.
+  void FetchAhead(int64_t k) const {
+    constexpr int64_t kAhead = 2048;
+    const char* at = static_cast<const char*>(panel.values) + k * kInputBytes + kAhead;
+    for (int64_t line = 0; line < kInputBytes; line += 64) __builtin_prefetch(at + line);
   }
 
   Vec Weight(int64_t k, int v) const {
@@ -161,9 +174,11 @@ void WithReader(const Panel& panel, const Use& use) {
   }
 }
 
-// Calls body(begin, end) for each run of inputs of [begin, end) within one group.
+// Calls body(begin, end) for each run of inputs of [begin, end) within one group. Inlined, or what
+// `body` captures would live in memory.
 template <typename AnyReader, typename Body>
-void ForEachGroup(AnyReader& reader, int64_t begin, int64_t end, const Body& body) {
+[[gnu::always_inline]] inline void ForEachGroup(AnyReader& reader, int64_t begin, int64_t end,
+                                                const Body& body) {
   if constexpr (!AnyReader::kCodes) {
     body(begin, end);
   } else {

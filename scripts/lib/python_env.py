@@ -22,9 +22,9 @@ def require(name, requirements, built_here=None):
     if all(_found(module) for module in wanted):
         return
     python = os.environ.get("QUANTMILL_PYTHON") or str(_make(name, requirements, built_here))
-    if os.environ.get("QUANTMILL_RESTARTED"):
+    if os.environ.get("QUANTMILL_RESTARTED") == name:  # another name: of a script that started this one
         sys.exit(f"{python} lacks one of: {', '.join(wanted.values())}")
-    os.environ["QUANTMILL_RESTARTED"] = "1"
+    os.environ["QUANTMILL_RESTARTED"] = name
     os.execv(python, [python, *sys.argv])
 
 

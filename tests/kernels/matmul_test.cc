@@ -292,6 +292,36 @@ TEST_P(MatMulTest, RowsAndThreadsDoNotChangeBits) {
   }
 }
 
+// However an instruction set takes subnormal numbers, it takes them so for any number of rows.
+TEST_P(MatMulTest, SubnormalNumbersOfFewRowsHaveTheSameBits) {
+  QuantScheme scheme;
+  scheme.group_size = 32;
+  scheme.scale_dtype = DType::kF32;
+  QuantizedLinear q = RandomLinear(random_, scheme, 70, 96);
+  for (size_t i = 0; i < q.scales.size(); ++i) {  // subnormal, times 8 not; small; as they are
+    const size_t output = i / 3;
+    q.scales[i] = std::ldexp(q.scales[i], output % 3 == 0 ? -120 : output % 3 == 1 ? -66 : 0);
+  }
+  for (const Compute compute : Computes()) {
+    const Tensor x = NormalMatrix(random_, ActivationType(compute), 20, 96);
+    for (int64_t t = 0; t < x.rows(); ++t) {
+      for (int64_t i = 0; i < x.cols(); ++i) {
+        Set(x, t, i,
+            std::ldexp(At(x, t, i), t % 4 == 0   ? -66
+                                    : t % 4 == 1 ? -127
+                                    : i % 4 == 2 ? -100
+                                                 : 20));
+      }
+    }
+    const auto w = backend().PackQuantized(exec(), q, compute);
+    const Tensor all = Product(tested(), x, *w);
+    for (const int64_t rows : {1, 4}) {
+      EXPECT_TRUE(SameBits(Product(tested(), x.view().Rows(3, rows), *w), all.view().Rows(3, rows)))
+          << NameOf(compute) << ", " << rows;
+    }
+  }
+}
+
 TEST_P(MatMulTest, StridedOperands) {
   const Tensor x = NormalMatrix(random_, DType::kF32, 9, 80);
   const Tensor weight = NormalMatrix(random_, DType::kF16, 70, 90);
