@@ -46,7 +46,17 @@ void CheckReached(ConstMatrix scales, ConstMatrix offsets, GgmlType type) {
 
 }  // namespace
 
+bool IsSolved(GgmlType type) { return HasOwnScales(type) || BlockGridOf(type).has_value(); }
+
 QuantScheme SchemeOfBlocks(GgmlType type) {
+  if (type == GgmlType::kMxfp4) {
+    QuantScheme scheme;
+    scheme.bits = 4;
+    scheme.code_type = CodeType::kFp4;
+    scheme.group_size = 32;
+    scheme.scale_dtype = DType::kF8E8M0;
+    return scheme;
+  }
   const BlockGrid grid = GridOf(type);
   QuantScheme scheme;
   scheme.bits = grid.bits;
@@ -56,7 +66,8 @@ QuantScheme SchemeOfBlocks(GgmlType type) {
 }
 
 bool HasOwnScales(GgmlType type) {
-  return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0;
+  return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0 ||
+         type == GgmlType::kMxfp4;
 }
 
 BlockChoice ChooseBlocks(Backend& backend, Exec& exec, ConstMatrix weight, GgmlType type,

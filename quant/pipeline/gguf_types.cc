@@ -4,9 +4,9 @@
 #include <array>
 #include <map>
 
-#include "formats/gguf/block_grid.h"
 #include "formats/gguf/repack.h"
 #include "kernels/core/error.h"
+#include "quant/pipeline/block_rows.h"
 
 namespace quantmill {
 namespace {
@@ -78,7 +78,7 @@ const std::vector<std::string>& SolvedGgufTypeNames() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> solved;
     for (const NamedType& type : kTypes) {
-      if (BlockGridOf(type.type)) solved.emplace_back(type.name);
+      if (IsSolved(type.type)) solved.emplace_back(type.name);
     }
     return solved;
   }();

@@ -17,7 +17,7 @@ namespace quantmill {
 // What --gguf-type and --embedding-type may say, in the order of --help.
 const std::vector<std::string>& GgufTypeNames();
 const std::vector<std::string>& GgufEmbeddingTypeNames();
-// Those of GgufTypeNames whose codes `quantize` chooses: evenly spaced levels.
+// Those of GgufTypeNames whose codes `quantize` chooses (IsSolved, block_rows.h).
 const std::vector<std::string>& SolvedGgufTypeNames();
 
 // A matrix whose rows do not fill the blocks of the type that it was to have.

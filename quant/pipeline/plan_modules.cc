@@ -5,7 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "formats/gguf/block_grid.h"
 #include "formats/gguf/vocabulary.h"
 #include "kernels/core/error.h"
 #include "quant/model/config_reader.h"
@@ -217,8 +216,8 @@ void ChooseGgufSchemes(const ModelSource& source, QuantizePlan& plan) {
     const LinearSpec& linear = matrix.linear;
     names.push_back(linear.name);
     GgmlType& type = gguf.types.types[i];
-    if (rules.Match(linear.name) != nullptr || !BlockGridOf(type)) {
-      if (BlockGridOf(type)) {
+    if (rules.Match(linear.name) != nullptr || !IsSolved(type)) {
+      if (IsSolved(type)) {
         type = DenseGgmlType(source.checkpoint().Info(source.WeightName(linear)).dtype);
       }
       plan.dense.push_back(linear.name);

@@ -32,7 +32,8 @@ class GgufTest(CliCase):
         self.assertLess(abs(os.path.getsize(outputs[0]) - size), 0.01 * size)
 
     def test_quantize_to_gguf_types(self):
-        for kind, found in (("q4_0", "Q4_0"), ("q4_1", "Q4_1"), ("q8_0", "Q8_0")):
+        for kind, found in (("q4_0", "Q4_0"), ("q4_1", "Q4_1"), ("q8_0", "Q8_0"),
+                            ("mxfp4", "MXFP4")):
             report = self.quantize_to_gguf(self.path("model.gguf"), "--gguf-type", kind,
                                            "--keep-dense", r".*layers\.0\..*down_proj")
             self.assertEqual({layer["scheme"] for layer in report["layers"]}, {found})
