@@ -111,7 +111,7 @@ void Keys::AddWindows() {
                  "window in the others");
   }
   AddCount("attention.sliding_window", spec_.blocks.front().sliding_window);
-  // Known to llama.cpp since 2026; where it is the usual one, older programs need not know it.
+  // Older programs do not know it, and need not where it is the usual one.
   if (period != family_.window_period) AddCount("attention.sliding_window_pattern", period);
 }
 

@@ -277,6 +277,25 @@ TEST(DecoderFeatures, EachOneOfGemmasMatters) {
             100 * kLogitTolerance);
 }
 
+TEST(DecoderFeatures, EachOneOfFalconsAndBloomsMatters) {
+  const auto sequential = [](DecoderSpec& s) { s.order = BlockOrder::kSequential; };
+  for (const char* name : {"falcon_7b", "falcon_11b", "falcon_40b"}) {
+    EXPECT_GT(DifferenceWithSpec(name, sequential), 100 * kLogitTolerance) << name;
+  }
+  for (const char* name : {"falcon_rw", "bloom"}) {
+    EXPECT_GT(DifferenceWithSpec(name, [](DecoderSpec& s) { s.alibi_slopes.clear(); }),
+              100 * kLogitTolerance)
+        << name;
+    // Each head has its own.
+    const auto equal = [](DecoderSpec& s) {
+      std::ranges::fill(s.alibi_slopes, s.alibi_slopes.front());
+    };
+    EXPECT_GT(DifferenceWithSpec(name, equal), 100 * kLogitTolerance) << name;
+  }
+  EXPECT_GT(DifferenceWithSpec("bloom", [](DecoderSpec& s) { s.activation = Activation::kRelu; }),
+            100 * kLogitTolerance);
+}
+
 // Where a sequence outgrows the context of the short factors, its keys are made again.
 TEST(DecoderGenerate, GenerateBeyondTheOriginalContext) {
   const std::vector<int32_t> ids = ReadExpected("phi3_long_rope").ids;
