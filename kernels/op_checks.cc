@@ -214,8 +214,9 @@ void CheckSearchGrid(ConstMatrix weight, ConstMatrix blocks, const QuantScheme& 
   Check(
       scales.cols == 1 || (blocks.cols > 0 && scheme.GroupSizeFor(weight.cols) % blocks.cols == 0),
       "SearchGrid: the block divides the group");
-  Check(!search.mirror || (scheme.symmetric && scheme.code_type == CodeType::kInt),
-        "SearchGrid: mirrored grids are symmetric integers");
+  const bool two_sided = scheme.code_type == CodeType::kInt || scheme.code_type == CodeType::kIq4Nl;
+  Check(!search.mirror || (scheme.symmetric && two_sided),
+        "SearchGrid: mirrored grids are symmetric, of numbers with more on one side");
 }
 
 void CheckPermuteGram(std::span<const int32_t> order, ConstMatrix gram) {

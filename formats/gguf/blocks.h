@@ -55,9 +55,7 @@ struct BlockQ8_0 {
   friend bool operator==(const BlockQ8_0&, const BlockQ8_0&) = default;
 };
 
-// value = kIq4NlLevels[code] * d.
-inline constexpr std::array<int8_t, 16> kIq4NlLevels = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                                        1,    13,   25,  38,  53,  69,  89,  113};
+// value = kIq4NlLevels[code] * d (kernels/core/dtype.h).
 struct BlockIq4Nl {
   static constexpr GgmlType kType = GgmlType::kIq4Nl;
   static constexpr int kMaxCode = 15;

@@ -20,6 +20,7 @@ QuantScheme SchemeOfType(GgmlType type) {
   scheme.group_size = kBlock;
   if (type == GgmlType::kQ5_0) scheme.bits = 5;
   if (type == GgmlType::kQ8_0) scheme.bits = 8;
+  if (type == GgmlType::kIq4Nl) scheme.code_type = CodeType::kIq4Nl;
   if (type != GgmlType::kMxfp4) return scheme;
   scheme.code_type = CodeType::kFp4;
   scheme.scale_dtype = DType::kF8E8M0;
@@ -44,6 +45,13 @@ float UnpackCodes<BlockQ8_0>(std::span<const std::byte> bytes, int8_t* codes) {
   return ToFloat(block.d);
 }
 
+template <>
+float UnpackCodes<BlockIq4Nl>(std::span<const std::byte> bytes, int8_t* codes) {
+  BlockIq4Nl block;
+  Unpack(bytes, block);
+  std::ranges::copy(block.codes, codes);
+  return ToFloat(block.d);
+}
 // The levels are twice the numbers that codes stand for.
 template <>
 float UnpackCodes<BlockMxfp4>(std::span<const std::byte> bytes, int8_t* codes) {
@@ -57,6 +65,7 @@ float UnpackBlock(GgmlType type, std::span<const std::byte> bytes, int8_t* codes
   if (type == GgmlType::kQ4_0) return UnpackCodes<BlockQ4_0>(bytes, codes);
   if (type == GgmlType::kQ5_0) return UnpackCodes<BlockQ5_0>(bytes, codes);
   if (type == GgmlType::kMxfp4) return UnpackCodes<BlockMxfp4>(bytes, codes);
+  if (type == GgmlType::kIq4Nl) return UnpackCodes<BlockIq4Nl>(bytes, codes);
   return UnpackCodes<BlockQ8_0>(bytes, codes);
 }
 
@@ -134,7 +143,7 @@ void GgufCodes::ReadRows(const QuantizedModule& module, RowRange range,
                     "the scale of block " + std::to_string(at / block_bytes) + " of output " +
                         std::to_string(row) + " is NaN or infinite: the file is damaged");
       }
-      if (*scale == 0) {
+      if (*scale == 0 && type != GgmlType::kIq4Nl) {  // which has no code for zero
         *scale = 1;
         std::fill_n(codes, kBlock, int8_t{0});
       }
@@ -158,7 +167,7 @@ std::vector<TensorProblem> GgufCodes::CheckTensors() const {
 
 bool HasCodes(GgmlType type) {
   return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0 ||
-         type == GgmlType::kMxfp4;
+         type == GgmlType::kIq4Nl || type == GgmlType::kMxfp4;
 }
 
 std::unique_ptr<ArtifactReader> OpenGgufCodes(const Checkpoint& checkpoint,

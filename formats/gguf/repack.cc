@@ -25,6 +25,15 @@ void PackCentered(const int8_t* codes, F16 d, std::span<std::byte> bytes) {
   Pack(block, bytes);
 }
 
+// Of codes that blocks have as they are.
+template <typename Block>
+void PackPlain(const int8_t* codes, F16 d, std::span<std::byte> bytes) {
+  Block block;
+  block.d = d;
+  std::copy_n(codes, kBlock, block.codes.begin());
+  Pack(block, bytes);
+}
+
 // Both count E2M1 numbers alike; the scale is 2^(exponent - 127), kMxfp4Levels being twice them.
 bool PackMxfp4(const int8_t* codes, float scale, std::span<std::byte> bytes) {
   constexpr int kBias = 127;
@@ -43,12 +52,10 @@ void PackBlock(GgmlType type, const int8_t* codes, F16 d, std::span<std::byte> b
       return PackCentered<BlockQ4_0>(codes, d, bytes);
     case GgmlType::kQ5_0:
       return PackCentered<BlockQ5_0>(codes, d, bytes);
-    case GgmlType::kQ8_0: {
-      BlockQ8_0 block;
-      block.d = d;
-      std::copy_n(codes, kBlock, block.codes.begin());
-      return Pack(block, bytes);
-    }
+    case GgmlType::kQ8_0:
+      return PackPlain<BlockQ8_0>(codes, d, bytes);
+    case GgmlType::kIq4Nl:
+      return PackPlain<BlockIq4Nl>(codes, d, bytes);
     default:
       Check(false, "RepackRow: no such type");
   }
@@ -68,7 +75,8 @@ bool PackScaled(GgmlType type, const int8_t* codes, float scale, std::span<std::
 GgmlType BlockTypeFor(const QuantizedModule& module) {
   const QuantScheme& scheme = module.scheme;
   const bool mxfp4 = scheme.code_type == CodeType::kFp4 && scheme.scale_dtype == DType::kF8E8M0;
-  if (scheme.code_type != CodeType::kInt && !mxfp4) {
+  const bool iq4_nl = scheme.code_type == CodeType::kIq4Nl;
+  if (scheme.code_type != CodeType::kInt && !mxfp4 && !iq4_nl) {
     Refuse(module, "its codes are floats, of which blocks hold E2M1 times powers of two alone");
   }
   if (!scheme.symmetric) {
@@ -82,6 +90,7 @@ GgmlType BlockTypeFor(const QuantizedModule& module) {
     Refuse(module, "groups must consist of blocks of 32 inputs");
   }
   if (mxfp4) return GgmlType::kMxfp4;
+  if (iq4_nl) return GgmlType::kIq4Nl;
   if (scheme.bits <= 4) return GgmlType::kQ4_0;
   return scheme.bits == 5 ? GgmlType::kQ5_0 : GgmlType::kQ8_0;
 }

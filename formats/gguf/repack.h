@@ -14,10 +14,10 @@
 namespace quantmill {
 
 // The smallest type whose blocks hold every value of a module: Q4_0 for symmetric integers of up to
-// 4 bits, Q5_0 for 5, Q8_0 for 6 to 8, MXFP4 for E2M1 numbers times powers of two. Groups of a
-// multiple of 32 become several blocks with one scale. Throws Error(kUsage, module name) with the
-// reason where no type does: zero points, groups that do not consist of blocks, other floats,
-// inputs that the artifact rounds.
+// 4 bits, Q5_0 for 5, Q8_0 for 6 to 8, MXFP4 for E2M1 numbers times powers of two, IQ4_NL for its
+// levels. Groups of a multiple of 32 become several blocks with one scale. Throws Error(kUsage,
+// module name) with the reason where no type does: zero points, groups that do not consist of
+// blocks, other floats, inputs that the artifact rounds.
 GgmlType BlockTypeFor(const QuantizedModule& module);
 
 // Row `row` of `linear` as a row of `type`; value for value, -0 being 0. bytes: RowBytes(type, in).

@@ -2,6 +2,7 @@
 #ifndef QUANTMILL_KERNELS_CORE_DTYPE_H_
 #define QUANTMILL_KERNELS_CORE_DTYPE_H_
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <limits>
@@ -151,6 +152,18 @@ constexpr uint8_t ToE2M1(float x) {
   }
   const uint32_t rounded = magnitude + 0x1FFFFFu + ((magnitude >> 22) & 1u) - (126u << 23);
   return static_cast<uint8_t>(sign | (rounded >> 22));
+}
+
+// The sixteen numbers of ggml's IQ4_NL: denser about zero, as weights are.
+inline constexpr std::array<int8_t, 16> kIq4NlLevels = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                                        1,    13,   25,  38,  53,  69,  89,  113};
+// Higher bits are ignored.
+constexpr float FromIq4Nl(uint8_t code) { return kIq4NlLevels[code & 15u]; }
+// The nearest one's, ties to the larger. x is not NaN.
+constexpr uint8_t ToIq4Nl(float x) {
+  uint8_t code = 0;
+  while (code < 15 && 2 * x >= kIq4NlLevels[code] + kIq4NlLevels[code + 1u]) ++code;
+  return code;
 }
 
 // E8M0: 2^(bits - 127); 255 is NaN. x > 0 is rounded to the nearest power of two (ties up),

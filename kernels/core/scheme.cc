@@ -14,6 +14,8 @@ std::string TypeName(const QuantScheme& scheme) {
       return scheme.scale_dtype == DType::kF8E8M0 ? "mxfp8" : "fp8";
     case CodeType::kFp4:
       return scheme.has_global_scale() ? "nvfp4" : "mxfp4";
+    case CodeType::kIq4Nl:
+      return "iq4_nl";
   }
   return "?";
 }
@@ -42,6 +44,8 @@ float QuantScheme::half_range() const {
       return 448;
     case CodeType::kFp4:
       return 6;
+    case CodeType::kIq4Nl:
+      return static_cast<float>(kIq4NlLevels.back() - kIq4NlLevels.front()) / 2;
   }
   return 1;
 }
@@ -77,13 +81,23 @@ std::string Describe(const QuantScheme& scheme) {
 }
 
 float NumberOf(CodeType type, int8_t code) {
-  if (type == CodeType::kInt) return code;
   const auto bits = static_cast<uint8_t>(code);
-  return type == CodeType::kFp8 ? FromE4M3(bits) : FromE2M1(bits);
+  switch (type) {
+    case CodeType::kInt:
+      return code;
+    case CodeType::kFp8:
+      return FromE4M3(bits);
+    case CodeType::kFp4:
+      return FromE2M1(bits);
+    case CodeType::kIq4Nl:
+      return FromIq4Nl(bits);
+  }
+  return 0;
 }
 
 int8_t NearestCode(CodeType type, float x) {
-  Check(type != CodeType::kInt, "NearestCode: a float code");
+  Check(type != CodeType::kInt, "NearestCode: integers have zero points");
+  if (type == CodeType::kIq4Nl) return static_cast<int8_t>(ToIq4Nl(x));
   return static_cast<int8_t>(type == CodeType::kFp8 ? ToE4M3(x) : ToE2M1(x));
 }
 
@@ -95,7 +109,7 @@ void CheckConsistent(const QuantizedLinear& linear) {
   Check(linear.zero_points.size() == (linear.scheme.symmetric ? 0 : groups),
         "QuantizedLinear: zero points are not [out, groups], or present though symmetric");
   Check(linear.scheme.symmetric || linear.scheme.code_type == CodeType::kInt,
-        "QuantizedLinear: float codes have no zero points");
+        "QuantizedLinear: integers alone have zero points");
 }
 
 void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales,
@@ -110,7 +124,7 @@ void CheckGrid(ConstMatrix weight, const QuantScheme& scheme, ConstMatrix scales
   if (scheme.symmetric) {
     Check(zero_points.size() == 0, "a symmetric scheme has no zero points");
   } else {
-    Check(scheme.code_type == CodeType::kInt, "float codes have no zero points");
+    Check(scheme.code_type == CodeType::kInt, "integers alone have zero points");
     Check(zero_points.dtype == DType::kI8 && zero_points.rows == weight.rows &&
               zero_points.cols == groups,
           "zero points are [out, groups] I8");
@@ -130,10 +144,11 @@ NumberTable MakeNumbers(CodeType type) {
 }
 
 // to[i] = number(codes[i]) * scale.
-void DequantizeFloats(CodeType type, const int8_t* codes, int64_t count, float scale, float* to) {
-  static const NumberTable fp8 = MakeNumbers(CodeType::kFp8);
-  static const NumberTable fp4 = MakeNumbers(CodeType::kFp4);
-  const NumberTable& numbers = type == CodeType::kFp8 ? fp8 : fp4;
+void DequantizeNumbers(CodeType type, const int8_t* codes, int64_t count, float scale, float* to) {
+  static const std::array<NumberTable, 4> kTables = {
+      MakeNumbers(CodeType::kInt), MakeNumbers(CodeType::kFp8), MakeNumbers(CodeType::kFp4),
+      MakeNumbers(CodeType::kIq4Nl)};
+  const NumberTable& numbers = kTables[static_cast<size_t>(type)];
   for (int64_t i = 0; i < count; ++i) to[i] = numbers[static_cast<uint8_t>(codes[i])] * scale;
 }
 
@@ -149,7 +164,7 @@ void DequantizeRow(const QuantizedLinear& linear, int64_t row, float* to) {
     const int64_t begin = g * group_size;
     const int64_t end = std::min(linear.in, begin + group_size);
     if (type != CodeType::kInt) {
-      DequantizeFloats(type, codes + begin, end - begin, scale, to + begin);
+      DequantizeNumbers(type, codes + begin, end - begin, scale, to + begin);
       continue;
     }
     const int zero =

@@ -16,7 +16,8 @@ namespace quantmill {
 //   kInt   a signed integer of `bits` bits, less the group's zero point
 //   kFp8   the bits of an E4M3 number (8 bits): up to 448, no infinities
 //   kFp4   the bits of an E2M1 number (4 bits, sign in bit 3): 0 .5 1 1.5 2 3 4 6
-enum class CodeType : uint8_t { kInt, kFp8, kFp4 };
+//   kIq4Nl the place of a number among kIq4NlLevels, which has no zero
+enum class CodeType : uint8_t { kInt, kFp8, kFp4, kIq4Nl };
 
 // How the input of a layer is rounded before it is multiplied (formats.md section 4.4).
 //   kInt8  integers: (code - zero_point) * scale, codes in [-128, 127]
@@ -46,15 +47,15 @@ struct InputScheme {
 
 // How the weight of one linear layer is stored, and its input rounded.
 //   value = (code - zero_point) * scale          kInt; zero_point = 0 when symmetric
-//   value = number(code) * (scale / global_scale)   kFp8, kFp4; global_scale is 1 but for NVFP4
+//   value = number(code) * (scale / global_scale)   the others; global_scale is 1 but for NVFP4
 // Symmetric integers of b bits lie in [-2^(b-1), 2^(b-1) - 1]. One scale (and zero point) per
 // `row_block` output rows and group of `group_size` consecutive inputs.
 struct QuantScheme {
   static constexpr int64_t kPerChannel = -1;  // of group_size: one group spans the row
   static constexpr int64_t kAllRows = -1;  // of row_block: one scale for the whole column of groups
 
-  int bits = 4;              // 2..8; 8 for kFp8, 4 for kFp4
-  bool symmetric = true;     // no zero points; always true for floats
+  int bits = 4;              // 2..8; 8 for kFp8, 4 for kFp4 and kIq4Nl
+  bool symmetric = true;     // no zero points; always true but for integers
   int64_t group_size = 128;  // inputs per group, or kPerChannel
   // How the file stores scales: F32, F16, BF16; kF8E4M3 (NVFP4), kF8E8M0 (MXFP4: powers of two).
   DType scale_dtype = DType::kF16;
@@ -66,8 +67,10 @@ struct QuantScheme {
   int min_code() const { return -(1 << (bits - 1)); }
   int max_code() const { return (1 << (bits - 1)) - 1; }
   // The largest |number(code)| that is kept without clamping on both sides of zero: half the range
-  // of integers (7.5 of 4 bits), 448, 6. A symmetric scale is absmax / this.
+  // of integers (7.5 of 4 bits) and of kIq4Nl, 448, 6. A symmetric scale is absmax / this.
   float half_range() const;
+  // Of a group of zeros: 1; the least F16 where no code stands for zero.
+  float scale_of_zeros() const { return code_type == CodeType::kIq4Nl ? 0x1p-24f : 1; }
   int64_t GroupSizeFor(int64_t in) const { return group_size == kPerChannel ? in : group_size; }
   // ceil: a ragged last group exists only where a format allows it (the plan refuses it otherwise).
   int64_t GroupsFor(int64_t in) const {
@@ -97,9 +100,10 @@ struct KvScheme {
 // ...", for people.
 std::string Describe(const QuantScheme& scheme);
 
-// The number that a float code stands for (kFp8: a byte, kFp4: 0..15); NaN for the two E4M3 NaNs.
+// The number that a code stands for (kFp8: a byte; kFp4, kIq4Nl: 0..15); NaN for the two E4M3 NaNs.
 float NumberOf(CodeType type, int8_t code);
-// The code of the nearest number, ties to the even mantissa, clamped to the largest. x is not NaN.
+// The code of the nearest number, ties to the even mantissa (kIq4Nl: to the larger number), clamped
+// to the largest. Not of kInt. x is not NaN.
 int8_t NearestCode(CodeType type, float x);
 
 // One quantized linear layer, unpacked, in host memory. Owns its arrays.
@@ -110,7 +114,8 @@ struct QuantizedLinear {
   // [out, in]: in [min_code, max_code] for kInt; the number's bits otherwise.
   std::vector<int8_t> codes;
   // [out, groups], each exactly representable in scale_dtype; rows of one row_block hold equal
-  // scales. Nonzero; below zero only where the scheme is symmetric (a mirrored grid).
+  // scales. Nonzero, but for kIq4Nl, where it makes all of a group zero; below zero only where the
+  // scheme is symmetric (a mirrored grid).
   std::vector<float> scales;
   std::vector<int8_t> zero_points;  // [out, groups] in [min_code, max_code]; empty if symmetric
   float global_scale = 1;           // divides the scales; other than 1 where has_global_scale()

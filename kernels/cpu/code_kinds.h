@@ -110,6 +110,32 @@ struct FloatCodes {
 using Fp8Codes = FloatCodes<3, -6, 448, 0x80>;
 using Fp4Codes = FloatCodes<1, 0, 6, 8>;
 
+// kIq4NlLevels (dtype.h, which sources compiled per instruction set do not include). Ties go to the
+// larger level.
+struct LevelCodes {
+  static constexpr float kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                        1,    13,   25,  38,  53,  69,  89,  113};
+
+  explicit LevelCodes(const CodeRange& /*range*/) {}
+
+  static Rounded Round(Vec w, Vec scale, Vec /*zero*/) {
+    const Vec quotient = w / scale;
+    Rounded rounded{Broadcast(kLevels[0]), VecInt{}};
+    for (int i = 1; i < 16; ++i) {
+      const VecInt above = quotient >= Broadcast((kLevels[i - 1] + kLevels[i]) / 2);
+      rounded.number = above ? Broadcast(kLevels[i]) : rounded.number;
+      rounded.code -= above;
+    }
+    return rounded;
+  }
+  static Vec Nearest(Vec quotient, Vec zero) { return Round(quotient, Broadcast(1), zero).number; }
+  static Vec Number(const int8_t* p, Vec /*zero*/) {
+    float numbers[kLanes];
+    for (int i = 0; i < kLanes; ++i) numbers[i] = kLevels[p[i] & 15];
+    return Load(numbers);
+  }
+};
+
 // Calls use(kind) with the kind of codes of `range`.
 template <typename Use>
 auto WithCodes(const CodeRange& range, const Use& use) {
@@ -118,6 +144,8 @@ auto WithCodes(const CodeRange& range, const Use& use) {
       return use(Fp8Codes(range));
     case CodeKind::kFp4:
       return use(Fp4Codes(range));
+    case CodeKind::kIq4Nl:
+      return use(LevelCodes(range));
     case CodeKind::kInt:
       break;
   }

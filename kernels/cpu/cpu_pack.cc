@@ -42,6 +42,7 @@ int64_t InputBytes(PanelType type, int64_t inputs, int64_t panel_cols) {
       return inputs * panel_cols;
     case PanelType::kI4:
     case PanelType::kF4:
+    case PanelType::kIq4Nl:
       return inputs * panel_cols / 2;
   }
   return 0;
@@ -187,6 +188,8 @@ PanelType CodePanelType(const QuantScheme& scheme) {
       return PanelType::kF8;
     case CodeType::kFp4:
       return PanelType::kF4;
+    case CodeType::kIq4Nl:
+      return PanelType::kIq4Nl;
     case CodeType::kInt:
       break;
   }
@@ -211,7 +214,7 @@ std::unique_ptr<CpuLinear> PackCodes(ThreadPool& pool, const QuantizedLinear& li
                   compute == Compute::kBF16 && scales == PanelScales::kOwn);
   const ConstMatrix codes = ViewOf(linear.codes.data(), linear.out, linear.in);
   pool.ParallelFor(packed->panels(), [&](int64_t p, int) {
-    if (type == PanelType::kI4 || type == PanelType::kF4) {
+    if (type == PanelType::kI4 || type == PanelType::kF4 || type == PanelType::kIq4Nl) {
       PackNibbles(linear, type == PanelType::kI4 ? 8 : 0, p * panel_cols, panel_cols,
                   packed->Values(p));
     } else {

@@ -47,7 +47,7 @@ GridPoint SmallestGrid(float lo, float hi, const QuantScheme& scheme) {
   scale = RoundTo(scheme.scale_dtype, scale);
   if (scale == 0) {
     const float smallest_normal = scheme.scale_dtype == DType::kF16 ? 0x1p-14f : 0x1p-126f;
-    scale = lo == 0 && hi == 0 ? 1.0f : smallest_normal;
+    scale = lo == 0 && hi == 0 ? scheme.scale_of_zeros() : smallest_normal;
   }
   return {scale, static_cast<int8_t>(zero)};
 }

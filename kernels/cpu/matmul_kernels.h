@@ -5,8 +5,9 @@
 //   kF32, kF16, kBF16   [in][panel_cols] of that type
 //   kBF16Pairs          [ceil(in / 2)][panel_cols][2]: inputs 2i and 2i + 1 (zero past the end)
 //   kI8, kF8            [in][panel_cols] codes: integers, or the bits of E4M3 numbers (none is NaN)
-//   kI4, kF4            [in][panel_cols / 2] bytes: output j in the low half of byte j, output
-//                       j + panel_cols / 2 in the high half: code + 8, or the bits of E2M1 numbers
+//   kI4, kF4, kIq4Nl    [in][panel_cols / 2] bytes: output j in the low half of byte j, output
+//                       j + panel_cols / 2 in the high half: code + 8, the bits of E2M1
+//                       numbers, or the place among kIq4NlLevels
 #ifndef QUANTMILL_KERNELS_CPU_MATMUL_KERNELS_H_
 #define QUANTMILL_KERNELS_CPU_MATMUL_KERNELS_H_
 
@@ -16,7 +17,7 @@
 
 namespace quantmill::cpu {
 
-enum class PanelType : uint8_t { kF32, kF16, kBF16, kBF16Pairs, kI8, kI4, kF8, kF4 };
+enum class PanelType : uint8_t { kF32, kF16, kBF16, kBF16Pairs, kI8, kI4, kF8, kF4, kIq4Nl };
 
 // One panel of a weight.
 struct Panel {

@@ -23,6 +23,7 @@ constexpr int SignificandBits(PanelType type) {
       return 11;
     case PanelType::kBF16:
     case PanelType::kBF16Pairs:
+    case PanelType::kIq4Nl:
     case PanelType::kI8:  // less a zero point, too
       return 8;
     case PanelType::kI4:

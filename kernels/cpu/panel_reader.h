@@ -69,6 +69,33 @@ inline Vec LoadE2M1(const uint8_t* p, bool high) {
 #endif
 }
 
+// IQ4_NL's levels (kIq4NlLevels) of kLanes bytes: low halves, or high ones.
+inline Vec LoadIq4Nl(const uint8_t* p, bool high) {
+#if defined(__AVX512F__)
+  const __m512 levels =
+      _mm512_setr_ps(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_permutexvar_ps(high ? _mm512_srli_epi32(bytes, 4) : bytes, levels);
+#elif defined(__AVX2__)
+  const __m256 below = _mm256_setr_ps(-127, -104, -83, -65, -49, -35, -22, -10);
+  const __m256 above = _mm256_setr_ps(1, 13, 25, 38, 53, 69, 89, 113);
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i half = high ? _mm256_srli_epi32(bytes, 4) : bytes;
+  // A permutation looks at the low three bits of its index, a blend at the highest.
+  const __m256 second = _mm256_castsi256_ps(_mm256_slli_epi32(half, 28));
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(below, half),
+                          _mm256_permutevar8x32_ps(above, half), second);
+#else
+  constexpr int kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                               1,    13,   25,  38,  53,  69,  89,  113};
+  float out[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    out[i] = static_cast<float>(kLevels[high ? p[i] >> 4 : p[i] & 15]);
+  }
+  return Load(out);
+#endif
+}
+
 inline Vec LoadFloats(PanelType type, const void* values, int64_t at) {
   switch (type) {
     case PanelType::kF16:
@@ -89,13 +116,13 @@ inline Vec RoundToBF16(Vec v) {
 // Reads the weights of one input as F32 vectors; Group() comes before the first input of a group.
 template <PanelType kType, bool kZeros>
 struct Reader {
-  static constexpr bool kCodes = kType == PanelType::kI8 || kType == PanelType::kI4 ||
-                                 kType == PanelType::kF8 || kType == PanelType::kF4;
-  static constexpr int64_t kInputBytes = kType == PanelType::kF32 ? 4 * kTileCols
-                                         : !kCodes                ? 2 * kTileCols
-                                         : kType == PanelType::kI4 || kType == PanelType::kF4
-                                             ? kTileCols / 2
-                                             : kTileCols;
+  static constexpr bool kNibbles =
+      kType == PanelType::kI4 || kType == PanelType::kF4 || kType == PanelType::kIq4Nl;
+  static constexpr bool kCodes = kType == PanelType::kI8 || kType == PanelType::kF8 || kNibbles;
+  static constexpr int64_t kInputBytes = kNibbles                   ? kTileCols / 2
+                                         : kCodes                   ? kTileCols
+                                         : kType == PanelType::kF32 ? 4 * kTileCols
+                                                                    : 2 * kTileCols;
   const Panel& panel;
   Vec scale[kTileVectors];
   Vec zero[kTileVectors];
@@ -119,6 +146,8 @@ struct Reader {
       return LoadE4M3(static_cast<const uint8_t*>(panel.values) + k * kTileCols + v * kLanes);
     } else if constexpr (kType == PanelType::kF4) {
       return LoadE2M1(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
+    } else if constexpr (kType == PanelType::kIq4Nl) {
+      return LoadIq4Nl(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
     } else {
       return LoadNibbles(static_cast<const uint8_t*>(panel.values) + nibbles, v >= kHalf);
     }
@@ -169,6 +198,8 @@ void WithReader(const Panel& panel, const Use& use) {
       return use(Reader<PanelType::kF8, false>(panel));
     case PanelType::kF4:
       return use(Reader<PanelType::kF4, false>(panel));
+    case PanelType::kIq4Nl:
+      return use(Reader<PanelType::kIq4Nl, false>(panel));
     case PanelType::kBF16Pairs:
       return;
   }

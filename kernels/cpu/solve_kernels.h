@@ -14,7 +14,7 @@ namespace quantmill::cpu {
 inline constexpr int64_t kSolveBlock = 128;
 
 // Which codes there are (QuantScheme, of which sources compiled per instruction set know nothing).
-enum class CodeKind : uint8_t { kInt, kFp8, kFp4 };
+enum class CodeKind : uint8_t { kInt, kFp8, kFp4, kIq4Nl };
 struct CodeRange {
   CodeKind type = CodeKind::kInt;
   float min_code = 0;  // kInt alone

@@ -18,6 +18,8 @@ inline CodeRange RangeOf(const QuantScheme& scheme) {
       return {CodeKind::kFp8, 0, 0};
     case CodeType::kFp4:
       return {CodeKind::kFp4, 0, 0};
+    case CodeType::kIq4Nl:
+      return {CodeKind::kIq4Nl, 0, 0};
     case CodeType::kInt:
       break;
   }

@@ -4,6 +4,7 @@
 #define QUANTMILL_KERNELS_CUDA_CODES_H_
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -19,6 +20,22 @@ struct GridPoint {
   int zero = 0;
 };
 
+// kIq4NlLevels in registers: a device cannot read the host's table.
+__device__ inline float Level(int code) {
+  constexpr std::array<int8_t, 16> kLevels = kIq4NlLevels;
+  float level = kLevels[0];
+#pragma unroll
+  for (int i = 1; i < 16; ++i) level = code == i ? static_cast<float>(kLevels[i]) : level;
+  return level;
+}
+__device__ inline int8_t NearestLevel(float quotient) {
+  constexpr std::array<int8_t, 16> kLevels = kIq4NlLevels;
+  int code = 0;
+#pragma unroll
+  for (int i = 0; i < 15; ++i) code += 2 * quotient >= kLevels[i] + kLevels[i + 1] ? 1 : 0;
+  return static_cast<int8_t>(code);
+}
+
 // How a weight becomes a code of one CodeType, and a code its value.
 template <CodeType kType>
 struct Codes {
@@ -31,6 +48,7 @@ struct Codes {
     if (std::isnan(quotient)) return 0;
     if constexpr (kType == CodeType::kFp8) return static_cast<int8_t>(ToE4M3(quotient));
     if constexpr (kType == CodeType::kFp4) return static_cast<int8_t>(ToE2M1(quotient));
+    if constexpr (kType == CodeType::kIq4Nl) return NearestLevel(quotient);
     const auto nearest = static_cast<int>(rintf(fminf(fmaxf(quotient, -1024.0f), 1024.0f)));
     return static_cast<int8_t>(std::clamp(nearest + point.zero, min_code, max_code));
   }
@@ -40,6 +58,7 @@ struct Codes {
     const auto bits = static_cast<uint8_t>(code);
     if constexpr (kType == CodeType::kFp8) return FromE4M3(bits) * point.scale;
     if constexpr (kType == CodeType::kFp4) return FromE2M1(bits) * point.scale;
+    if constexpr (kType == CodeType::kIq4Nl) return Level(bits & 15) * point.scale;
     return static_cast<float>(code - point.zero) * point.scale;
   }
 };
@@ -54,6 +73,8 @@ void WithCodes(const QuantScheme& scheme, const Use& use) {
       return use(Codes<CodeType::kFp8>{});
     case CodeType::kFp4:
       return use(Codes<CodeType::kFp4>{});
+    case CodeType::kIq4Nl:
+      return use(Codes<CodeType::kIq4Nl>{});
   }
 }
 

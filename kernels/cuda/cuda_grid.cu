@@ -13,6 +13,7 @@ struct GridRule {
   int64_t group_size;
   bool symmetric;
   float half_range;
+  float scale_of_zeros;
   float min_code;
   float max_code;
   DType scale_dtype;
@@ -35,7 +36,7 @@ __device__ MinMaxPoint SmallestGrid(float lo, float hi, const GridRule& rule) {
   float stored = RoundedTo(rule.scale_dtype, scale);
   if (stored == 0) {
     const float smallest_normal = rule.scale_dtype == DType::kF16 ? 0x1p-14f : 0x1p-126f;
-    stored = lo == 0 && hi == 0 ? 1.0f : smallest_normal;
+    stored = lo == 0 && hi == 0 ? rule.scale_of_zeros : smallest_normal;
   }
   return {stored, static_cast<int8_t>(zero)};
 }
@@ -85,6 +86,7 @@ void CudaBackend::MinMaxGrid(Exec& exec, ConstMatrix weight, const QuantScheme& 
   const GridRule rule{scheme.GroupSizeFor(weight.cols),
                       scheme.symmetric,
                       scheme.half_range(),
+                      scheme.scale_of_zeros(),
                       static_cast<float>(scheme.min_code()),
                       static_cast<float>(scheme.max_code()),
                       scheme.scale_dtype};

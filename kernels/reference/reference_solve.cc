@@ -84,7 +84,7 @@ void ReferenceBackend::MinMaxGrid(Exec&, ConstMatrix weight, const QuantScheme& 
         zero_points.Row<int8_t>(r)[g] = static_cast<int8_t>(std::clamp(zero, lowest, highest));
       }
       float stored = RoundTo(scheme.scale_dtype, scale);
-      if (stored == 0 && lo == 0 && hi == 0) stored = 1;
+      if (stored == 0 && lo == 0 && hi == 0) stored = scheme.scale_of_zeros();
       if (stored == 0) stored = scheme.scale_dtype == DType::kF16 ? 0x1p-14f : 0x1p-126f;
       scales.Row<float>(r)[g] = stored;
     }

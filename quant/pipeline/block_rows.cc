@@ -50,13 +50,9 @@ bool IsSolved(GgmlType type) { return HasOwnScales(type) || BlockGridOf(type).ha
 
 QuantScheme SchemeOfBlocks(GgmlType type) {
   if (type == GgmlType::kMxfp4) {
-    QuantScheme scheme;
-    scheme.bits = 4;
-    scheme.code_type = CodeType::kFp4;
-    scheme.group_size = 32;
-    scheme.scale_dtype = DType::kF8E8M0;
-    return scheme;
+    return {.group_size = 32, .scale_dtype = DType::kF8E8M0, .code_type = CodeType::kFp4};
   }
+  if (type == GgmlType::kIq4Nl) return {.group_size = 32, .code_type = CodeType::kIq4Nl};
   const BlockGrid grid = GridOf(type);
   QuantScheme scheme;
   scheme.bits = grid.bits;
@@ -67,7 +63,7 @@ QuantScheme SchemeOfBlocks(GgmlType type) {
 
 bool HasOwnScales(GgmlType type) {
   return type == GgmlType::kQ4_0 || type == GgmlType::kQ5_0 || type == GgmlType::kQ8_0 ||
-         type == GgmlType::kMxfp4;
+         type == GgmlType::kIq4Nl || type == GgmlType::kMxfp4;
 }
 
 BlockChoice ChooseBlocks(Backend& backend, Exec& exec, ConstMatrix weight, GgmlType type,

@@ -16,12 +16,12 @@ namespace quantmill {
 bool IsSolved(GgmlType type);
 
 // The grid of a type's blocks as solvers see it: symmetric integers on scales of any size, F16
-// where each block stores its own; of MXFP4, E2M1 numbers. REQUIRES: IsSolved.
+// where each block stores its own; of MXFP4 and IQ4_NL, their numbers. REQUIRES: IsSolved.
 QuantScheme SchemeOfBlocks(GgmlType type);
 
 // Whether a QuantizedLinear of SchemeOfBlocks holds all that a block does (Q4_0, Q5_0, Q8_0,
-// MXFP4). The others have offsets, or scales that are multiples of a common one: ChooseBlocks finds
-// them.
+// IQ4_NL, MXFP4). The others have offsets, or scales that are multiples of a common one:
+// ChooseBlocks finds them.
 bool HasOwnScales(GgmlType type);
 
 // Rows of blocks whose codes are to be replaced, and their grid.

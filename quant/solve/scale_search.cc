@@ -38,7 +38,9 @@ GridSearch CandidatesFor(const QuantScheme& scheme, float global_scale) {
   search.coarse = kCoarse;
   if (scheme.code_type == CodeType::kInt && scheme.bits <= 3) search.coarse = kCoarseOfFewBits;
   search.fine = kFine;
-  search.mirror = scheme.symmetric && scheme.code_type == CodeType::kInt;
+  // Numbers with more on one side of zero than on the other.
+  search.mirror = scheme.symmetric &&
+                  (scheme.code_type == CodeType::kInt || scheme.code_type == CodeType::kIq4Nl);
   return search;
 }
 

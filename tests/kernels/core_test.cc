@@ -229,6 +229,15 @@ TEST(SchemeTest, FloatCodesAreTheNearestNumbers) {
     }
     EXPECT_EQ(NumberOf(type, NearestCode(type, 1e9f)), type == CodeType::kFp8 ? 448 : 6);
   }
+  for (float x = -140; x < 130; x += 0.25f) {
+    const int8_t nearest = NearestCode(CodeType::kIq4Nl, x);
+    const float distance = std::abs(NumberOf(CodeType::kIq4Nl, nearest) - x);
+    for (int8_t code = 0; code < 16; ++code) {
+      const float other = std::abs(NumberOf(CodeType::kIq4Nl, code) - x);
+      // Ties go to the larger number.
+      ASSERT_TRUE(distance < other || (distance == other && code <= nearest)) << x;
+    }
+  }
   EXPECT_EQ(RoundTo(DType::kF8E4M3, 17), 16);  // spacing 2, tie to even
   EXPECT_EQ(RoundTo(DType::kF8E8M0, 3), 4);
   EXPECT_EQ(RoundTo(DType::kF8E8M0, 2.9f), 2);

@@ -40,6 +40,7 @@ int8_t RandomCode(Random& random, const QuantScheme& scheme) {
     case CodeType::kFp8:
       return static_cast<int8_t>(random.Int(0, 0x7E) | (random.Int(0, 1) << 7));
     case CodeType::kFp4:
+    case CodeType::kIq4Nl:
       return static_cast<int8_t>(random.Int(0, 15));
   }
   return 0;
@@ -204,7 +205,8 @@ TEST_P(MatMulTest, QuantizedEqualsDenseOfDequantized) {
       {8, true, QuantScheme::kPerChannel, DType::kF32, CodeType::kFp8, QuantScheme::kAllRows},
       {8, true, 128, DType::kF32, CodeType::kFp8, 128},
       {4, true, 16, DType::kF8E4M3, CodeType::kFp4},
-      {4, true, 32, DType::kF8E8M0, CodeType::kFp4}};
+      {4, true, 32, DType::kF8E8M0, CodeType::kFp4},
+      {4, true, 32, DType::kF16, CodeType::kIq4Nl}};
   for (const Case& c : cases) {
     for (const Shape& s : kShapes) {
       for (const Compute compute : Computes()) {
@@ -231,16 +233,16 @@ TEST_P(MatMulTest, QuantizedEqualsDenseOfDequantized) {
   }
 }
 
-// Every float code in turn, so that no bits of a number are forgotten: y = w for x = 1.
-TEST_P(MatMulTest, EveryFloatCode) {
-  for (const CodeType type : {CodeType::kFp8, CodeType::kFp4}) {
+// Every code of a number in turn, so that no bits of one are forgotten: y = w for x = 1.
+TEST_P(MatMulTest, EveryCodeOfANumber) {
+  for (const CodeType type : {CodeType::kFp8, CodeType::kFp4, CodeType::kIq4Nl}) {
     QuantizedLinear q;
     q.scheme.code_type = type;
     q.scheme.bits = type == CodeType::kFp8 ? 8 : 4;
     q.scheme.group_size = QuantScheme::kPerChannel;
     q.out = type == CodeType::kFp8 ? 256 : 16;  // the NaN of E4M3 included
     q.in = 1;
-    q.scales.assign(static_cast<size_t>(q.out), -0.75f);
+    q.scales.assign(static_cast<size_t>(q.out), -0.5f);
     for (int64_t code = 0; code < q.out; ++code) q.codes.push_back(static_cast<int8_t>(code));
     for (const Compute compute : Computes()) {
       for (const int64_t tokens : {1, 20}) {
@@ -248,7 +250,7 @@ TEST_P(MatMulTest, EveryFloatCode) {
         Fill(x, 1);
         const Tensor got = Product(tested(), x, *backend().PackQuantized(exec(), q, compute));
         for (int64_t o = 0; o < q.out; ++o) {
-          const float want = NumberOf(type, q.codes[static_cast<size_t>(o)]) * -0.75f;
+          const float want = NumberOf(type, q.codes[static_cast<size_t>(o)]) * -0.5f;
           const float value = got.Row<float>(tokens - 1)[o];
           EXPECT_TRUE(value == want || (std::isnan(value) && std::isnan(want)))
               << "code " << o << ": " << value << ", wanted " << want;

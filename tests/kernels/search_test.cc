@@ -29,6 +29,7 @@ std::vector<QuantScheme> Schemes() {
                      .code_type = CodeType::kFp8});
   schemes.push_back({.group_size = 16, .scale_dtype = DType::kF8E4M3, .code_type = CodeType::kFp4});
   schemes.push_back({.group_size = 32, .scale_dtype = DType::kF8E8M0, .code_type = CodeType::kFp4});
+  schemes.push_back({.group_size = 32, .code_type = CodeType::kIq4Nl});
   return schemes;
 }
 
@@ -213,9 +214,9 @@ TEST_P(SearchTest, ThreadsAndOtherRowsDoNotChangeBits) {
   EXPECT_TRUE(SameBits(all.scales.view().Rows(5, 3), part.scales));
 }
 
-// Codes of float schemes equal the scalar definition, negative scales included.
-TEST_P(SearchTest, FloatCodesOfRoundToGrid) {
-  for (const CodeType type : {CodeType::kFp8, CodeType::kFp4}) {
+// Codes of numbers equal the scalar definition, negative scales included.
+TEST_P(SearchTest, CodesOfNumbersOfRoundToGrid) {
+  for (const CodeType type : {CodeType::kFp8, CodeType::kFp4, CodeType::kIq4Nl}) {
     const QuantScheme scheme{.bits = type == CodeType::kFp8 ? 8 : 4,
                              .group_size = 16,
                              .scale_dtype = DType::kF32,

@@ -33,7 +33,7 @@ class GgufTest(CliCase):
 
     def test_quantize_to_gguf_types(self):
         for kind, found in (("q4_0", "Q4_0"), ("q4_1", "Q4_1"), ("q8_0", "Q8_0"),
-                            ("mxfp4", "MXFP4")):
+                            ("mxfp4", "MXFP4"), ("iq4_nl", "IQ4_NL")):
             report = self.quantize_to_gguf(self.path("model.gguf"), "--gguf-type", kind,
                                            "--keep-dense", r".*layers\.0\..*down_proj")
             self.assertEqual({layer["scheme"] for layer in report["layers"]}, {found})
@@ -57,8 +57,8 @@ class GgufTest(CliCase):
                           "--target", "llama.cpp", "--tp", "2")
         self.assert_fails(2, ["--method", "gptq and rtn"], "quantize", self.model, *gguf,
                           "--method", "awq")
-        self.assert_fails(2, ["--gguf-type", "'iq4_nl' is not one of", "q4_k_m"], "quantize",
-                          self.model, *gguf, "--gguf-type", "iq4_nl")
+        self.assert_fails(2, ["--gguf-type", "'f16' is not one of", "q4_k_m"], "quantize",
+                          self.model, *gguf, "--gguf-type", "f16")
         self.assert_fails(2, ["--gguf-type", "only for --format gguf"], "quantize", self.model,
                           *flags, "--gguf-type", "q4_0")
         self.assert_fails(2, ["no layer to quantize"], "quantize", self.model, *gguf,

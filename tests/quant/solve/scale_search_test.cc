@@ -87,6 +87,7 @@ TEST_P(ScaleSearchTest, ScalesAreStorable) {
   const std::vector<QuantScheme> schemes = {
       {.group_size = 16, .scale_dtype = DType::kF8E4M3, .code_type = CodeType::kFp4},
       {.group_size = 32, .scale_dtype = DType::kF8E8M0, .code_type = CodeType::kFp4},
+      {.group_size = 32, .code_type = CodeType::kIq4Nl},
       {.bits = 8,
        .group_size = QuantScheme::kPerChannel,
        .scale_dtype = DType::kF32,
