@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
@@ -25,14 +26,19 @@ __device__ inline float Level(int code) {
   constexpr std::array<int8_t, 16> kLevels = kIq4NlLevels;
   float level = kLevels[0];
 #pragma unroll
-  for (int i = 1; i < 16; ++i) level = code == i ? static_cast<float>(kLevels[i]) : level;
+  for (size_t i = 1; i < kLevels.size(); ++i) {
+    level = code == static_cast<int>(i) ? static_cast<float>(kLevels[i]) : level;
+  }
   return level;
 }
 __device__ inline int8_t NearestLevel(float quotient) {
   constexpr std::array<int8_t, 16> kLevels = kIq4NlLevels;
   int code = 0;
 #pragma unroll
-  for (int i = 0; i < 15; ++i) code += 2 * quotient >= kLevels[i] + kLevels[i + 1] ? 1 : 0;
+  for (size_t i = 1; i < kLevels.size(); ++i) {
+    const int twice_the_middle = kLevels[i - 1] + kLevels[i];
+    code += 2 * quotient >= static_cast<float>(twice_the_middle) ? 1 : 0;
+  }
   return static_cast<int8_t>(code);
 }
 
