@@ -58,6 +58,7 @@ class NoSubnormals {
   static constexpr unsigned kZeroInputs = 0x40;
   unsigned before_;
 };
+
 // 16 steps of the rows of x. Strides here and below in bytes. kTwo: more than 16 rows.
 template <bool kTwo>
 inline void AmxLoadRows(const char* x, int64_t x_row) {

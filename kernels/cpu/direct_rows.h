@@ -123,7 +123,10 @@ struct DirectSixteens {
       Sums<kRows> odd;
       ForEachGroup(reader, begin, end, [&](int64_t first, int64_t last) {
         int64_t k = first;
-        if (k % 2 != 0) AddInput<kPart>(reader, x + k, x_row, k, odd), ++k;
+        if (k % 2 != 0) {
+          AddInput<kPart>(reader, x + k, x_row, k, odd);
+          ++k;
+        }
         for (; k + 1 < last; k += 2) {
           if (kPart == 0) reader.FetchAhead(k);
           AddInput<kPart>(reader, x + k, x_row, k, even);
@@ -162,7 +165,6 @@ struct DirectSixteens {
     Store(sums + kBeside * kLanes, _mm512_permutex2var_ps(low, second, high));
   }
 };
-
 #endif
 
 template <typename Kind>
